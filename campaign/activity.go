@@ -1,0 +1,141 @@
+package campaign
+
+import "time"
+
+// Activity is the name under which an activity is registered, with the types of what
+// it takes and returns: a workflow that calls it and the worker that registers it are
+// held to the same contract by the compiler.
+type Activity[In, Out any] string
+
+// None is the result of an activity that returns nothing.
+type None struct{}
+
+// The activities.
+const (
+	ActivityLoadPlan            Activity[PlanRef, LoadedPlan]           = "LoadPlan"      // a plan revision
+	ActivityProject             Activity[Projection, None]              = "Project"       // writes the read model; runs as a local activity
+	ActivityVerify              Activity[Claim, None]                   = "Verify"        // checks the authority behind an update again, where it takes effect
+	ActivityCountSignOff        Activity[SignOffClaim, None]            = "CountSignOff"  // verifies a sign-off and counts it once
+	ActivityRouteApproval       Activity[PlanRef, RoutedApproval]       = "RouteApproval" // a plan revision with the approval route it must take
+	ActivityRemind              Activity[Reminder, None]                = "Remind"
+	ActivityReserve             Activity[PlanRef, None]                 = "Reserve" // holds every budget line's ceiling
+	ActivityPrepare             Activity[PlanRef, None]                 = "Prepare"
+	ActivitySelectTargets       Activity[SelectionInput, TargetCount]   = "SelectTargets"
+	ActivityCreateContacts      Activity[DispatchInput, ContactBatch]   = "CreateContacts"
+	ActivityDispatchChunk       Activity[ChunkInput, ChunkResult]       = "DispatchChunk" // on the channel's queue
+	ActivityProgress            Activity[ChannelRef, ChannelProgress]   = "Progress"
+	ActivityCloseChannel        Activity[CloseChannel, ChannelProgress] = "CloseChannel"
+	ActivityCaptureChannel      Activity[ChannelRef, None]              = "CaptureChannel" // spends the channel's cost in the ledger
+	ActivitySetHold             Activity[SetHold, None]                 = "SetHold"
+	ActivityMeasure             Activity[ReviewInput, Measured]         = "Measure"
+	ActivityCloseReview         Activity[ReviewOutcome, None]           = "CloseReview"
+	ActivityApplyRecommendation Activity[ReviewRef, LoadedPlan]         = "ApplyRecommendation" // the new revision
+	ActivityCloseContacts       Activity[PlanRef, None]                 = "CloseContacts"       // gives every contact a final state
+	ActivitySettle              Activity[PlanRef, None]                 = "Settle"
+	ActivityEvaluate            Activity[EvaluationInput, None]         = "Evaluate"
+	ActivityArchive             Activity[ArchiveInput, Archived]        = "ArchiveHistories"
+	ActivityReplay              Activity[ReplayInput, ReplayReport]     = "ReplayHistories"
+)
+
+// PlanRef names a plan revision.
+type PlanRef struct {
+	CampaignID string `json:"campaign_id"`
+	Revision   int    `json:"revision"`
+}
+
+// LoadedPlan is a plan revision with its digest.
+type LoadedPlan struct {
+	Revision int    `json:"revision"`
+	Digest   string `json:"digest"`
+	EditorID string `json:"editor_id"` // who wrote the revision
+	Plan     Plan   `json:"plan"`
+}
+
+// RoutedApproval is a plan revision with the route it must take.
+type RoutedApproval struct {
+	LoadedPlan
+	Amount int64           `json:"amount"` // minor units to be signed for
+	Route  []ApprovalLevel `json:"route"`
+}
+
+// Claim asks an activity to verify that an actor may do an action to a campaign.
+type Claim struct {
+	CampaignID string `json:"campaign_id"`
+	Action     Action `json:"action"`
+	Amount     int64  `json:"amount"` // minor units at stake, 0 for none
+	Actor      Actor  `json:"actor"`
+	Reason     string `json:"reason,omitempty"` // recorded with the event
+}
+
+// SignOffClaim asks an activity to verify and count a sign-off.
+type SignOffClaim struct {
+	CampaignID string        `json:"campaign_id"`
+	Decide     Decide        `json:"decide"`
+	Level      ApprovalLevel `json:"level"`
+	Amount     int64         `json:"amount"`
+	Requester  string        `json:"requester"`
+	Escalated  bool          `json:"escalated"`
+}
+
+// Reminder tells approvers or reviewers that something waits for them.
+type Reminder struct {
+	CampaignID string    `json:"campaign_id"`
+	Subject    string    `json:"subject"` // "approval" or "review"
+	Number     int       `json:"number"`
+	DueAt      time.Time `json:"due_at"`
+	Overdue    bool      `json:"overdue"`
+}
+
+// SetHold writes the flag that every intent transaction checks.
+type SetHold struct {
+	CampaignID string `json:"campaign_id"`
+	Hold       Hold   `json:"hold"`
+	Reason     string `json:"reason"`
+	Actor      Actor  `json:"actor"`
+}
+
+// ReviewRef names a review.
+type ReviewRef struct {
+	CampaignID string `json:"campaign_id"`
+	Review     int    `json:"review"`
+	Actor      Actor  `json:"actor"`
+}
+
+// ReviewOutcome closes a review's row.
+type ReviewOutcome struct {
+	CampaignID string         `json:"campaign_id"`
+	Review     int            `json:"review"`
+	Decision   ReviewDecision `json:"decision"`
+	ByDefault  bool           `json:"by_default"` // the deadline decided
+	Words      string         `json:"words,omitempty"`
+	Actor      Actor          `json:"actor,omitzero"`
+	Revision   int            `json:"revision"` // the plan revision in force after it
+}
+
+// Projection is the read model's copy of where a campaign stands. Version grows with
+// every change, so that a late writer never overwrites a newer one.
+type Projection struct {
+	CampaignID string `json:"campaign_id"`
+	Version    int64  `json:"version"`
+	Status     Status `json:"status"`
+	Event      string `json:"event"` // what happened, stable name, e.g. "campaign.submitted"
+	Actor      Actor  `json:"actor,omitzero"`
+}
+
+// Status answers: where does it stand, who must act, until when.
+type Status struct {
+	Stage       Stage       `json:"stage"`
+	Hold        Hold        `json:"hold"`
+	Revision    int         `json:"revision"`
+	Digest      string      `json:"digest,omitempty"`
+	WaitingOn   string      `json:"waiting_on,omitempty"` // in words: "marketing manager", "review decision", "wave 2 starts"
+	WaitAction  Action      `json:"wait_action,omitempty"`
+	DueAt       time.Time   `json:"due_at,omitzero"`
+	Approval    *Approval   `json:"approval,omitempty"`
+	Waves       []WaveRun   `json:"waves,omitempty"`
+	Reviews     []ReviewRun `json:"reviews,omitempty"`
+	Targets     int64       `json:"targets"`
+	Problem     string      `json:"problem,omitempty"` // why it cannot go on by itself
+	ProblemCode Code        `json:"problem_code,omitempty"`
+	Ended       string      `json:"ended,omitempty"` // completed, stopped, withdrawn, rejected
+}

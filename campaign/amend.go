@@ -1,0 +1,70 @@
+package campaign
+
+import (
+	"fmt"
+	"reflect"
+)
+
+// CheckAmendment says whether plan next may replace plan now while the campaign is in
+// flight: what was frozen or has happened stays as it is. It returns nil or one Error
+// of CodeInvalidPlan with every field at fault. frozen means that targets are
+// selected; waves is the campaign's progress.
+func CheckAmendment(now, next *Plan, frozen bool, waves []WaveRun) error {
+	v := &planCheck{}
+	fixed := func(field string, a, b any) {
+		if !reflect.DeepEqual(a, b) {
+			v.add(field, CodeStateConflict, "cannot change any more: stop this campaign and plan another")
+		}
+	}
+	fixed("unit", now.Unit, next.Unit)
+	fixed("currency", now.Currency, next.Currency)
+	fixed("type", now.Type, next.Type)
+	fixed("goal.outcome", now.Goal.Outcome, next.Goal.Outcome)
+	fixed("simulated", now.Simulated, next.Simulated)
+	if frozen {
+		fixed("audience", now.Audience, next.Audience)
+		if len(now.Waves) != len(next.Waves) {
+			v.add("waves", CodeStateConflict, "the number of waves cannot change once targets are frozen")
+		}
+	}
+	for _, w := range waves {
+		i := w.Number - 1
+		if i >= len(now.Waves) || i >= len(next.Waves) {
+			continue
+		}
+		if frozen {
+			fixed(waveField(i, "tiers"), now.Waves[i].Tiers, next.Waves[i].Tiers)
+		}
+		if w.Begun {
+			fixed(waveField(i, ""), now.Waves[i], next.Waves[i])
+		}
+	}
+	for _, l := range now.Budget {
+		if kept := lineNamed(next.Budget, l.Line); kept == nil {
+			v.add("budget", CodeStateConflict, "line "+l.Line+" cannot be removed any more: money is reserved on it")
+		} else if kept.Driver != l.Driver || kept.Channel != l.Channel {
+			v.add("budget", CodeStateConflict, "line "+l.Line+" cannot change its driver or channel any more")
+		}
+	}
+	if len(v.fields) == 0 {
+		return nil
+	}
+	return &Error{Code: CodeInvalidPlan, Message: "the change touches what has happened already", Fields: v.fields}
+}
+
+func waveField(i int, part string) string {
+	field := fmt.Sprintf("waves[%d]", i)
+	if part != "" {
+		field += "." + part
+	}
+	return field
+}
+
+func lineNamed(lines []BudgetLine, name string) *BudgetLine {
+	for i := range lines {
+		if lines[i].Line == name {
+			return &lines[i]
+		}
+	}
+	return nil
+}

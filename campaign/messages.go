@@ -1,0 +1,341 @@
+package campaign
+
+import "time"
+
+// Workflow is the name under which a workflow is registered and started, with the type
+// of its input.
+type Workflow[In any] string
+
+// The workflows.
+const (
+	WorkflowCampaign   Workflow[Start]           = "Campaign"
+	WorkflowApproval   Workflow[ApprovalInput]   = "Approval"
+	WorkflowSelection  Workflow[SelectionInput]  = "Selection"
+	WorkflowWave       Workflow[WaveInput]       = "Wave"
+	WorkflowDispatch   Workflow[DispatchInput]   = "Dispatch"
+	WorkflowShard      Workflow[ShardInput]      = "DispatchShard"
+	WorkflowReview     Workflow[ReviewInput]     = "Review"
+	WorkflowSettlement Workflow[SettlementInput] = "Settlement"
+	WorkflowEvaluation Workflow[EvaluationInput] = "Evaluation"
+	WorkflowArchive    Workflow[ArchiveInput]    = "Archive"
+	WorkflowReplay     Workflow[ReplayInput]     = "Replay"
+)
+
+// Update, signal and query names.
+const (
+	UpdateSubmit       = "Submit"
+	UpdateDecide       = "Decide"
+	UpdateAmend        = "Amend"
+	UpdatePause        = "Pause"
+	UpdateResume       = "Resume"
+	UpdateStop         = "Stop"
+	UpdateRecordReview = "RecordReview"
+
+	QueryStatus = "Status"
+
+	// SignalReport goes from a stage's workflow to its campaign: StageReport.
+	SignalReport = "StageReport"
+	// SignalDecided goes from the campaign to an approval or review clock: Decided.
+	SignalDecided = "Decided"
+	// SignalHold goes from the campaign to its waves and on to their shards: Hold.
+	SignalHold = "Hold"
+)
+
+// ---- Campaign entity: start and updates ----
+
+// Start is the input of the Campaign workflow: the first run gets the campaign's
+// identity only, a continued run the whole state.
+type Start struct {
+	CampaignID string `json:"campaign_id"`
+	State      *State `json:"state,omitempty"`
+}
+
+// Command is what every update carries: who asks, and an id that makes it apply once,
+// also across continue-as-new.
+type Command struct {
+	UpdateID string `json:"update_id"` // the caller's idempotency key
+	Actor    Actor  `json:"actor"`
+	// PolicyVersion is the version of the policies under which the API let the actor through.
+	PolicyVersion string `json:"policy_version"`
+}
+
+// Submit asks for the approval of a plan revision.
+type Submit struct {
+	Command
+	Revision int    `json:"revision"`
+	Digest   string `json:"digest"`
+}
+
+// Decide carries a sign-off. It names the append-only row; an activity verifies it
+// before it counts.
+type Decide struct {
+	Command
+	SignOffID string   `json:"sign_off_id"`
+	Revision  int      `json:"revision"`
+	Digest    string   `json:"digest"`
+	Level     int      `json:"level"`
+	Decision  Decision `json:"decision"`
+	Words     string   `json:"words,omitempty"`
+}
+
+// Amend proposes a new plan revision while the campaign is in flight. It is adopted
+// at once when it asks for no more money, and otherwise after an approval round.
+type Amend struct {
+	Command
+	Revision int    `json:"revision"`
+	Digest   string `json:"digest"`
+	Reason   string `json:"reason"`
+}
+
+// ChangeHold is the payload of Pause, Resume and Stop.
+type ChangeHold struct {
+	Command
+	Reason string `json:"reason"`
+}
+
+// ReviewDecision is what a reviewer decides.
+type ReviewDecision string
+
+// The review decisions.
+const (
+	ReviewAccept ReviewDecision = "accept" // apply the recommendation as a new plan revision
+	ReviewKeep   ReviewDecision = "keep"   // go on unchanged
+	ReviewStop   ReviewDecision = "stop"   // stop the campaign
+)
+
+// RecordReview carries the decision of a mid-course review.
+type RecordReview struct {
+	Command
+	Review   int            `json:"review"`
+	Decision ReviewDecision `json:"decision"`
+	Words    string         `json:"words,omitempty"`
+}
+
+// ---- Messages between the campaign and its stages ----
+
+// ReportKind says what a StageReport is about.
+type ReportKind string
+
+// The reports.
+const (
+	ReportApprovalEscalated ReportKind = "approval_escalated"
+	ReportApprovalExpired   ReportKind = "approval_expired"
+	ReportSelected          ReportKind = "selected"
+	ReportWaveDone          ReportKind = "wave_done"
+	ReportReviewOpen        ReportKind = "review_open"
+	ReportReviewLapsed      ReportKind = "review_lapsed" // nobody decided in time
+	ReportSettled           ReportKind = "settled"
+	ReportEvaluated         ReportKind = "evaluated"
+	ReportFailed            ReportKind = "failed" // the stage could not do its work
+)
+
+// StageReport is what a stage tells its campaign.
+type StageReport struct {
+	Kind       ReportKind   `json:"kind"`
+	WorkflowID string       `json:"workflow_id"`
+	Number     int          `json:"number,omitempty"` // wave, review, approval level
+	Round      int          `json:"round,omitempty"`  // approval round
+	Selection  *TargetCount `json:"selection,omitempty"`
+	DueAt      time.Time    `json:"due_at,omitzero"`
+	Code       Code         `json:"code,omitempty"`    // ReportFailed
+	Message    string       `json:"message,omitempty"` // ReportFailed
+}
+
+// Decided tells an approval or review clock that its question was answered.
+type Decided struct {
+	Level  int       `json:"level,omitempty"`  // the level now waiting; 0 when the round is over
+	DueAt  time.Time `json:"due_at,omitzero"`  // of the level now waiting
+	Closed bool      `json:"closed,omitempty"` // nothing is left to wait for
+}
+
+// HoldChange tells waves and shards to pause, go on or end.
+type HoldChange struct {
+	Hold Hold `json:"hold"`
+}
+
+// ---- Stage inputs and results ----
+
+// ApprovalInput starts the clock of an approval round.
+type ApprovalInput struct {
+	CampaignID string          `json:"campaign_id"`
+	Revision   int             `json:"revision"`
+	Round      int             `json:"round"`
+	Route      []ApprovalLevel `json:"route"`
+	DueAt      time.Time       `json:"due_at"` // of level 1
+}
+
+// SelectionInput asks for the targets of a plan revision.
+type SelectionInput struct {
+	CampaignID string `json:"campaign_id"`
+	Revision   int    `json:"revision"`
+}
+
+// TargetCount is the frozen result of a selection, and the way to it.
+type TargetCount struct {
+	Snapshot   int         `json:"snapshot"`
+	Considered int64       `json:"considered"` // customers of the unit
+	Matching   int64       `json:"matching"`   // of those, the filter holds and a tier rule holds
+	Suppressed int64       `json:"suppressed"` // of those, may not be contacted at all
+	Targets    int64       `json:"targets"`    // frozen, both arms
+	Control    int64       `json:"control"`    // of those, held out
+	Waves      []WaveCount `json:"waves"`
+}
+
+// WaveCount counts a wave's frozen targets.
+type WaveCount struct {
+	Wave    int   `json:"wave"`
+	Treated int64 `json:"treated"`
+	Control int64 `json:"control"`
+}
+
+// WaveInput runs one wave.
+type WaveInput struct {
+	CampaignID string    `json:"campaign_id"`
+	Wave       int       `json:"wave"`
+	Snapshot   int       `json:"snapshot"`
+	Channels   []Channel `json:"channels"`
+	Window     int64     `json:"window_seconds"`
+	Hold       Hold      `json:"hold"`
+	Revision   int       `json:"revision"`
+}
+
+// DispatchInput runs one channel of a wave.
+type DispatchInput struct {
+	CampaignID string    `json:"campaign_id"`
+	Wave       int       `json:"wave"`
+	Snapshot   int       `json:"snapshot"`
+	Revision   int       `json:"revision"`
+	Channel    Channel   `json:"channel"`
+	After      []Channel `json:"after,omitempty"` // channels of the series that came before
+	ClosesAt   time.Time `json:"closes_at"`
+	Hold       Hold      `json:"hold"`
+}
+
+// ContactBatch is what CreateContacts made.
+type ContactBatch struct {
+	Contacts int64   `json:"contacts"`
+	Shards   []int64 `json:"shards"` // contacts per shard; seq runs from 1 to the count
+}
+
+// ShardInput runs the chunks of one shard; NextSeq is the cursor.
+type ShardInput struct {
+	CampaignID string    `json:"campaign_id"`
+	Wave       int       `json:"wave"`
+	Revision   int       `json:"revision"`
+	Channel    Channel   `json:"channel"`
+	Shard      int       `json:"shard"`
+	NextSeq    int64     `json:"next_seq"`
+	LastSeq    int64     `json:"last_seq"`
+	ClosesAt   time.Time `json:"closes_at"`
+	Hold       Hold      `json:"hold"`
+	Chunks     int       `json:"chunks"` // done so far, all runs
+}
+
+// ChunkInput is one chunk of frozen contacts: seq from FromSeq to ToSeq inclusive.
+type ChunkInput struct {
+	CampaignID string    `json:"campaign_id"`
+	Wave       int       `json:"wave"`
+	Revision   int       `json:"revision"`
+	Channel    Channel   `json:"channel"`
+	Shard      int       `json:"shard"`
+	FromSeq    int64     `json:"from_seq"`
+	ToSeq      int64     `json:"to_seq"`
+	ClosesAt   time.Time `json:"closes_at"`
+}
+
+// ChunkResult says how far a chunk came. Held means that the campaign was paused or
+// stopped meanwhile: the rest is untouched and waits for the next attempt.
+type ChunkResult struct {
+	Settled int64 `json:"settled"` // contacts of the chunk the engine has nothing left to do for
+	Held    bool  `json:"held"`
+}
+
+// ChannelRef names one channel of a wave.
+type ChannelRef struct {
+	CampaignID string  `json:"campaign_id"`
+	Wave       int     `json:"wave"`
+	Revision   int     `json:"revision"`
+	Channel    Channel `json:"channel"`
+}
+
+// ChannelProgress counts the contacts of a wave's channel by what is left to do.
+type ChannelProgress struct {
+	Contacts int64 `json:"contacts"`
+	Open     int64 `json:"open"` // planned, claimed or sending
+	// Awaiting counts accepted messages without a receipt yet.
+	Awaiting int64 `json:"awaiting"`
+}
+
+// CloseChannel ends a wave's channel: what is still planned or claimed becomes State.
+type CloseChannel struct {
+	ChannelRef
+	State  ContactState `json:"state"` // expired or cancelled
+	Reason string       `json:"reason"`
+}
+
+// ReviewInput runs a mid-course review.
+type ReviewInput struct {
+	CampaignID   string `json:"campaign_id"`
+	Review       int    `json:"review"`
+	Revision     int    `json:"revision"`
+	DecideWithin int64  `json:"decide_within_seconds"`
+	DoneWaves    []int  `json:"done_waves"`
+	OpenWaves    []int  `json:"open_waves"` // not begun yet: the ones a recommendation may change
+}
+
+// Measured is what the measuring activity of a review found, in short; the findings
+// themselves are rows.
+type Measured struct {
+	Recommends bool   `json:"recommends"` // there is a recommendation to accept
+	Summary    string `json:"summary"`
+}
+
+// SettlementInput closes the money.
+type SettlementInput struct {
+	CampaignID string    `json:"campaign_id"`
+	Revision   int       `json:"revision"`
+	SettleAt   time.Time `json:"settle_at"` // late outcomes are accepted until then
+}
+
+// EvaluationInput writes the final report.
+type EvaluationInput struct {
+	CampaignID string `json:"campaign_id"`
+	Revision   int    `json:"revision"`
+}
+
+// ArchiveInput archives every history of a campaign.
+type ArchiveInput struct {
+	CampaignID string `json:"campaign_id"`
+}
+
+// Archived says what an archive holds.
+type Archived struct {
+	Runs   int    `json:"runs"`
+	Events int64  `json:"events"`
+	SHA256 string `json:"sha256"` // of the runs' digests in order
+}
+
+// ReplayInput replays a campaign's archive against the worker's code.
+type ReplayInput struct {
+	CampaignID string `json:"campaign_id"`
+}
+
+// ReplayReport is the result of a replay.
+type ReplayReport struct {
+	CampaignID string      `json:"campaign_id"`
+	OK         bool        `json:"ok"`
+	Runs       []ReplayRun `json:"runs"`
+	Events     int64       `json:"events"`
+	BuildID    string      `json:"build_id"` // of the code that replayed
+}
+
+// ReplayRun is the replay of one workflow run.
+type ReplayRun struct {
+	WorkflowID string `json:"workflow_id"`
+	RunID      string `json:"run_id"`
+	Type       string `json:"type"`
+	Events     int64  `json:"events"`
+	SHA256     string `json:"sha256"`
+	OK         bool   `json:"ok"`
+	Fault      string `json:"fault,omitempty"`
+}

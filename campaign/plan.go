@@ -1,0 +1,233 @@
+package campaign
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"time"
+)
+
+// Type is what a campaign is for.
+type Type string
+
+// The campaign types.
+const (
+	TypeAcquisition      Type = "acquisition"
+	TypeUpsell           Type = "upsell"
+	TypeRetention        Type = "retention"
+	TypeChannelMigration Type = "channel_migration"
+	TypeTariffCare       Type = "tariff_care"
+	TypeServiceCare      Type = "service_care"
+)
+
+// Types lists the campaign types.
+func Types() []Type {
+	return []Type{
+		TypeAcquisition, TypeUpsell, TypeRetention, TypeChannelMigration, TypeTariffCare, TypeServiceCare,
+	}
+}
+
+// Plan is everything a planner decides about a campaign. A submitted plan is a
+// numbered revision and never changes; a change is a new revision. All durations
+// are whole seconds, so that a demonstration can compress weeks into moments with
+// no other code path.
+type Plan struct {
+	Name        string        `json:"name"`
+	Type        Type          `json:"type"`
+	Unit        OrgUnit       `json:"unit"`     // owner; only customers of this unit and below are targets
+	Currency    string        `json:"currency"` // ISO 4217, for every amount of the plan
+	Goal        Goal          `json:"goal"`
+	Budget      []BudgetLine  `json:"budget"`
+	Audience    Audience      `json:"audience"`
+	Offer       Offer         `json:"offer"`
+	Channels    []ChannelPlan `json:"channels"`
+	Waves       []WavePlan    `json:"waves"`
+	Review      ReviewPlan    `json:"review"`
+	Schedule    Schedule      `json:"schedule"`
+	Measurement Measurement   `json:"measurement"`
+	Simulated   bool          `json:"simulated"` // nothing leaves the machine and nobody is contacted; shown everywhere
+}
+
+// Goal is what the campaign is to reach.
+type Goal struct {
+	Metric      string      `json:"metric"`       // in the planner's words, e.g. "subscriptions"
+	Outcome     OutcomeKind `json:"outcome"`      // the outcome that counts as a success
+	Target      int64       `json:"target"`       // successes wanted by the end
+	UnitBenefit int64       `json:"unit_benefit"` // worth of one success, minor units
+}
+
+// Category classifies a budget line.
+type Category string
+
+// The budget categories.
+const (
+	CategoryGoods      Category = "goods"
+	CategoryCommission Category = "channel_commission"
+	CategoryDiscount   Category = "discount"
+	CategoryContact    Category = "contact_cost"
+	CategoryIncentive  Category = "staff_incentive"
+	CategoryMedia      Category = "media"
+	CategoryPrepaid    Category = "prepaid_credit"
+)
+
+// Categories lists the budget categories.
+func Categories() []Category {
+	return []Category{
+		CategoryGoods, CategoryCommission, CategoryDiscount, CategoryContact, CategoryIncentive, CategoryMedia,
+		CategoryPrepaid,
+	}
+}
+
+// Driver says what makes a budget line grow.
+type Driver string
+
+// The cost drivers.
+const (
+	DriverFixed      Driver = "fixed"       // the whole amount, once
+	DriverPerContact Driver = "per_contact" // unit cost × attempts (call) or accepted messages (SMS) in the line's channel
+	DriverPerOrder   Driver = "per_order"   // unit cost × successes
+)
+
+// Drivers lists the cost drivers.
+func Drivers() []Driver { return []Driver{DriverFixed, DriverPerContact, DriverPerOrder} }
+
+// BudgetLine is one line of the budget.
+type BudgetLine struct {
+	Line     string   `json:"line"` // short name, unique in the plan, e.g. "calls"
+	Category Category `json:"category"`
+	Driver   Driver   `json:"driver"`
+	Channel  Channel  `json:"channel,omitempty"`   // for per_contact
+	UnitCost int64    `json:"unit_cost,omitempty"` // minor units, for per_contact and per_order
+	Amount   int64    `json:"amount"`              // ceiling, minor units
+}
+
+// Audience says who the campaign is for.
+type Audience struct {
+	Filter         string     `json:"filter"`                    // CEL over the customer catalogue; "true" means every customer of the unit
+	Tiers          []TierRule `json:"tiers"`                     // the first rule that holds gives the tier; a customer no rule holds for is no target
+	ControlPercent float64    `json:"control_percent"`           // share of targets held out, 0 to 50, two decimals at most
+	ControlSalt    string     `json:"control_salt,omitempty"`    // seed of the control group's hash; the campaign's id when empty
+	MaximumTargets int64      `json:"maximum_targets,omitempty"` // 0 means no limit
+}
+
+// TierRule gives a tier to the customers its filter holds for.
+type TierRule struct {
+	Tier   Tier   `json:"tier"`
+	Filter string `json:"filter"`
+}
+
+// Offer is what customers are told, defined once for all channels.
+type Offer struct {
+	Name        string `json:"name"`
+	Product     string `json:"product"`
+	Description string `json:"description,omitempty"`
+}
+
+// ChannelPlan is how the campaign uses one channel.
+type ChannelPlan struct {
+	Channel         Channel `json:"channel"`
+	Text            string  `json:"text"`                       // message text, or the script an agent reads
+	Sender          string  `json:"sender,omitempty"`           // SMS: the sender address shown
+	MaximumAttempts int     `json:"maximum_attempts,omitempty"` // call: attempts before the contact counts as not reached
+	RetryAfter      int64   `json:"retry_after_seconds,omitempty"`
+	PerSecond       int     `json:"per_second,omitempty"` // SMS: most messages per second; 0 means the provider's own limit
+	SuccessRate     float64 `json:"success_rate"`         // planned successes per contact, 0 to 1; the review measures against it
+}
+
+// WavePlan is an ordered part of the audience with its start and channels.
+type WavePlan struct {
+	Number     int       `json:"number"` // 1, 2, … in order
+	Tiers      []Tier    `json:"tiers"`
+	StartAfter int64     `json:"start_after_seconds"` // after the campaign began to run
+	Channels   []Channel `json:"channels"`            // in series: the next one takes whom the one before did not reach
+	// ChannelWindow closes a channel of the wave this many seconds after it began; what is still open then expires.
+	ChannelWindow int64 `json:"channel_window_seconds"`
+}
+
+// ReviewDefault is what happens when nobody decides a review in time.
+type ReviewDefault string
+
+// The review defaults.
+const (
+	ReviewDefaultKeep   ReviewDefault = "keep"   // the plan goes on unchanged
+	ReviewDefaultAccept ReviewDefault = "accept" // the recommendation is applied
+)
+
+// ReviewPlan sets the mid-course review.
+type ReviewPlan struct {
+	After        int64         `json:"after_seconds"`         // after the campaign began to run
+	DecideWithin int64         `json:"decide_within_seconds"` // after the findings are out
+	Default      ReviewDefault `json:"default"`
+}
+
+// Schedule holds the campaign's own time limits.
+type Schedule struct {
+	RunFor    int64 `json:"run_for_seconds"`    // running ends this long after it began
+	SettleFor int64 `json:"settle_for_seconds"` // late outcomes are accepted this long after running ended
+}
+
+// Coverage says for whom outcomes are observed.
+type Coverage string
+
+// Outcomes are seen for everybody, or only for those who were contacted. In the
+// second case the control group's outcomes do not exist and no incremental effect
+// can be estimated.
+const (
+	CoverageEveryone  Coverage = "everyone"
+	CoverageContacted Coverage = "contacted_only"
+)
+
+// Measurement says how results are observed.
+type Measurement struct {
+	Coverage Coverage `json:"coverage"`
+	Source   string   `json:"source"` // where outcomes come from, e.g. "recorded calls of 2008-2010"
+}
+
+// BudgetTotal returns the sum of all budget lines in minor units, or
+// CodeAmountOutOfRange on overflow.
+func (p *Plan) BudgetTotal() (int64, error) {
+	var total int64
+	for _, l := range p.Budget {
+		sum, err := AddMinor(total, l.Amount)
+		if err != nil {
+			return 0, err
+		}
+		total = sum
+	}
+	return total, nil
+}
+
+// Channel returns the plan of channel c and whether there is one.
+func (p *Plan) Channel(c Channel) (ChannelPlan, bool) {
+	for _, cp := range p.Channels {
+		if cp.Channel == c {
+			return cp, true
+		}
+	}
+	return ChannelPlan{}, false
+}
+
+// ContactLine returns the per-contact budget line of channel c and whether there is one.
+func (p *Plan) ContactLine(c Channel) (BudgetLine, bool) {
+	for _, l := range p.Budget {
+		if l.Driver == DriverPerContact && l.Channel == c {
+			return l, true
+		}
+	}
+	return BudgetLine{}, false
+}
+
+// Digest identifies the plan's content: the hex SHA-256 of its JSON with the fields
+// in declaration order and no insignificant white space. A sign-off binds to it.
+func (p *Plan) Digest() string {
+	b, err := json.Marshal(p)
+	if err != nil {
+		// Only non-finite floats can fail here, and Validate refuses them.
+		return ""
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+// Seconds returns n seconds as a duration.
+func Seconds(n int64) time.Duration { return time.Duration(n) * time.Second }

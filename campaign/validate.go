@@ -1,0 +1,302 @@
+package campaign
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+const (
+	maxName       = 200
+	maxText       = 2000
+	maxLines      = 50
+	maxWaves      = 50
+	maxSeconds    = 3 * 366 * 24 * 3600
+	maxAmount     = 1_000_000_000_000_000 // ten trillion currency units: far above any budget, far below overflow
+	maxFilterSize = 10_000
+)
+
+// Validate checks everything about p that can be known without data: it returns nil
+// or one Error of CodeInvalidPlan with every field at fault. Whether the audience
+// filters compile is checked by the targeting package.
+func (p *Plan) Validate() error {
+	v := &planCheck{}
+	v.text("name", p.Name, 1, maxName)
+	oneOf(v, "type", p.Type, Types())
+	if !p.Unit.Valid() {
+		v.add("unit", CodeInvalidParameter, "must be a path of org units such as operator/north/harbin")
+	}
+	if len(p.Currency) != 3 || strings.ToUpper(p.Currency) != p.Currency || !asciiLetters(p.Currency) {
+		v.add("currency", CodeInvalidParameter, "must be an ISO 4217 code such as CNY")
+	}
+	v.goal(p.Goal)
+	v.budget(p)
+	v.audience(p.Audience)
+	v.text("offer.name", p.Offer.Name, 1, maxName)
+	v.text("offer.product", p.Offer.Product, 1, maxName)
+	v.text("offer.description", p.Offer.Description, 0, maxText)
+	v.channels(p)
+	v.waves(p)
+	v.between("review.after_seconds", p.Review.After, 1, maxSeconds)
+	v.between("review.decide_within_seconds", p.Review.DecideWithin, 1, maxSeconds)
+	oneOf(v, "review.default", p.Review.Default, []ReviewDefault{ReviewDefaultKeep, ReviewDefaultAccept})
+	v.between("schedule.run_for_seconds", p.Schedule.RunFor, 1, maxSeconds)
+	v.between("schedule.settle_for_seconds", p.Schedule.SettleFor, 0, maxSeconds)
+	if p.Review.After >= p.Schedule.RunFor {
+		v.add("review.after_seconds", CodeInvalidParameter, "the review must come before running ends (schedule.run_for_seconds)")
+	}
+	oneOf(v, "measurement.coverage", p.Measurement.Coverage, []Coverage{CoverageEveryone, CoverageContacted})
+	v.text("measurement.source", p.Measurement.Source, 1, maxName)
+	if len(v.fields) == 0 {
+		return nil
+	}
+	return &Error{Code: CodeInvalidPlan, Message: fmt.Sprintf("the plan has %d fault(s)", len(v.fields)), Fields: v.fields}
+}
+
+type planCheck struct{ fields []FieldError }
+
+func (v *planCheck) add(field string, code Code, message string) {
+	v.fields = append(v.fields, FieldError{Field: field, Code: code, Message: message})
+}
+
+func (v *planCheck) text(field, s string, minLen, maxLen int) {
+	if fault := TextFault(s); fault != "" {
+		v.add(field, CodeInvalidText, fault)
+		return
+	}
+	if n := utf8.RuneCountInString(strings.TrimSpace(s)); n < minLen || n > maxLen {
+		v.add(field, CodeInvalidText, fmt.Sprintf("must have %d to %d characters, has %d", minLen, maxLen, n))
+	}
+}
+
+func (v *planCheck) between(field string, n, low, high int64) {
+	if n < low || n > high {
+		v.add(field, CodeInvalidParameter, fmt.Sprintf("must be from %d to %d, is %d", low, high, n))
+	}
+}
+
+func (v *planCheck) amount(field string, n, low int64) {
+	if n < low || n > maxAmount {
+		v.add(field, CodeAmountOutOfRange, fmt.Sprintf("must be from %d to %d minor units, is %d", low, int64(maxAmount), n))
+	}
+}
+
+func oneOf[T ~string](v *planCheck, field string, got T, allowed []T) {
+	if slices.Contains(allowed, got) {
+		return
+	}
+	names := make([]string, len(allowed))
+	values := make([]any, len(allowed))
+	for i, a := range allowed {
+		names[i], values[i] = string(a), string(a)
+	}
+	v.fields = append(v.fields, FieldError{
+		Field: field, Code: CodeInvalidParameter, Allowed: values,
+		Message: "must be one of " + strings.Join(names, ", "),
+	})
+}
+
+func (v *planCheck) goal(g Goal) {
+	v.text("goal.metric", g.Metric, 1, maxName)
+	oneOf(v, "goal.outcome", g.Outcome, OutcomeKinds())
+	v.between("goal.target", g.Target, 1, maxAmount)
+	v.amount("goal.unit_benefit", g.UnitBenefit, 1)
+}
+
+func (v *planCheck) budget(p *Plan) {
+	if len(p.Budget) == 0 || len(p.Budget) > maxLines {
+		v.add("budget", CodeInvalidPlan, fmt.Sprintf("must have 1 to %d lines", maxLines))
+	}
+	seen := map[string]bool{}
+	perContact := map[Channel]bool{}
+	for i, l := range p.Budget {
+		at := fmt.Sprintf("budget[%d].", i)
+		if !identifier(l.Line) {
+			v.add(at+"line", CodeInvalidParameter, "must be a short name of lower-case letters, digits and _, starting with a letter")
+		}
+		if seen[l.Line] {
+			v.add(at+"line", CodeInvalidParameter, "is already the name of another line")
+		}
+		seen[l.Line] = true
+		oneOf(v, at+"category", l.Category, Categories())
+		oneOf(v, at+"driver", l.Driver, Drivers())
+		v.amount(at+"amount", l.Amount, 1)
+		if l.Driver == DriverPerContact {
+			oneOf(v, at+"channel", l.Channel, Channels())
+			if perContact[l.Channel] {
+				v.add(at+"channel", CodeInvalidParameter, "has a per-contact line already")
+			}
+			perContact[l.Channel] = true
+		} else if l.Channel != "" {
+			v.add(at+"channel", CodeInvalidParameter, "belongs to per_contact lines only")
+		}
+		if l.Driver == DriverFixed {
+			if l.UnitCost != 0 {
+				v.add(at+"unit_cost", CodeInvalidParameter, "a fixed line has no unit cost")
+			}
+		} else {
+			v.amount(at+"unit_cost", l.UnitCost, 1)
+		}
+	}
+	if total, err := p.BudgetTotal(); err != nil || total > maxAmount {
+		v.add("budget", CodeAmountOutOfRange, "the lines add up to more than any budget can be")
+	}
+}
+
+func (v *planCheck) audience(a Audience) {
+	v.filter("audience.filter", a.Filter)
+	if len(a.Tiers) == 0 {
+		v.add("audience.tiers", CodeInvalidPlan, "needs at least one rule, e.g. tier general with filter true")
+	}
+	seen := map[Tier]bool{}
+	for i, t := range a.Tiers {
+		at := fmt.Sprintf("audience.tiers[%d].", i)
+		oneOf(v, at+"tier", t.Tier, []Tier{TierCore, TierGeneral, TierBasic})
+		if seen[t.Tier] {
+			v.add(at+"tier", CodeInvalidParameter, "has a rule already; join the two filters with ||")
+		}
+		seen[t.Tier] = true
+		v.filter(at+"filter", t.Filter)
+	}
+	hundredths := a.ControlPercent * 100
+	if !(a.ControlPercent >= 0 && a.ControlPercent <= 50) || math.Abs(hundredths-math.Round(hundredths)) > 1e-9 {
+		v.add("audience.control_percent", CodeInvalidParameter, "must be from 0 to 50 with at most two decimals")
+	}
+	v.text("audience.control_salt", a.ControlSalt, 0, 100)
+	v.between("audience.maximum_targets", a.MaximumTargets, 0, maxAmount)
+}
+
+func (v *planCheck) filter(field, text string) {
+	if fault := TextFault(text); fault != "" {
+		v.add(field, CodeInvalidText, fault)
+		return
+	}
+	switch {
+	case strings.TrimSpace(text) == "":
+		v.add(field, CodeInvalidFilter, "is empty; write true to mean every customer")
+	case len(text) > maxFilterSize:
+		v.add(field, CodeInvalidFilter, fmt.Sprintf("is longer than %d bytes", maxFilterSize))
+	}
+}
+
+func (v *planCheck) channels(p *Plan) {
+	if len(p.Channels) == 0 {
+		v.add("channels", CodeInvalidPlan, "needs at least one channel")
+	}
+	seen := map[Channel]bool{}
+	for i, c := range p.Channels {
+		at := fmt.Sprintf("channels[%d].", i)
+		oneOf(v, at+"channel", c.Channel, Channels())
+		if seen[c.Channel] {
+			v.add(at+"channel", CodeInvalidParameter, "is planned already")
+		}
+		seen[c.Channel] = true
+		v.text(at+"text", c.Text, 1, maxText)
+		v.text(at+"sender", c.Sender, 0, 20)
+		if !(c.SuccessRate >= 0 && c.SuccessRate <= 1) {
+			v.add(at+"success_rate", CodeInvalidParameter, "must be from 0 to 1")
+		}
+		if c.Channel.Pull() {
+			v.between(at+"maximum_attempts", int64(c.MaximumAttempts), 1, 20)
+			v.between(at+"retry_after_seconds", c.RetryAfter, 0, maxSeconds)
+		} else {
+			v.between(at+"maximum_attempts", int64(c.MaximumAttempts), 0, 0)
+			v.between(at+"per_second", int64(c.PerSecond), 0, 1_000_000)
+		}
+		if _, ok := p.ContactLine(c.Channel); !ok {
+			v.add(at+"channel", CodeInvalidPlan, "has no per_contact budget line, so its cost cannot be reserved")
+		}
+	}
+}
+
+func (v *planCheck) waves(p *Plan) {
+	if len(p.Waves) == 0 || len(p.Waves) > maxWaves {
+		v.add("waves", CodeInvalidPlan, fmt.Sprintf("must have 1 to %d waves", maxWaves))
+	}
+	rules := map[Tier]bool{}
+	for _, t := range p.Audience.Tiers {
+		rules[t.Tier] = true
+	}
+	taken := map[Tier]bool{}
+	for i, w := range p.Waves {
+		at := fmt.Sprintf("waves[%d].", i)
+		if w.Number != i+1 {
+			v.add(at+"number", CodeInvalidParameter, fmt.Sprintf("must be %d: waves are numbered from 1 in order", i+1))
+		}
+		if len(w.Tiers) == 0 {
+			v.add(at+"tiers", CodeInvalidPlan, "needs at least one tier")
+		}
+		for _, t := range w.Tiers {
+			if !rules[t] {
+				v.add(at+"tiers", CodeInvalidParameter, fmt.Sprintf("tier %q has no rule in audience.tiers", t))
+			}
+			if taken[t] {
+				v.add(at+"tiers", CodeInvalidParameter, fmt.Sprintf("tier %q is in an earlier wave", t))
+			}
+			taken[t] = true
+		}
+		v.between(at+"start_after_seconds", w.StartAfter, 0, p.Schedule.RunFor)
+		v.between(at+"channel_window_seconds", w.ChannelWindow, 1, maxSeconds)
+		if len(w.Channels) == 0 {
+			v.add(at+"channels", CodeInvalidPlan, "needs at least one channel")
+		}
+		used := map[Channel]bool{}
+		for _, c := range w.Channels {
+			if _, ok := p.Channel(c); !ok {
+				v.add(at+"channels", CodeInvalidParameter, fmt.Sprintf("channel %q is not planned in channels", c))
+			}
+			if used[c] {
+				v.add(at+"channels", CodeInvalidParameter, fmt.Sprintf("channel %q appears twice", c))
+			}
+			used[c] = true
+		}
+	}
+	for _, t := range p.Audience.Tiers {
+		if !taken[t.Tier] {
+			v.add("waves", CodeInvalidPlan, fmt.Sprintf("no wave contacts tier %q", t.Tier))
+		}
+	}
+}
+
+// TextFault says what makes s unfit as text a person reads, or returns "": invalid
+// UTF-8, control characters other than newline and tab, and bidirectional overrides,
+// which can make an approver see something else than is stored.
+func TextFault(s string) string {
+	if !utf8.ValidString(s) {
+		return "is not valid UTF-8"
+	}
+	for _, r := range s {
+		switch {
+		case r == '\n' || r == '\t':
+		case unicode.IsControl(r):
+			return fmt.Sprintf("has the control character U+%04X; remove it", r)
+		case r >= 0x202A && r <= 0x202E, r >= 0x2066 && r <= 0x2069:
+			return fmt.Sprintf("has the text-direction override U+%04X; remove it", r)
+		}
+	}
+	return ""
+}
+
+func identifier(s string) bool {
+	if s == "" || len(s) > 40 || s[0] < 'a' || s[0] > 'z' {
+		return false
+	}
+	for _, r := range s {
+		if r != '_' && (r < 'a' || r > 'z') && (r < '0' || r > '9') {
+			return false
+		}
+	}
+	return true
+}
+
+func asciiLetters(s string) bool {
+	for _, r := range s {
+		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') {
+			return false
+		}
+	}
+	return true
+}
