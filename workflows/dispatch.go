@@ -1,0 +1,132 @@
+package workflows
+
+import (
+	"time"
+
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/musterhq/muster/campaign"
+)
+
+const (
+	// chunkContacts is how many contacts one activity dispatches. A customer never
+	// costs an event: a million contacts are 500 activities.
+	chunkContacts = 2000
+	// chunksPerRun bounds a shard's history.
+	chunksPerRun = 200
+	// maxPolls bounds how often a channel is asked whether its work is done.
+	maxPolls = 50
+)
+
+// Dispatch runs one channel of a wave: it creates the contacts, dispatches them in
+// shards, waits until all are settled or the window closes, and ends what is left.
+func Dispatch(ctx workflow.Context, in campaign.DispatchInput) error {
+	return refusal(runDispatch(ctx, in))
+}
+
+func runDispatch(ctx workflow.Context, in campaign.DispatchInput) error {
+	hold := newHolder(ctx, in.Hold)
+	batch, err := do(bulk(ctx), campaign.ActivityCreateContacts, in)
+	if err != nil {
+		return err
+	}
+	if err := hold.relay(ctx, startShards(ctx, in, batch, hold)); err != nil {
+		return err
+	}
+	if err := awaitSettled(ctx, in, hold); err != nil {
+		return err
+	}
+	ref := campaign.ChannelRef{CampaignID: in.CampaignID, Wave: in.Wave, Revision: in.Revision, Channel: in.Channel}
+	closing := campaign.CloseChannel{ChannelRef: ref, State: campaign.ContactExpired, Reason: "window_closed"}
+	if hold.now == campaign.HoldStopped {
+		closing.State, closing.Reason = campaign.ContactCancelled, "campaign_stopped"
+	}
+	if _, err := do(bulk(ctx), campaign.ActivityCloseChannel, closing); err != nil {
+		return err
+	}
+	return act(bulk(ctx), campaign.ActivityCaptureChannel, ref)
+}
+
+func startShards(
+	ctx workflow.Context, in campaign.DispatchInput, batch campaign.ContactBatch, hold *holder,
+) []workflow.ChildWorkflowFuture {
+	hold.latest()
+	var shards []workflow.ChildWorkflowFuture
+	for shard, contacts := range batch.Shards {
+		if contacts == 0 {
+			continue
+		}
+		id := campaign.ShardWorkflowID(in.CampaignID, in.Wave, in.Channel, shard)
+		shards = append(shards, start(part(ctx, id), campaign.WorkflowShard, campaign.ShardInput{
+			CampaignID: in.CampaignID, Wave: in.Wave, Revision: in.Revision, Channel: in.Channel, Shard: shard,
+			NextSeq: 1, LastSeq: contacts, ClosesAt: in.ClosesAt, Hold: hold.now,
+		}))
+	}
+	return shards
+}
+
+// awaitSettled waits until people have worked all tasks and receipts have come for all
+// messages, or the window closes, or the campaign is stopped. It asks at growing
+// intervals, so that the number of questions does not depend on the window's length.
+func awaitSettled(ctx workflow.Context, in campaign.DispatchInput, hold *holder) error {
+	ref := campaign.ChannelRef{CampaignID: in.CampaignID, Wave: in.Wave, Revision: in.Revision, Channel: in.Channel}
+	longest := max(in.ClosesAt.Sub(workflow.Now(ctx))/maxPolls, time.Second)
+	interval := time.Second
+	for {
+		hold.latest()
+		left := in.ClosesAt.Sub(workflow.Now(ctx))
+		if left <= 0 || hold.now == campaign.HoldStopped {
+			return nil
+		}
+		p, err := do(action(ctx), campaign.ActivityProgress, ref)
+		if err != nil {
+			return err
+		}
+		if p.Open == 0 && p.Awaiting == 0 {
+			return nil
+		}
+		if change, ok := receiveUntil[campaign.HoldChange](ctx, hold.changes, workflow.Now(ctx).Add(min(interval, left))); ok {
+			hold.now = change.Hold
+		}
+		interval = min(interval*3/2, longest)
+	}
+}
+
+// DispatchShard walks one shard of frozen contacts chunk by chunk. Its cursor is a
+// sequence number; what became of each contact is in the database.
+func DispatchShard(ctx workflow.Context, in campaign.ShardInput) error {
+	hold := newHolder(ctx, in.Hold)
+	for chunks := 0; in.NextSeq <= in.LastSeq; {
+		if err := hold.awaitRunning(ctx); err != nil {
+			return refusal(err)
+		}
+		if hold.now == campaign.HoldStopped {
+			return nil
+		}
+		if chunks >= chunksPerRun || workflow.GetInfo(ctx).GetContinueAsNewSuggested() {
+			hold.latest()
+			in.Hold = hold.now
+			return continueAsNew(ctx, campaign.WorkflowShard, in)
+		}
+		to := min(in.NextSeq+chunkContacts-1, in.LastSeq)
+		done, err := do(chunk(ctx, in.Channel, in.CampaignID), campaign.ActivityDispatchChunk, campaign.ChunkInput{
+			CampaignID: in.CampaignID, Wave: in.Wave, Revision: in.Revision, Channel: in.Channel, Shard: in.Shard,
+			FromSeq: in.NextSeq, ToSeq: to, ClosesAt: in.ClosesAt,
+		})
+		if err != nil {
+			return refusal(err)
+		}
+		chunks++
+		in.Chunks++
+		if !done.Held {
+			in.NextSeq = to + 1
+			continue
+		}
+		// The flag in the database is set before the signal goes out, so the signal
+		// that explains the hold may still be on its way.
+		if change, ok := receiveUntil[campaign.HoldChange](ctx, hold.changes, workflow.Now(ctx).Add(time.Second)); ok {
+			hold.now = change.Hold
+		}
+	}
+	return nil
+}

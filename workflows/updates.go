@@ -1,0 +1,370 @@
+package workflows
+
+import (
+	"reflect"
+	"strings"
+
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/musterhq/muster/campaign"
+)
+
+// register sets the handlers. All state has been restored by now.
+func (c *entity) register(ctx workflow.Context) error {
+	for _, set := range []func(workflow.Context) error{
+		update(c, campaign.UpdateSubmit, func(in campaign.Submit) campaign.Command { return in.Command }, c.checkSubmit, c.submit),
+		update(c, campaign.UpdateDecide, func(in campaign.Decide) campaign.Command { return in.Command }, c.checkDecide, c.decide),
+		update(c, campaign.UpdateAmend, func(in campaign.Amend) campaign.Command { return in.Command }, c.checkAmend, c.amend),
+		update(c, campaign.UpdatePause, holdCommand, c.checkPause, c.pause),
+		update(c, campaign.UpdateResume, holdCommand, c.checkResume, c.resume),
+		update(c, campaign.UpdateStop, holdCommand, c.checkStop, c.stop),
+		update(c, campaign.UpdateRecordReview, func(in campaign.RecordReview) campaign.Command { return in.Command }, c.checkReview, c.decideReview),
+	} {
+		if err := set(ctx); err != nil {
+			return err
+		}
+	}
+	return workflow.SetQueryHandler(ctx, campaign.QueryStatus, func() (campaign.Status, error) { return c.state.Status(), nil })
+}
+
+func holdCommand(in campaign.ChangeHold) campaign.Command { return in.Command }
+
+// update makes a handler that applies each update id once, in any run, one at a time.
+// check refuses without a trace in the history; it is asked again under the lock,
+// because the state may have changed while the update waited for it.
+func update[T any](
+	c *entity, name string, command func(T) campaign.Command, check func(T) error, apply func(workflow.Context, T) (event string, err error),
+) func(workflow.Context) error {
+	handle := func(ctx workflow.Context, in T) (campaign.Status, error) {
+		if err := c.lock.Lock(ctx); err != nil {
+			return campaign.Status{}, err
+		}
+		defer c.lock.Unlock()
+		cmd := command(in)
+		if c.state.WasApplied(cmd.UpdateID) {
+			return c.state.Status(), nil
+		}
+		if err := check(in); err != nil {
+			return campaign.Status{}, refusal(err)
+		}
+		event, err := apply(ctx, in)
+		if err != nil {
+			return campaign.Status{}, refusal(err)
+		}
+		c.state.MarkApplied(cmd.UpdateID, name)
+		c.changed(ctx, event, cmd.Actor)
+		c.wake.SendAsync(true)
+		return c.state.Status(), nil
+	}
+	validate := func(in T) error {
+		cmd := command(in)
+		switch {
+		case c.draining:
+			return refusal(campaign.Errorf(campaign.CodeDraining, "the campaign is between two runs; try again"))
+		case cmd.UpdateID == "" || cmd.Actor.UserID == "":
+			return refusal(campaign.Errorf(campaign.CodeInvalidParameter, "an update needs an id and an actor"))
+		case c.state.WasApplied(cmd.UpdateID):
+			return nil
+		}
+		return refusal(check(in))
+	}
+	return func(ctx workflow.Context) error {
+		return workflow.SetUpdateHandlerWithOptions(ctx, name, handle, workflow.UpdateHandlerOptions{Validator: validate})
+	}
+}
+
+// verify has an activity check the actor's authority again, where it takes effect.
+func (c *entity) verify(ctx workflow.Context, cmd campaign.Command, a campaign.Action, amount int64, reason string) error {
+	return act(action(ctx), campaign.ActivityVerify, campaign.Claim{
+		CampaignID: c.state.CampaignID, Action: a, Amount: amount, Actor: cmd.Actor, Reason: reason,
+	})
+}
+
+func conflict(format string, args ...any) error {
+	return campaign.Errorf(campaign.CodeStateConflict, format, args...)
+}
+
+func (c *entity) checkSubmit(in campaign.Submit) error {
+	if c.state.Stage != campaign.StageDraft || c.state.Hold == campaign.HoldStopped {
+		return conflict("only a draft can be submitted; this campaign is in stage %s", c.state.Stage)
+	}
+	if in.Revision < 1 || in.Digest == "" {
+		return campaign.Errorf(campaign.CodeInvalidParameter, "name the revision and the digest that you submit")
+	}
+	return nil
+}
+
+func (c *entity) submit(ctx workflow.Context, in campaign.Submit) (string, error) {
+	routed, err := c.route(ctx, in.Revision, in.Digest)
+	if err != nil {
+		return "", err
+	}
+	if err := c.verify(ctx, in.Command, campaign.ActCampaignSubmit, 0, ""); err != nil {
+		return "", err
+	}
+	if err := c.openApproval(ctx, routed, in.Actor.UserID); err != nil {
+		return "", err
+	}
+	c.adopt(routed.LoadedPlan)
+	c.state.Requester = in.Actor.UserID
+	return "campaign.submitted", c.state.Advance(campaign.StageApproval)
+}
+
+// route loads a revision with the approval route it must take, and makes sure that it
+// is what the caller saw.
+func (c *entity) route(ctx workflow.Context, revision int, digest string) (campaign.RoutedApproval, error) {
+	routed, err := do(action(ctx), campaign.ActivityRouteApproval, campaign.PlanRef{
+		CampaignID: c.state.CampaignID, Revision: revision,
+	})
+	if err == nil && routed.Digest != digest {
+		err = campaign.Errorf(campaign.CodeVersionChanged, "revision %d is not what you saw: its digest is %s", revision, routed.Digest)
+	}
+	return routed, err
+}
+
+// openApproval starts an approval round and its clock.
+func (c *entity) openApproval(ctx workflow.Context, r campaign.RoutedApproval, requester string) error {
+	round := c.state.Rounds + 1
+	approval := campaign.NewApproval(r.Revision, r.Digest, r.Amount, requester, r.Route, workflow.Now(ctx))
+	err := begin(ctx, campaign.ApprovalWorkflowID(c.state.CampaignID, r.Revision, round), campaign.WorkflowApproval, campaign.ApprovalInput{
+		CampaignID: c.state.CampaignID, Revision: r.Revision, Round: round, Route: r.Route, DueAt: approval.DueAt,
+	})
+	if err != nil {
+		return err
+	}
+	c.state.Approval, c.state.Rounds = approval, round
+	return nil
+}
+
+func (c *entity) checkDecide(in campaign.Decide) error {
+	if in.SignOffID == "" {
+		return campaign.Errorf(campaign.CodeInvalidParameter, "a decision names its sign-off")
+	}
+	return c.state.Approval.Check(in)
+}
+
+func (c *entity) decide(ctx workflow.Context, in campaign.Decide) (string, error) {
+	a := c.state.Approval
+	level, _ := a.Current()
+	err := act(action(ctx), campaign.ActivityCountSignOff, campaign.SignOffClaim{
+		CampaignID: c.state.CampaignID, Decide: in, Level: level, Amount: a.Amount, Requester: a.Requester, Escalated: a.Escalated,
+	})
+	if err != nil {
+		return "", err
+	}
+	a.Count(in, workflow.Now(ctx))
+	_, open := a.Current()
+	c.tellClock(ctx, campaign.Decided{Level: a.Level, DueAt: a.DueAt, Closed: !open})
+	return "approval." + string(in.Decision), nil
+}
+
+func (c *entity) checkAmend(in campaign.Amend) error {
+	s := c.state
+	switch s.Stage {
+	case campaign.StagePreparation, campaign.StageTargeting, campaign.StageRunning:
+	default:
+		return conflict("a campaign in stage %s takes no amendment; a draft is edited, an approval must be returned first", s.Stage)
+	}
+	switch {
+	case s.WindingDown || s.Hold == campaign.HoldStopped:
+		return conflict("the campaign is ending")
+	case s.Pending != nil:
+		return conflict("revision %d is waiting for its approval", s.Pending.Revision)
+	case s.Selection == nil && s.Problem == "":
+		return conflict("targets are being selected; try again when they are frozen")
+	case strings.TrimSpace(in.Reason) == "":
+		return campaign.Errorf(campaign.CodeReasonRequired, "say why the plan is to change")
+	}
+	return nil
+}
+
+func (c *entity) amend(ctx workflow.Context, in campaign.Amend) (string, error) {
+	s := c.state
+	routed, err := c.route(ctx, in.Revision, in.Digest)
+	if err != nil {
+		return "", err
+	}
+	if err := campaign.CheckAmendment(&s.Plan, &routed.Plan, s.Selection != nil, s.Waves); err != nil {
+		return "", err
+	}
+	if err := c.verify(ctx, in.Command, campaign.ActCampaignAmend, 0, in.Reason); err != nil {
+		return "", err
+	}
+	if costsMore(&s.Plan, &routed.Plan) || selectsAnew(s, &routed.Plan) {
+		if err := c.openApproval(ctx, routed, in.Actor.UserID); err != nil {
+			return "", err
+		}
+		s.Pending, s.Requester = &routed.LoadedPlan, in.Actor.UserID
+		return "campaign.amendment_submitted", nil
+	}
+	c.adopt(routed.LoadedPlan)
+	s.Problem, s.Fault = "", ""
+	return "campaign.amended", nil
+}
+
+// costsMore reports whether any budget line grows: money that was signed for one
+// purpose is not there for another.
+func costsMore(now, next *campaign.Plan) bool {
+	for _, l := range next.Budget {
+		grown := true
+		for _, old := range now.Budget {
+			if old.Line == l.Line {
+				grown = l.Amount > old.Amount || l.UnitCost > old.UnitCost
+			}
+		}
+		if grown {
+			return true
+		}
+	}
+	return false
+}
+
+// selectsAnew reports whether the amendment reaches other people than were signed for.
+// Once targets are frozen the audience cannot change.
+func selectsAnew(s *campaign.State, next *campaign.Plan) bool {
+	return s.Selection == nil && !reflect.DeepEqual(s.Plan.Audience, next.Audience)
+}
+
+// concludeAmendment acts on the result of an amendment's approval round.
+func (c *entity) concludeAmendment(ctx workflow.Context) {
+	s := c.state
+	if s.Pending == nil || s.Approval == nil || s.Approval.Result == "" {
+		return
+	}
+	pending := *s.Pending
+	s.Pending = nil
+	// The campaign went on while people decided: what was free to change then may have
+	// happened by now.
+	outdated := campaign.CheckAmendment(&s.Plan, &pending.Plan, s.Selection != nil, s.Waves)
+	if s.Approval.Result != campaign.ApprovalApproved || outdated != nil {
+		c.changed(ctx, "campaign.amendment_refused", campaign.Actor{})
+		return
+	}
+	ref := campaign.PlanRef{CampaignID: s.CampaignID, Revision: pending.Revision}
+	if err := c.reserve(ctx, ref, &pending.Plan); err != nil {
+		c.fail(ctx, err)
+		return
+	}
+	c.adopt(pending)
+	s.Problem, s.Fault = "", ""
+	c.changed(ctx, "campaign.amended", campaign.Actor{})
+}
+
+func (c *entity) checkPause(in campaign.ChangeHold) error {
+	switch {
+	case c.state.Stage.Final() || c.state.Hold == campaign.HoldStopped || c.state.WindingDown:
+		return conflict("the campaign is over or ending")
+	case c.state.Hold == campaign.HoldPaused:
+		return conflict("the campaign is paused already")
+	}
+	return nil
+}
+
+func (c *entity) pause(ctx workflow.Context, in campaign.ChangeHold) (string, error) {
+	return "campaign.paused", c.changeHold(ctx, in, campaign.ActCampaignPause, campaign.HoldPaused)
+}
+
+func (c *entity) checkResume(in campaign.ChangeHold) error {
+	if c.state.Hold != campaign.HoldPaused && c.state.Problem == "" {
+		return conflict("the campaign is not paused")
+	}
+	return nil
+}
+
+func (c *entity) resume(ctx workflow.Context, in campaign.ChangeHold) (string, error) {
+	if err := c.changeHold(ctx, in, campaign.ActCampaignResume, campaign.HoldNone); err != nil {
+		return "", err
+	}
+	c.state.Problem, c.state.Fault = "", ""
+	return "campaign.resumed", nil
+}
+
+func (c *entity) checkStop(in campaign.ChangeHold) error {
+	switch {
+	case c.state.Stage.Final() || c.state.Hold == campaign.HoldStopped:
+		return conflict("the campaign is over or stopped already")
+	case strings.TrimSpace(in.Reason) == "":
+		return campaign.Errorf(campaign.CodeReasonRequired, "say why the campaign is to stop")
+	}
+	return nil
+}
+
+func (c *entity) stop(ctx workflow.Context, in campaign.ChangeHold) (string, error) {
+	if err := c.changeHold(ctx, in, campaign.ActCampaignStop, campaign.HoldStopped); err != nil {
+		return "", err
+	}
+	c.markStopped(ctx, in.Reason)
+	return "campaign.stopped", nil
+}
+
+// markStopped remembers why, and closes the approval that nobody needs to give any more.
+func (c *entity) markStopped(ctx workflow.Context, reason string) {
+	c.state.Stopped = reason
+	c.state.Problem, c.state.Fault = "", ""
+	if _, open := c.state.Approval.Current(); open {
+		c.tellClock(ctx, campaign.Decided{Closed: true})
+	}
+}
+
+// changeHold sets the flag that every intent transaction checks, so that it takes
+// effect at once, and then tells the waves.
+func (c *entity) changeHold(ctx workflow.Context, in campaign.ChangeHold, a campaign.Action, hold campaign.Hold) error {
+	if err := c.verify(ctx, in.Command, a, 0, in.Reason); err != nil {
+		return err
+	}
+	return c.setHold(ctx, hold, in.Reason, in.Actor)
+}
+
+func (c *entity) setHold(ctx workflow.Context, hold campaign.Hold, reason string, by campaign.Actor) error {
+	err := act(action(ctx), campaign.ActivitySetHold, campaign.SetHold{
+		CampaignID: c.state.CampaignID, Hold: hold, Reason: reason, Actor: by,
+	})
+	if err != nil {
+		return err
+	}
+	c.state.Hold = hold
+	c.tellWaves(ctx, hold)
+	return nil
+}
+
+func (c *entity) checkReview(in campaign.RecordReview) error {
+	r := c.review(in.Review)
+	switch {
+	case r == nil:
+		return campaign.Errorf(campaign.CodeNotFound, "this campaign has no review %d", in.Review)
+	case !r.Open:
+		return conflict("review %d is not waiting for a decision", in.Review)
+	}
+	switch in.Decision {
+	case campaign.ReviewAccept, campaign.ReviewKeep:
+	case campaign.ReviewStop:
+		if strings.TrimSpace(in.Words) == "" {
+			return campaign.Errorf(campaign.CodeReasonRequired, "say why the campaign is to stop")
+		}
+	default:
+		return campaign.Errorf(campaign.CodeInvalidParameter, "decision must be accept, keep or stop")
+	}
+	return nil
+}
+
+func (c *entity) decideReview(ctx workflow.Context, in campaign.RecordReview) (string, error) {
+	if err := c.verify(ctx, in.Command, campaign.ActReviewDecide, 0, in.Words); err != nil {
+		return "", err
+	}
+	switch in.Decision {
+	case campaign.ReviewAccept:
+		if err := c.adoptRecommendation(ctx, in.Review, in.Actor); err != nil {
+			return "", err
+		}
+	case campaign.ReviewStop:
+		if err := c.setHold(ctx, campaign.HoldStopped, in.Words, in.Actor); err != nil {
+			return "", err
+		}
+		c.markStopped(ctx, in.Words)
+	}
+	r := c.review(in.Review)
+	r.Open, r.Decision = false, in.Decision
+	c.recordReview(ctx, campaign.ReviewOutcome{Review: in.Review, Decision: in.Decision, Words: in.Words, Actor: in.Actor})
+	c.tellReview(ctx, in.Review)
+	return "review." + string(in.Decision), nil
+}
