@@ -1,0 +1,154 @@
+// Package config holds the settings that Muster's commands share: each is a flag and
+// a MUSTER_* environment variable with a safe default. A running `muster up` also
+// leaves its addresses in its data folder, so that the other commands on the same
+// machine need no settings at all.
+package config
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/musterhq/muster/campaign"
+)
+
+// Database says which PostgreSQL database to use.
+type Database struct {
+	DatabaseURL string `env:"MUSTER_DATABASE_URL" help:"PostgreSQL database, postgres://user:password@host:port/name. Default: the one of a running 'muster up'." placeholder:"URL"`
+}
+
+// Temporal says which Temporal cluster to use.
+type Temporal struct {
+	TemporalAddress   string `env:"MUSTER_TEMPORAL_ADDRESS" help:"Temporal frontend, host:port. Default: the one of a running 'muster up'." placeholder:"HOST:PORT"`
+	TemporalNamespace string `env:"MUSTER_TEMPORAL_NAMESPACE" default:"muster" help:"Temporal namespace."`
+}
+
+// SMPP says how to reach the SMS centre. Without an address SMS contacts wait.
+type SMPP struct {
+	SMPPAddress  string  `env:"MUSTER_SMPP_ADDRESS" help:"SMS centre, host:port. Without it SMS contacts wait." placeholder:"HOST:PORT"`
+	SMPPSystemID string  `env:"MUSTER_SMPP_SYSTEM_ID" default:"muster" help:"SMPP system id."`
+	SMPPPassword string  `env:"MUSTER_SMPP_PASSWORD" default:"muster" help:"SMPP password, at most 8 characters."`
+	SMPPBinds    int     `env:"MUSTER_SMPP_BINDS" default:"2" help:"Parallel SMPP sessions."`
+	SMPPWindow   int     `env:"MUSTER_SMPP_WINDOW" default:"200" help:"Submits outstanding per session; bounds what one lost session leaves unknown."`
+	SMPPRate     float64 `env:"MUSTER_SMPP_RATE" default:"0" help:"Most message parts a second over all sessions of a process; 0 means no limit."`
+}
+
+// API says where the public API is.
+type API struct {
+	API string `name:"api" env:"MUSTER_API" help:"Base URL of the API. Default: the one of a running 'muster up'." placeholder:"URL"`
+}
+
+// Account says who calls the API.
+type Account struct {
+	Login    string `env:"MUSTER_LOGIN" help:"Login name. Default: a demo user of a running 'muster up --demo'."`
+	Password string `env:"MUSTER_PASSWORD" help:"Password."`
+}
+
+// Vault says where the key that seals phone numbers is.
+type Vault struct {
+	VaultKeyFile string `env:"MUSTER_VAULT_KEY_FILE" help:"File with the key that seals phone numbers, 64 hex digits. Default: vault.key in the data folder." placeholder:"FILE" type:"path"`
+}
+
+// Folder names the data folder.
+type Folder struct {
+	DataDir string `env:"MUSTER_DATA_DIR" help:"Folder for the database and all else that must survive. Default: /var/lib/muster for root, ~/.local/share/muster for others." placeholder:"DIR" type:"path"`
+}
+
+// Instance is what a running `muster up` tells the other commands of its machine. It
+// is readable by its owner only: it holds the database's password.
+type Instance struct {
+	PID             int    `json:"pid"`
+	API             string `json:"api"`
+	DatabaseURL     string `json:"database_url"`
+	TemporalAddress string `json:"temporal_address"`
+	TemporalUI      string `json:"temporal_ui,omitempty"`
+	SMPPAddress     string `json:"smpp_address,omitempty"`
+	Demo            bool   `json:"demo"`
+}
+
+const instanceFile = "instance.json"
+
+// Save writes the instance into its data folder, whole or not at all.
+func (i Instance) Save(dir string) error {
+	body, err := json.MarshalIndent(i, "", "  ")
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, instanceFile)
+	if err := os.WriteFile(path+".new", append(body, '\n'), 0o600); err != nil {
+		return fmt.Errorf("tell other commands where this instance is: %w", err)
+	}
+	return os.Rename(path+".new", path)
+}
+
+// RemoveInstance takes the note of a stopped instance away.
+func RemoveInstance(dir string) error {
+	err := os.Remove(filepath.Join(dir, instanceFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// LoadInstance reads where the instance of a data folder is. Its error says how to go
+// on without one.
+func LoadInstance(dir string) (Instance, error) {
+	var i Instance
+	body, err := os.ReadFile(filepath.Join(dir, instanceFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return i, campaign.Errorf(campaign.CodeNotFound,
+			"no muster is running on folder %s: start one with 'muster up', or name the addresses (see --help)", dir)
+	}
+	if err != nil {
+		return i, fmt.Errorf("read where muster runs: %w", err)
+	}
+	if err := json.Unmarshal(body, &i); err != nil {
+		return i, fmt.Errorf("read %s: %w", filepath.Join(dir, instanceFile), err)
+	}
+	return i, nil
+}
+
+const vaultKeyBytes = 32
+
+// VaultKey reads the key that seals phone numbers. When file is empty it is vault.key
+// in dir, made on the first use; a named file must exist.
+func VaultKey(file, dir string) ([]byte, error) {
+	create := file == ""
+	if create {
+		file = filepath.Join(dir, "vault.key")
+	}
+	text, err := os.ReadFile(file)
+	switch {
+	case err == nil:
+	case create && errors.Is(err, fs.ErrNotExist):
+		key := make([]byte, vaultKeyBytes)
+		if _, err := rand.Read(key); err != nil {
+			return nil, err
+		}
+		f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if errors.Is(err, fs.ErrExist) {
+			return VaultKey(file, dir) // another process made it first
+		}
+		if err != nil {
+			return nil, fmt.Errorf("make the key that seals phone numbers: %w", err)
+		}
+		_, err = f.WriteString(hex.EncodeToString(key) + "\n")
+		if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+			return nil, fmt.Errorf("keep the key that seals phone numbers: %w", err)
+		}
+		return key, nil
+	default:
+		return nil, fmt.Errorf("read the key that seals phone numbers: %w", err)
+	}
+	key, err := hex.DecodeString(strings.TrimSpace(string(text)))
+	if err != nil || len(key) != vaultKeyBytes {
+		return nil, campaign.Errorf(campaign.CodeInvalidParameter, "%s must hold %d hex digits", file, 2*vaultKeyBytes)
+	}
+	return key, nil
+}

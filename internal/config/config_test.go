@@ -1,0 +1,44 @@
+package config_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/musterhq/muster/campaign"
+	"github.com/musterhq/muster/internal/config"
+)
+
+func TestInstanceIsFoundAgainAndGoneAfterwards(t *testing.T) {
+	dir := t.TempDir()
+	_, err := config.LoadInstance(dir)
+	require.Equal(t, campaign.CodeNotFound, campaign.CodeOf(err))
+	want := config.Instance{PID: 7, API: "http://127.0.0.1:8480", DatabaseURL: "postgres://x", Demo: true}
+	require.NoError(t, want.Save(dir))
+	info, err := os.Stat(filepath.Join(dir, "instance.json"))
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+	got, err := config.LoadInstance(dir)
+	require.NoError(t, err)
+	require.Equal(t, want, got)
+	require.NoError(t, config.RemoveInstance(dir))
+	require.NoError(t, config.RemoveInstance(dir))
+}
+
+func TestVaultKeyIsMadeOnceAndKept(t *testing.T) {
+	dir := t.TempDir()
+	first, err := config.VaultKey("", dir)
+	require.NoError(t, err)
+	require.Len(t, first, 32)
+	again, err := config.VaultKey("", dir)
+	require.NoError(t, err)
+	require.Equal(t, first, again)
+	_, err = config.VaultKey(filepath.Join(dir, "absent.key"), dir)
+	require.ErrorIs(t, err, os.ErrNotExist)
+	bad := filepath.Join(dir, "bad.key")
+	require.NoError(t, os.WriteFile(bad, []byte("short"), 0o600))
+	_, err = config.VaultKey(bad, dir)
+	require.Equal(t, campaign.CodeInvalidParameter, campaign.CodeOf(err))
+}

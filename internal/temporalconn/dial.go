@@ -1,0 +1,33 @@
+// Package temporalconn connects Muster to Temporal: the client with its logger, and
+// the door through which the API reaches the workflows.
+package temporalconn
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/log"
+	"go.temporal.io/sdk/temporal"
+)
+
+// Dial connects to the Temporal frontend at address and checks that it answers. Close
+// the client when done. Texts of failures travel encoded like payloads, because they
+// may quote what a person wrote.
+func Dial(ctx context.Context, address, namespace, identity string, logger *slog.Logger) (client.Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	c, err := client.DialContext(ctx, client.Options{
+		HostPort: address, Namespace: namespace, Identity: identity, Logger: log.NewStructuredLogger(logger),
+		FailureConverter: temporal.NewDefaultFailureConverter(temporal.DefaultFailureConverterOptions{
+			DataConverter: converter.GetDefaultDataConverter(), EncodeCommonAttributes: true,
+		}),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reach Temporal at %s: %w", address, err)
+	}
+	return c, nil
+}
