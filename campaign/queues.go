@@ -66,3 +66,9 @@ func ArchiveWorkflowID(campaignID string) string { return "campaign:" + campaign
 func ReplayWorkflowID(campaignID, replayID string) string {
 	return fmt.Sprintf("replay:%s/%s", campaignID, replayID)
 }
+
+// Search attributes of campaign workflows.
+const (
+	AttributeStage = "MusterStage"
+	AttributeUnit  = "MusterUnit"
+)

@@ -11,8 +11,8 @@ import (
 
 // Search attributes of campaign workflows, for operators. Lists read the database.
 var (
-	attributeStage = temporal.NewSearchAttributeKeyKeyword("MusterStage")
-	attributeUnit  = temporal.NewSearchAttributeKeyKeyword("MusterUnit")
+	attributeStage = temporal.NewSearchAttributeKeyKeyword(campaign.AttributeStage)
+	attributeUnit  = temporal.NewSearchAttributeKeyKeyword(campaign.AttributeUnit)
 )
 
 // Campaign is one marketing campaign from draft to archive: the only authority on

@@ -74,9 +74,9 @@ func update[T any](
 }
 
 // verify has an activity check the actor's authority again, where it takes effect.
-func (c *entity) verify(ctx workflow.Context, cmd campaign.Command, a campaign.Action, amount int64, reason string) error {
+func (c *entity) verify(ctx workflow.Context, cmd campaign.Command, a campaign.Action, reason string) error {
 	return act(action(ctx), campaign.ActivityVerify, campaign.Claim{
-		CampaignID: c.state.CampaignID, Action: a, Amount: amount, Actor: cmd.Actor, Reason: reason,
+		CampaignID: c.state.CampaignID, Action: a, Actor: cmd.Actor, Reason: reason,
 	})
 }
 
@@ -99,7 +99,7 @@ func (c *entity) submit(ctx workflow.Context, in campaign.Submit) (string, error
 	if err != nil {
 		return "", err
 	}
-	if err := c.verify(ctx, in.Command, campaign.ActCampaignSubmit, 0, ""); err != nil {
+	if err := c.verify(ctx, in.Command, campaign.ActCampaignSubmit, ""); err != nil {
 		return "", err
 	}
 	if err := c.openApproval(ctx, routed, in.Actor.UserID); err != nil {
@@ -187,7 +187,7 @@ func (c *entity) amend(ctx workflow.Context, in campaign.Amend) (string, error) 
 	if err := campaign.CheckAmendment(&s.Plan, &routed.Plan, s.Selection != nil, s.Waves); err != nil {
 		return "", err
 	}
-	if err := c.verify(ctx, in.Command, campaign.ActCampaignAmend, 0, in.Reason); err != nil {
+	if err := c.verify(ctx, in.Command, campaign.ActCampaignAmend, in.Reason); err != nil {
 		return "", err
 	}
 	if costsMore(&s.Plan, &routed.Plan) || selectsAnew(s, &routed.Plan) {
@@ -309,7 +309,7 @@ func (c *entity) markStopped(ctx workflow.Context, reason string) {
 // changeHold sets the flag that every intent transaction checks, so that it takes
 // effect at once, and then tells the waves.
 func (c *entity) changeHold(ctx workflow.Context, in campaign.ChangeHold, a campaign.Action, hold campaign.Hold) error {
-	if err := c.verify(ctx, in.Command, a, 0, in.Reason); err != nil {
+	if err := c.verify(ctx, in.Command, a, in.Reason); err != nil {
 		return err
 	}
 	return c.setHold(ctx, hold, in.Reason, in.Actor)
@@ -348,7 +348,7 @@ func (c *entity) checkReview(in campaign.RecordReview) error {
 }
 
 func (c *entity) decideReview(ctx workflow.Context, in campaign.RecordReview) (string, error) {
-	if err := c.verify(ctx, in.Command, campaign.ActReviewDecide, 0, in.Words); err != nil {
+	if err := c.verify(ctx, in.Command, campaign.ActReviewDecide, in.Words); err != nil {
 		return "", err
 	}
 	switch in.Decision {

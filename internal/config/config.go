@@ -69,7 +69,7 @@ type Instance struct {
 	TemporalAddress string `json:"temporal_address"`
 	TemporalUI      string `json:"temporal_ui,omitempty"`
 	SMPPAddress     string `json:"smpp_address,omitempty"`
-	Demo            bool   `json:"demo"`
+	Demo            string `json:"demo,omitempty"` // the demonstration's population, if there is one
 }
 
 const instanceFile = "instance.json"

@@ -15,7 +15,7 @@ func TestInstanceIsFoundAgainAndGoneAfterwards(t *testing.T) {
 	dir := t.TempDir()
 	_, err := config.LoadInstance(dir)
 	require.Equal(t, campaign.CodeNotFound, campaign.CodeOf(err))
-	want := config.Instance{PID: 7, API: "http://127.0.0.1:8480", DatabaseURL: "postgres://x", Demo: true}
+	want := config.Instance{PID: 7, API: "http://127.0.0.1:8480", DatabaseURL: "postgres://x", Demo: "bank"}
 	require.NoError(t, want.Save(dir))
 	info, err := os.Stat(filepath.Join(dir, "instance.json"))
 	require.NoError(t, err)
