@@ -1,0 +1,354 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+
+	"github.com/musterhq/muster/campaign"
+	"github.com/musterhq/muster/store"
+)
+
+const (
+	requestTimeout = 30 * time.Second
+	replayTimeout  = 60 * time.Second
+	// staleRequest is when a write that is still in flight must belong to a process
+	// that died: longer than any request may take.
+	staleRequest = 90 * time.Second
+
+	maxBody        = 1 << 20
+	maxOutcomeBody = 8 << 20
+	maxKey         = 200
+)
+
+// request is what is known about a request once the guard let it through.
+type request struct {
+	id             string // of the request, in every log line and problem
+	route          route
+	address        string // of the peer, never taken from a header
+	body           []byte
+	preconditioned bool // a version conflict is a failed If-Match
+
+	user     store.User
+	grants   []campaign.Grant
+	units    []campaign.OrgUnit // for a list: where the action is allowed
+	campaign store.Campaign     // the campaign that the request is about
+	resultID string             // for the row that a keyed write makes
+	key      string             // the idempotency key, unique among all users
+}
+
+type requestKey struct{}
+
+func requestOf(ctx context.Context) *request {
+	if r, ok := ctx.Value(requestKey{}).(*request); ok {
+		return r
+	}
+	return &request{}
+}
+
+// command is what every update to a campaign carries.
+func (s *Server) command(r *request) campaign.Command {
+	return campaign.Command{UpdateID: r.key, Actor: r.user.Actor(), PolicyVersion: s.policies.Version()}
+}
+
+// guard is the way into an operation: who is it, is the request well-formed, may they,
+// and was it answered before.
+func (s *Server) guard(rt route, op operation) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			r := requestOf(c.Request().Context())
+			r.route = rt
+			ctx := c.Request().Context()
+			switch rt.operation {
+			case "streamEvents": // goes on as long as the reader wants
+			case "replayCampaign":
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, replayTimeout)
+				defer cancel()
+			default:
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, requestTimeout)
+				defer cancel()
+			}
+			ctx, err := s.sessions.Load(ctx, s.sessionToken(c.Request()))
+			if err != nil {
+				return fmt.Errorf("load session: %w", err)
+			}
+			c.SetRequest(c.Request().WithContext(ctx))
+			if rt.scope != public {
+				if r.user, r.grants, err = s.authenticate(ctx); err != nil {
+					return err
+				}
+			}
+			key := c.Request().Header.Get("Idempotency-Key")
+			if rt.keyed {
+				if err := checkKey(key); err != nil {
+					return err
+				}
+			}
+			if err := s.readBody(c, r, op); err != nil {
+				return err
+			}
+			path := map[string]string{}
+			for _, name := range c.ParamNames() {
+				path[name] = c.Param(name)
+			}
+			if err := op.validate(c.Request(), path); err != nil {
+				return err
+			}
+			if err := s.authorise(ctx, c, r); err != nil {
+				return err
+			}
+			if rt.keyed {
+				return s.once(c, r, key, next)
+			}
+			return next(c)
+		}
+	}
+}
+
+// readBody reads the body within its limit and checks it strictly.
+func (s *Server) readBody(c echo.Context, r *request, op operation) error {
+	limit := int64(maxBody)
+	if r.route.operation == "recordOutcomes" {
+		limit = maxOutcomeBody
+	}
+	req := c.Request()
+	var err error
+	r.body, err = io.ReadAll(http.MaxBytesReader(c.Response(), req.Body, limit))
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return campaign.Errorf(campaign.CodeBodyTooLarge, "the body has more than %d bytes", limit)
+	case err != nil:
+		return &campaign.Error{Code: campaign.CodeMalformedBody, Message: "the body cannot be read to its end", Err: err}
+	case op.body == nil && len(r.body) > 0:
+		return campaign.Errorf(campaign.CodeMalformedBody, "this operation takes no body")
+	case op.body == nil:
+		return nil
+	}
+	if kind, params, err := mime.ParseMediaType(req.Header.Get("Content-Type")); err != nil || kind != "application/json" ||
+		params["charset"] != "" && params["charset"] != "utf-8" && params["charset"] != "UTF-8" {
+		return campaign.Errorf(campaign.CodeUnsupportedMediaType, "the body must be sent as application/json")
+	}
+	if err := checkBody(r.body, op.body); err != nil {
+		return err
+	}
+	req.Body = io.NopCloser(bytes.NewReader(r.body))
+	return nil
+}
+
+// binder fills a handler's body from what the guard read and checked.
+type binder struct{}
+
+// Bind implements echo.Binder.
+func (binder) Bind(into any, c echo.Context) error {
+	if err := json.Unmarshal(requestOf(c.Request().Context()).body, into); err != nil {
+		fault := campaign.FieldError{Code: campaign.CodeInvalidParameter, Message: "cannot be read"}
+		var wrong *json.UnmarshalTypeError
+		if errors.As(err, &wrong) {
+			fault.Field = wrong.Field
+		}
+		return faults([]campaign.FieldError{fault})
+	}
+	return nil
+}
+
+// authorise lets the caller through or says why not, and looks up what the request
+// is about. A campaign or task that the caller has no role at is not found, with the
+// same words as one that does not exist.
+func (s *Server) authorise(ctx context.Context, c echo.Context, r *request) error {
+	act := r.route.action
+	switch r.route.scope {
+	case public, self:
+		return nil
+	case somewhere:
+		if r.units = s.policies.Units(r.user.ID, act); len(r.units) == 0 {
+			return s.refuse(ctx, r, "", campaign.Errorf(campaign.CodeForbidden, "none of your roles gives %s", act).With("action", string(act)))
+		}
+		return nil
+	case ofPlan, ofBody:
+		var body struct {
+			Unit campaign.OrgUnit                `json:"unit"`
+			Plan struct{ Unit campaign.OrgUnit } `json:"plan"`
+		}
+		if err := json.Unmarshal(r.body, &body); err != nil {
+			return &campaign.Error{Code: campaign.CodeMalformedBody, Message: "the body cannot be read", Err: err}
+		}
+		unit := body.Unit
+		if r.route.scope == ofPlan {
+			unit = body.Plan.Unit
+		}
+		if !unit.Valid() {
+			return faults([]campaign.FieldError{{Field: "unit", Code: campaign.CodeInvalidParameter, Message: "must be a path of org units such as operator/north/harbin"}})
+		}
+		_, err := s.policies.Require(r.user.ID, act, unit, 0)
+		return s.refuse(ctx, r, "", err)
+	case ofTask:
+		unit, campaignID, err := s.store.TaskOwner(ctx, c.Param("task_id"))
+		if err != nil {
+			return err
+		}
+		r.units = s.policies.Units(r.user.ID, act)
+		return s.permit(ctx, r, unit, campaignID, "task")
+	case ofCampaign, ofBodyCampaign:
+		id := c.Param("id")
+		if r.route.scope == ofBodyCampaign {
+			var body struct {
+				CampaignID string `json:"campaign_id"`
+			}
+			if err := json.Unmarshal(r.body, &body); err != nil {
+				return &campaign.Error{Code: campaign.CodeMalformedBody, Message: "the body cannot be read", Err: err}
+			}
+			id = body.CampaignID
+		}
+		found, err := s.store.Campaign(ctx, id)
+		if err != nil {
+			return err
+		}
+		r.campaign = found
+		return s.permit(ctx, r, found.Unit, found.ID, "campaign")
+	}
+	return campaign.Errorf(campaign.CodeForbidden, "this operation is not open to anybody")
+}
+
+func (s *Server) permit(ctx context.Context, r *request, unit campaign.OrgUnit, campaignID, what string) error {
+	if !slices.ContainsFunc(r.grants, func(g campaign.Grant) bool { return unit.Within(g.Unit) }) {
+		return s.refuse(ctx, r, campaignID, campaign.Errorf(campaign.CodeNotFound, "there is no such %s", what))
+	}
+	_, err := s.policies.Require(r.user.ID, r.route.action, unit, 0)
+	return s.refuse(ctx, r, campaignID, err)
+}
+
+// refuse records a refused attempt as evidence and passes the refusal on.
+func (s *Server) refuse(ctx context.Context, r *request, campaignID string, err error) error {
+	if err == nil {
+		return nil
+	}
+	e := store.AuditEvent{
+		ActorID: &r.user.ID, Actor: r.user.Name, Event: "access.denied",
+		Data: map[string]any{"operation": r.route.operation, "action": r.route.action, "code": campaign.CodeOf(err), "request_id": r.id},
+	}
+	if campaignID != "" {
+		e.CampaignID = &campaignID
+	}
+	if recordErr := s.store.RecordEvent(ctx, e); recordErr != nil {
+		return recordErr
+	}
+	return err
+}
+
+func checkKey(key string) error {
+	if key == "" {
+		return campaign.Errorf(campaign.CodeKeyRequired, "send an Idempotency-Key: a new one for each thing you want done, the same one for each retry of it")
+	}
+	printable := len(key) <= maxKey
+	for i := 0; i < len(key); i++ {
+		printable = printable && key[i] > ' ' && key[i] < 0x7f
+	}
+	if !printable {
+		return campaign.Errorf(campaign.CodeKeyInvalid, "an Idempotency-Key has 1 to %d printable ASCII characters and no spaces", maxKey)
+	}
+	return nil
+}
+
+// once works on a keyed write the first time and gives the same answer from then on.
+func (s *Server) once(c echo.Context, r *request, key string, next echo.HandlerFunc) error {
+	ctx := c.Request().Context()
+	h := sha256.New()
+	fmt.Fprintf(h, "%s\n%s\n%s\n", c.Request().Method, c.Request().URL.Path, c.Request().Header.Get("If-Match"))
+	h.Write(r.body)
+	id, before, err := s.store.BeginRequest(ctx, r.user.ID, key, h.Sum(nil), staleRequest)
+	if err != nil {
+		return err
+	}
+	header := c.Response().Header()
+	if before != nil {
+		header.Set("Idempotency-Replayed", "true")
+		if before.ETag != "" {
+			header.Set("ETag", before.ETag)
+		}
+		return c.Blob(before.Status, before.ContentType, before.Body)
+	}
+	// The key reaches the campaign's workflow, where the keys of all users meet.
+	r.resultID, r.key = id, r.user.ID+"/"+key
+
+	out := c.Response().Writer
+	kept := &keptAnswer{header: out.Header()}
+	finished := false
+	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	defer func() {
+		if !finished {
+			if err := s.store.ReleaseRequest(after, r.user.ID, key); err != nil {
+				s.log.ErrorContext(ctx, "idempotency key not released", "request_id", r.id, "error", err)
+			}
+		}
+	}()
+	c.Response().Writer = kept
+	defer func() { c.Response().Writer = out }()
+	if err := next(c); err != nil {
+		s.writeProblem(c, err)
+	}
+	if !kept.retry() {
+		err := s.store.FinishRequest(after, r.user.ID, key, store.Answer{
+			Status: kept.status, ContentType: header.Get("Content-Type"), Body: kept.body.Bytes(), ETag: header.Get("ETag"),
+		})
+		if err != nil {
+			s.log.ErrorContext(ctx, "answer not kept", "request_id", r.id, "error", err)
+		}
+		finished = err == nil
+	}
+	out.WriteHeader(kept.status)
+	_, err = out.Write(kept.body.Bytes())
+	return err
+}
+
+// keptAnswer holds an answer back until it is kept for retries.
+type keptAnswer struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (k *keptAnswer) Header() http.Header         { return k.header }
+func (k *keptAnswer) WriteHeader(status int)      { k.status = status }
+func (k *keptAnswer) Write(b []byte) (int, error) { return k.body.Write(b) }
+
+// retry reports whether the answer is one that the same request need not get again.
+func (k *keptAnswer) retry() bool {
+	return k.status == 0 || k.status == http.StatusTooManyRequests || k.status >= 500
+}
+
+// begin gives each request its id and the context that everything after reads.
+func begin(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		id := uuid.Must(uuid.NewV7()).String()
+		address, _, err := net.SplitHostPort(c.Request().RemoteAddr)
+		if err != nil {
+			address = c.Request().RemoteAddr
+		}
+		ctx := context.WithValue(c.Request().Context(), requestKey{}, &request{id: id, address: address})
+		c.SetRequest(c.Request().WithContext(ctx))
+		h := c.Response().Header()
+		h.Set("X-Request-Id", id)
+		h.Set("Cache-Control", "no-store")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		return next(c)
+	}
+}

@@ -1,0 +1,151 @@
+package api
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/musterhq/muster/campaign"
+)
+
+// planJSON is a valid plan's text with one replacement made in it.
+func planJSON(t *testing.T, old, new string) string {
+	t.Helper()
+	text, err := json.Marshal(NewCampaign{Plan: validPlan()})
+	require.NoError(t, err)
+	require.Contains(t, string(text), old)
+	return strings.Replace(string(text), old, new, 1)
+}
+
+func TestBadInput(t *testing.T) {
+	e := newEnv(t)
+	reason := func(text string) string { return `{"reason":` + text + `}` }
+	id := e.newCampaign().Campaign.ID
+	pause := "/v1/campaigns/" + id + "/pause"
+	before := e.number(`SELECT count(*) FROM campaign`)
+
+	for _, c := range []struct {
+		name, login, method, path, body string
+		headers                         []string
+		status                          int
+		code, field                     string
+	}{
+		{"unknown field", "operator", "POST", pause, `{"reason":"x","nmae":"y"}`, nil, 400, "unknown_field", "nmae"},
+		{"mass assignment", "planner", "POST", "/v1/campaigns", planJSON(t, `"name":`, `"stage":"running","name":`), nil, 400, "unknown_field", "plan.stage"},
+		{"duplicate field", "operator", "POST", pause, `{"reason":"x","reason":"y"}`, nil, 400, "duplicate_field", "reason"},
+		{"duplicate in other case", "operator", "POST", pause, `{"reason":"x","REASON":"y"}`, nil, 400, "duplicate_field", "REASON"},
+		{"other case alone", "operator", "POST", pause, `{"Reason":"x"}`, nil, 400, "unknown_field", "Reason"},
+		{"trailing value", "operator", "POST", pause, reason(`"x"`) + `{}`, nil, 400, "trailing_data", ""},
+		{"trailing bracket", "operator", "POST", pause, reason(`"x"`) + `}`, nil, 400, "trailing_data", ""},
+		{"no JSON", "operator", "POST", pause, `reason=x`, nil, 400, "malformed_body", ""},
+		{"cut off", "operator", "POST", pause, `{"reason":`, nil, 400, "malformed_body", ""},
+		{"empty", "operator", "POST", pause, ``, nil, 400, "malformed_body", ""},
+		{"NUL", "operator", "POST", pause, reason(`"a\u0000b"`), nil, 422, "invalid_text", "reason"},
+		{"text direction", "operator", "POST", pause, reason("\"a\u202eb\""), nil, 422, "invalid_text", "reason"},
+		{"not UTF-8", "operator", "POST", pause, reason("\"a\xffb\""), nil, 422, "invalid_text", ""},
+		{"deep nesting", "operator", "POST", pause, reason(strings.Repeat("[", 20000) + strings.Repeat("]", 20000)), nil, 400, "malformed_body", ""},
+		{"too large", "operator", "POST", pause, reason(`"` + strings.Repeat("x", 2<<20) + `"`), nil, 413, "body_too_large", ""},
+		{"text/plain", "operator", "POST", pause, reason(`"x"`), []string{"Content-Type", "text/plain"}, 415, "unsupported_media_type", ""},
+		{"form", "operator", "POST", pause, `reason=x`, []string{"Content-Type", "application/x-www-form-urlencoded"}, 415, "unsupported_media_type", ""},
+		{"missing field", "operator", "POST", pause, `{}`, nil, 400, "invalid_parameter", "reason"},
+		{"wrong type", "operator", "POST", pause, reason(`7`), nil, 400, "invalid_parameter", "reason"},
+		{"null", "operator", "POST", pause, reason(`null`), nil, 400, "invalid_parameter", "reason"},
+		{"a body where there is none", "auditor", "POST", "/v1/campaigns/" + id + "/replays", `{}`, nil, 400, "malformed_body", ""},
+
+		{"amount 0", "planner", "POST", "/v1/campaigns", planJSON(t, `"amount":90000`, `"amount":0`), nil, 422, "amount_out_of_range", "budget[0].amount"},
+		{"amount -1", "planner", "POST", "/v1/campaigns", planJSON(t, `"amount":90000`, `"amount":-1`), nil, 422, "amount_out_of_range", "budget[0].amount"},
+		{"amount 1.5", "planner", "POST", "/v1/campaigns", planJSON(t, `"amount":90000`, `"amount":1.5`), nil, 400, "amount_not_integer", "plan.budget[0].amount"},
+		{"amount 1e3", "planner", "POST", "/v1/campaigns", planJSON(t, `"amount":90000`, `"amount":1e3`), nil, 400, "amount_not_integer", "plan.budget[0].amount"},
+		{"amount text", "planner", "POST", "/v1/campaigns", planJSON(t, `"amount":90000`, `"amount":"100"`), nil, 400, "amount_not_integer", "plan.budget[0].amount"},
+		{"amount over 64 bits", "planner", "POST", "/v1/campaigns", planJSON(t, `"amount":90000`, `"amount":9223372036854775808`), nil, 422, "amount_out_of_range", "plan.budget[0].amount"},
+		{"count 1.0", "planner", "POST", "/v1/campaigns", planJSON(t, `"target":10`, `"target":1.0`), nil, 400, "invalid_parameter", "plan.goal.target"},
+		{"unknown channel", "planner", "POST", "/v1/campaigns", planJSON(t, `"channel":"call"`, `"channel":"fax"`), nil, 400, "invalid_parameter", "plan.budget[0].channel"},
+		{"wave too many", "planner", "POST", "/v1/campaigns", planJSON(t, `"number":1`, `"number":2`), nil, 422, "invalid_plan", "waves[0].number"},
+		{"unknown unit", "planner", "POST", "/v1/campaigns", planJSON(t, `"unit":"operator/north"`, `"unit":"operator/north/nowhere"`), nil, 422, "invalid_plan", "unit"},
+		{"filter", "planner", "POST", "/v1/campaigns", planJSON(t, `"filter":"true"`, `"filter":"age \u003e"`), nil, 422, "invalid_filter", "audience.filter"},
+
+		{"id that is none", "planner", "GET", "/v1/campaigns/1=1", "", nil, 400, "invalid_parameter", "id"},
+		{"limit -1", "planner", "GET", "/v1/campaigns?limit=-1", "", nil, 400, "invalid_parameter", "limit"},
+		{"limit 1e9", "planner", "GET", "/v1/campaigns?limit=1000000000", "", nil, 400, "invalid_parameter", "limit"},
+		{"unknown parameter", "planner", "GET", "/v1/campaigns?sort=id;drop", "", nil, 400, "invalid_parameter", ""},
+		{"parameter twice", "planner", "GET", "/v1/campaigns?limit=1&limit=2", "", nil, 400, "invalid_parameter", "limit"},
+		{"cursor made up", "planner", "GET", "/v1/campaigns?cursor=abcdefghijklmnop", "", nil, 400, "invalid_cursor", ""},
+		{"encoded slash", "planner", "GET", "/v1/campaigns%2F" + id, "", nil, 404, "not_found", ""},
+		{"dot segments", "planner", "GET", "/v1/campaigns/..%2F" + id, "", nil, 400, "invalid_parameter", "id"},
+		{"no such address", "planner", "GET", "/v1/nothing", "", nil, 404, "not_found", ""},
+		{"no such method", "planner", "DELETE", "/v1/campaigns", "", nil, 405, "method_not_allowed", ""},
+
+		{"no key", "operator", "POST", pause, reason(`"x"`), []string{"Idempotency-Key", ""}, 400, "idempotency_key_required", ""},
+		{"long key", "operator", "POST", pause, reason(`"x"`), []string{"Idempotency-Key", strings.Repeat("k", 300)}, 400, "idempotency_key_invalid", ""},
+		{"key with a space", "operator", "POST", pause, reason(`"x"`), []string{"Idempotency-Key", "a b"}, 400, "idempotency_key_invalid", ""},
+		{"another site's page", "operator", "POST", pause, reason(`"x"`), []string{"Sec-Fetch-Site", "cross-site"}, 403, "csrf", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var body any
+			if c.method == "POST" {
+				body = c.body
+			}
+			p := e.send(c.login, c.method, c.path, body, c.headers...).problem(t)
+			require.Equal(t, c.status, p.Status, "%+v", p)
+			require.Equal(t, c.code, p.Code, "%+v", p)
+			if c.field != "" {
+				require.NotEmpty(t, p.Fields, "%+v", p)
+				require.Equal(t, c.field, p.Fields[0].Field, "%+v", p)
+			}
+			for _, secret := range []string{"SQL", "pgx", "goroutine", ".go:"} {
+				require.NotContains(t, p.Detail, secret)
+			}
+		})
+	}
+	require.Equal(t, before, e.number(`SELECT count(*) FROM campaign`))
+	require.Empty(t, e.orch.asked(), "nothing of this reached a campaign")
+}
+
+func TestEnumFaultListsWhatIsAllowed(t *testing.T) {
+	e := newEnv(t)
+	p := e.send("planner", "GET", "/v1/campaigns?stage=dream", nil).problem(t)
+	require.Equal(t, "invalid_parameter", p.Code)
+	require.Contains(t, p.Fields[0].Allowed, string(campaign.StageDraft))
+}
+
+func TestFilterFaultHasLineAndColumn(t *testing.T) {
+	e := newEnv(t)
+	e.exec(`ALTER TABLE customer ADD COLUMN age bigint`)
+	e.exec(`INSERT INTO customer_attribute (name, type, meaning) VALUES ('age', 'int', 'years')`)
+	p := e.send("planner", "POST", "/v1/audience/preview", AudienceFilter{Unit: here, Filter: "age > 3 &&\n agge < 9"}).problem(t)
+	require.Equal(t, http.StatusUnprocessableEntity, p.Status)
+	require.Equal(t, "invalid_filter", p.Code)
+	require.Equal(t, 2, p.Fields[0].Line)
+	require.Equal(t, 2, p.Fields[0].Column)
+}
+
+func TestPreviewCounts(t *testing.T) {
+	e := newEnv(t)
+	e.exec(`ALTER TABLE customer ADD COLUMN age bigint`)
+	e.exec(`INSERT INTO customer_attribute (name, type, meaning) VALUES ('age', 'int', 'years')`)
+	e.exec(`INSERT INTO customer (id, external_id, org_unit, time_zone, opted_out, age)
+		SELECT gen_random_uuid(), n::text, CASE WHEN n <= 8 THEN 'operator/north/x' ELSE 'operator/south' END, 'UTC', n = 8, n FROM generate_series(1, 10) n`)
+	got := into[AudienceCount](t, e.send("planner", "POST", "/v1/audience/preview", AudienceFilter{Unit: here, Filter: "age > 5"}))
+	require.Equal(t, AudienceCount{Considered: 8, Matching: 3, Suppressed: 1}, got)
+}
+
+func TestCursor(t *testing.T) {
+	text, err := encodeCursor("list a", 42)
+	require.NoError(t, err)
+	var n int64
+	ok, err := decodeCursor("list a", text, &n)
+	require.True(t, ok)
+	require.NoError(t, err)
+	require.EqualValues(t, 42, n)
+	_, err = decodeCursor("list b", text, &n)
+	require.Equal(t, campaign.CodeInvalidCursor, campaign.CodeOf(err), "of another list")
+	for i := range text {
+		bad := []byte(text)
+		bad[i] = map[bool]byte{true: 'B', false: 'A'}[bad[i] == 'A']
+		_, err := decodeCursor("list a", string(bad), &n)
+		require.Equal(t, campaign.CodeInvalidCursor, campaign.CodeOf(err), "byte %d changed", i)
+	}
+}

@@ -1,0 +1,70 @@
+package api
+
+import "github.com/musterhq/muster/campaign"
+
+// scope says where the unit comes from at which an operation's action must be allowed.
+type scope int
+
+const (
+	public         scope = iota + 1 // nobody needs to be logged in
+	self                            // about the caller alone: any user
+	somewhere                       // allowed at any unit; the answer is limited to those units
+	ofCampaign                      // the campaign in the path
+	ofTask                          // the task in the path
+	ofPlan                          // the unit of the plan in the body
+	ofBody                          // the unit in the body
+	ofBodyCampaign                  // the campaign named in the body
+)
+
+// route says who may call an operation. An operation without a route does not start.
+type route struct {
+	operation string          // operationId of openapi.yaml
+	action    campaign.Action // what the caller must be allowed to do; empty for public and self
+	scope     scope
+	keyed     bool // a write that needs an Idempotency-Key
+}
+
+// routes is the whole table of operations and permissions.
+var routes = []route{
+	{"login", "", public, false},
+	{"logout", "", self, false},
+	{"getMe", "", self, false},
+
+	{"listCampaigns", campaign.ActCampaignRead, somewhere, false},
+	{"createCampaign", campaign.ActCampaignCreate, ofPlan, true},
+	{"getCampaign", campaign.ActCampaignRead, ofCampaign, false},
+	{"listRevisions", campaign.ActCampaignRead, ofCampaign, false},
+	{"putPlan", campaign.ActCampaignEdit, ofCampaign, true},
+	{"submitCampaign", campaign.ActCampaignSubmit, ofCampaign, true},
+	{"amendCampaign", campaign.ActCampaignAmend, ofCampaign, true},
+	{"pauseCampaign", campaign.ActCampaignPause, ofCampaign, true},
+	{"resumeCampaign", campaign.ActCampaignResume, ofCampaign, true},
+	{"stopCampaign", campaign.ActCampaignStop, ofCampaign, true},
+
+	{"listApprovals", campaign.ActApprovalRead, somewhere, false},
+	{"getApproval", campaign.ActApprovalRead, ofCampaign, false},
+	// The authority to sign depends on the level and the amount: decideApproval asks for it.
+	{"decideApproval", campaign.ActApprovalRead, ofCampaign, true},
+
+	{"getTargets", campaign.ActTargetRead, ofCampaign, false},
+	{"listContacts", campaign.ActContactRead, ofCampaign, false},
+	{"summariseContacts", campaign.ActContactRead, ofCampaign, false},
+
+	{"listTasks", campaign.ActTaskRead, somewhere, false},
+	{"claimTasks", campaign.ActTaskWork, somewhere, true},
+	{"completeTask", campaign.ActTaskWork, ofTask, true},
+	{"completeTasks", campaign.ActTaskWork, somewhere, true},
+	{"recordOutcomes", campaign.ActOutcomeRecord, ofBodyCampaign, true},
+
+	{"listReviews", campaign.ActReviewRead, ofCampaign, false},
+	{"decideReview", campaign.ActReviewDecide, ofCampaign, true},
+	{"getEvaluation", campaign.ActEvaluationRead, ofCampaign, false},
+
+	{"listHistory", campaign.ActAuditRead, ofCampaign, false},
+	{"listArchive", campaign.ActAuditRead, ofCampaign, false},
+	{"replayCampaign", campaign.ActAuditReplay, ofCampaign, true},
+
+	{"listAttributes", campaign.ActCampaignRead, somewhere, false},
+	{"previewAudience", campaign.ActCampaignCreate, ofBody, false},
+	{"streamEvents", campaign.ActEventsSubscribe, somewhere, false},
+}

@@ -1,0 +1,132 @@
+package api
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/musterhq/muster/campaign"
+)
+
+func TestEveryOperationHasARoute(t *testing.T) {
+	doc, err := description()
+	require.NoError(t, err)
+	operations := operationsOf(doc)
+	_, err = (&Server{}).guards(operations)
+	require.NoError(t, err)
+
+	operations["somethingNew"] = operations["getMe"]
+	_, err = (&Server{}).guards(operations)
+	require.ErrorContains(t, err, "somethingNew")
+
+	seen := map[string]bool{}
+	for _, r := range routes {
+		require.False(t, seen[r.operation], "%s has two routes", r.operation)
+		seen[r.operation] = true
+		require.NotZero(t, r.scope, r.operation)
+		if r.scope != public && r.scope != self {
+			require.Contains(t, campaign.Actions(), r.action, r.operation)
+		}
+		method := operations[r.operation].route.Method
+		write := method != http.MethodGet && !slices.Contains([]string{"login", "logout", "previewAudience"}, r.operation)
+		require.Equal(t, write, r.keyed, "%s: a write needs a key, anything else takes none", r.operation)
+	}
+}
+
+// sample is a well-formed request of an operation and the roles that may make it.
+type sample struct {
+	path  string // {id} stands for the campaign, {task} for the task
+	body  any
+	roles string
+}
+
+func samples(e *env, c CampaignDetail, id, task string) map[string]sample {
+	plan := validPlan()
+	readers := "planner manager finance operator reviewer auditor administrator"
+	withoutAdmin := "planner manager finance operator reviewer auditor"
+	reason := HoldReason{Reason: "because"}
+	return map[string]sample{
+		"listCampaigns":     {"/v1/campaigns", nil, readers},
+		"createCampaign":    {"/v1/campaigns", NewCampaign{Plan: plan}, "planner"},
+		"getCampaign":       {"/v1/campaigns/" + id, nil, readers},
+		"listRevisions":     {"/v1/campaigns/" + id + "/revisions", nil, readers},
+		"putPlan":           {"/v1/campaigns/" + id + "/plan", plan, "planner"},
+		"submitCampaign":    {"/v1/campaigns/" + id + "/submit", Submission{Revision: 1}, "planner"},
+		"amendCampaign":     {"/v1/campaigns/" + id + "/amend", Amendment{Plan: plan, Reason: "because"}, "planner"},
+		"pauseCampaign":     {"/v1/campaigns/" + id + "/pause", reason, "operator"},
+		"resumeCampaign":    {"/v1/campaigns/" + id + "/resume", reason, "operator"},
+		"stopCampaign":      {"/v1/campaigns/" + id + "/stop", reason, "planner operator"},
+		"listApprovals":     {"/v1/approvals", nil, "planner manager finance reviewer auditor"},
+		"getApproval":       {"/v1/campaigns/" + id + "/approval", nil, "planner manager finance reviewer auditor"},
+		"decideApproval":    {"/v1/campaigns/" + id + "/decisions", NewDecision{Revision: 1, Digest: c.Draft.Digest, Level: 1, Decision: campaign.DecisionApprove}, "manager"},
+		"getTargets":        {"/v1/campaigns/" + id + "/targets", nil, withoutAdmin},
+		"listContacts":      {"/v1/campaigns/" + id + "/contacts", nil, "planner manager operator reviewer auditor"},
+		"summariseContacts": {"/v1/campaigns/" + id + "/contacts/summary", nil, "planner manager operator reviewer auditor"},
+		"listTasks":         {"/v1/tasks", nil, "manager operator agent auditor"},
+		"claimTasks":        {"/v1/tasks/claim", TaskClaim{Channel: campaign.ChannelCall, Limit: 1, LeaseSeconds: 10}, "agent"},
+		"completeTask":      {"/v1/tasks/" + task + "/complete", TaskReport{Result: campaign.OutcomeConnected}, "agent"},
+		"completeTasks":     {"/v1/tasks/complete-batch", TaskReportBatch{Reports: []NamedTaskReport{{TaskID: task, Result: campaign.OutcomeConnected}}}, "agent"},
+		"recordOutcomes": {"/v1/outcomes", OutcomeBatch{CampaignID: id, Outcomes: []NewOutcome{
+			{CustomerID: uuid.NewString(), Kind: campaign.OutcomeOrdered, At: time.Now(), Source: "test", SourceID: "1"},
+		}}, "operator"},
+		"listReviews":     {"/v1/campaigns/" + id + "/reviews", nil, withoutAdmin},
+		"decideReview":    {"/v1/campaigns/" + id + "/reviews/1/decision", NewReviewDecision{Decision: campaign.ReviewKeep}, "reviewer"},
+		"getEvaluation":   {"/v1/campaigns/" + id + "/evaluation", nil, withoutAdmin},
+		"listHistory":     {"/v1/campaigns/" + id + "/history", nil, "auditor"},
+		"listArchive":     {"/v1/campaigns/" + id + "/archive", nil, "auditor"},
+		"replayCampaign":  {"/v1/campaigns/" + id + "/replays", nil, "auditor"},
+		"listAttributes":  {"/v1/customers/attributes", nil, readers},
+		"previewAudience": {"/v1/audience/preview", AudienceFilter{Unit: here, Filter: "true"}, "planner"},
+	}
+}
+
+// TestRoleMatrix asks every operation of everybody.
+func TestRoleMatrix(t *testing.T) {
+	e := newEnv(t)
+	doc, err := description()
+	require.NoError(t, err)
+	operations := operationsOf(doc)
+	c := e.newCampaign()
+	id := c.Campaign.ID
+	tasks, _ := e.openTasks(id, 1, 2)
+	e.inApproval(c, 90000)
+	e.exec(`INSERT INTO evaluation (campaign_id, revision, report, digest) VALUES ($1, 1, '{}', 'x')`, id)
+	absent := uuid.NewString()
+
+	for _, r := range routes {
+		if r.scope == public || r.scope == self || r.operation == "streamEvents" {
+			continue
+		}
+		method := operations[r.operation].route.Method
+		s, ok := samples(e, c, id, tasks[0])[r.operation]
+		require.True(t, ok, "%s has no sample: say who may call it", r.operation)
+		t.Run(r.operation, func(t *testing.T) {
+			require.Equal(t, "unauthenticated", e.send("", method, s.path, s.body).problem(t).Code)
+			switch r.scope {
+			case ofCampaign, ofBodyCampaign, ofTask:
+				foreign := e.send("stranger", method, s.path, s.body).problem(t)
+				require.Equal(t, http.StatusNotFound, foreign.Status)
+				none := samples(e, c, absent, absent)[r.operation]
+				missing := e.send("stranger", method, none.path, none.body).problem(t)
+				foreign.RequestID, missing.RequestID = "", ""
+				require.Equal(t, missing, foreign, "what is not the caller's looks as if it did not exist")
+			case ofPlan, ofBody:
+				require.Equal(t, "forbidden", e.send("stranger", method, s.path, s.body).problem(t).Code)
+			}
+			for _, role := range campaign.Roles() {
+				got := e.send(string(role), method, s.path, s.body)
+				if !slices.Contains(strings.Fields(s.roles), string(role)) {
+					require.Equal(t, "forbidden", got.problem(t).Code, "%s may call %s: %s", role, r.operation, got.body)
+					continue
+				}
+				require.NotContains(t, []int{401, 403, 404, 500}, got.status, "%s may not call %s: %s", role, r.operation, got.body)
+			}
+		})
+	}
+	require.Positive(t, e.number(`SELECT count(*) FROM audit_event WHERE event = 'access.denied' AND NOT allowed AND campaign_id = $1`, id))
+}
