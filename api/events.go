@@ -83,7 +83,7 @@ func (h *hub) listenOnce(ctx context.Context, again bool) error {
 	}
 	// A connection that listens must not go back to the pool.
 	raw := conn.Hijack()
-	defer raw.Close(context.WithoutCancel(ctx))
+	defer func() { _ = raw.Close(context.WithoutCancel(ctx)) }()
 	if _, err := raw.Exec(ctx, "LISTEN muster_event"); err != nil {
 		return err
 	}
@@ -221,7 +221,7 @@ func (st stream) VisitStreamEventsResponse(w http.ResponseWriter) error {
 	}
 	send := func(format string, args ...any) error {
 		if err := out.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-			return nil
+			return err
 		}
 		if _, err := fmt.Fprintf(w, format, args...); err != nil {
 			return err
@@ -272,7 +272,7 @@ func (st stream) VisitStreamEventsResponse(w http.ResponseWriter) error {
 // session ended or they were locked out.
 func (st stream) units() []campaign.OrgUnit {
 	s := st.server
-	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(st.ctx), writeTimeout)
 	defer cancel()
 	ctx, err := s.sessions.Load(ctx, s.sessions.Token(st.ctx))
 	if err != nil {

@@ -255,7 +255,7 @@ func checkKey(key string) error {
 		return campaign.Errorf(campaign.CodeKeyRequired, "send an Idempotency-Key: a new one for each thing you want done, the same one for each retry of it")
 	}
 	printable := len(key) <= maxKey
-	for i := 0; i < len(key); i++ {
+	for i := range len(key) {
 		printable = printable && key[i] > ' ' && key[i] < 0x7f
 	}
 	if !printable {

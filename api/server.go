@@ -230,7 +230,7 @@ func (s *Server) recover(next echo.HandlerFunc) echo.HandlerFunc {
 			if p == nil {
 				return
 			}
-			if p == http.ErrAbortHandler {
+			if p == http.ErrAbortHandler { //nolint:errorlint // a panic value, not an error chain
 				panic(p)
 			}
 			s.log.ErrorContext(c.Request().Context(), "panic", "request_id", requestOf(c.Request().Context()).id, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))

@@ -139,7 +139,7 @@ func (s *Server) me(u store.User, grants []campaign.Grant) Me {
 
 func (s *Server) cookie(token string, expiry time.Time) *http.Cookie {
 	c := s.sessions.Cookie
-	cookie := &http.Cookie{
+	cookie := &http.Cookie{ //nolint:gosec // the flags are the session manager's
 		Name: c.Name, Value: token, Path: c.Path, Secure: c.Secure, HttpOnly: c.HttpOnly, SameSite: c.SameSite, Expires: expiry,
 	}
 	if token == "" {

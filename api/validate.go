@@ -27,7 +27,7 @@ var description = sync.OnceValues(func() (*openapi3.T, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read openapi.yaml: %w", err)
 	}
-	if err := doc.Validate(context.Background()); err != nil {
+	if err := doc.Validate(context.Background()); err != nil { //nolint:forbidigo // once a process, for no request
 		return nil, fmt.Errorf("check openapi.yaml: %w", err)
 	}
 	return doc, nil
@@ -103,7 +103,7 @@ func fieldErrors(base string, err error) []campaign.FieldError {
 		return nil
 	}
 	fault := campaign.FieldError{Field: base, Code: campaign.CodeInvalidParameter, Message: "cannot be read"}
-	switch e := err.(type) {
+	switch e := err.(type) { //nolint:errorlint // the validator nests its errors and never wraps them
 	case openapi3.MultiError:
 		var all []campaign.FieldError
 		for _, one := range e {
