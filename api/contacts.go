@@ -55,6 +55,30 @@ func (s *Server) ListContacts(ctx context.Context, in ListContactsRequestObject)
 	return ListContacts200JSONResponse(page), nil
 }
 
+// ListTargets implements the operation.
+func (s *Server) ListTargets(ctx context.Context, in ListTargetsRequestObject) (ListTargetsResponseObject, error) {
+	limit := limitOf(in.Params.Limit) + 1
+	list, after := "targets "+in.ID, ""
+	if _, err := decodeCursor(list, in.Params.Cursor, &after); err != nil {
+		return nil, err
+	}
+	all, err := s.store.TargetMembers(ctx, in.ID, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	page := TargetPage{Items: []Target{}}
+	if len(all) == limit {
+		all = all[:limit-1]
+		if page.Next, err = encodeCursor(list, all[len(all)-1].CustomerID); err != nil {
+			return nil, err
+		}
+	}
+	for _, t := range all {
+		page.Items = append(page.Items, Target{CustomerID: t.CustomerID, Wave: t.Wave, Tier: t.Tier, Arm: t.Arm})
+	}
+	return ListTargets200JSONResponse(page), nil
+}
+
 // SummariseContacts implements the operation.
 func (s *Server) SummariseContacts(ctx context.Context, in SummariseContactsRequestObject) (SummariseContactsResponseObject, error) {
 	out := ContactSummary{Items: []ContactCount{}, Outcomes: []OutcomeCount{}}

@@ -47,6 +47,7 @@ var routes = []route{
 	{"decideApproval", campaign.ActApprovalRead, ofCampaign, true},
 
 	{"getTargets", campaign.ActTargetRead, ofCampaign, false},
+	{"listTargets", campaign.ActTargetRead, ofCampaign, false},
 	{"listContacts", campaign.ActContactRead, ofCampaign, false},
 	{"summariseContacts", campaign.ActContactRead, ofCampaign, false},
 

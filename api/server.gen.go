@@ -501,8 +501,22 @@ type Submission struct {
 	Revision int    `json:"revision"`
 }
 
+// Target defines model for Target.
+type Target struct {
+	Arm        campaign.Arm `json:"arm"`
+	CustomerID string       `json:"customer_id"`
+	Tier       Tier         `json:"tier"`
+	Wave       int          `json:"wave"`
+}
+
 // TargetCount defines model for TargetCount.
 type TargetCount = campaign.TargetCount
+
+// TargetPage defines model for TargetPage.
+type TargetPage struct {
+	Items []Target `json:"items"`
+	Next  string   `json:"next,omitempty,omitzero"`
+}
 
 // TargetSummary defines model for TargetSummary.
 type TargetSummary struct {
@@ -786,6 +800,15 @@ type SubmitCampaignParams struct {
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
 }
 
+// ListTargetsParams defines parameters for ListTargets.
+type ListTargetsParams struct {
+	// Cursor The `next` of the page before
+	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// Limit Most items on the page, 50 unless told
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+}
+
 // StreamEventsParams defines parameters for StreamEvents.
 type StreamEventsParams struct {
 	// Topics Only these topics, separated by commas
@@ -939,6 +962,9 @@ type ServerInterface interface {
 	// GetTargets The frozen targets, counted
 	// (GET /v1/campaigns/{id}/targets)
 	GetTargets(ctx echo.Context, id CampaignID) error
+	// ListTargets The frozen targets by customer, the control group among them
+	// (GET /v1/campaigns/{id}/targets/members)
+	ListTargets(ctx echo.Context, id CampaignID, params ListTargetsParams) error
 	// ListAttributes The customer catalogue: what a filter may name
 	// (GET /v1/customers/attributes)
 	ListAttributes(ctx echo.Context) error
@@ -1636,6 +1662,38 @@ func (w *ServerInterfaceWrapper) GetTargets(ctx echo.Context) error {
 	return err
 }
 
+// ListTargets converts echo context to params.
+func (w *ServerInterfaceWrapper) ListTargets(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id CampaignID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListTargetsParams
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListTargets(ctx, id, params)
+	return err
+}
+
 // ListAttributes converts echo context to params.
 func (w *ServerInterfaceWrapper) ListAttributes(ctx echo.Context) error {
 	var err error
@@ -1903,6 +1961,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/campaigns/:id/approval", wrapper.GetApproval, options.OperationMiddlewares["getApproval"]...)
 	router.POST(options.BaseURL+"/v1/campaigns/:id/decisions", wrapper.DecideApproval, options.OperationMiddlewares["decideApproval"]...)
 	router.GET(options.BaseURL+"/v1/campaigns/:id/targets", wrapper.GetTargets, options.OperationMiddlewares["getTargets"]...)
+	router.GET(options.BaseURL+"/v1/campaigns/:id/targets/members", wrapper.ListTargets, options.OperationMiddlewares["listTargets"]...)
 	router.GET(options.BaseURL+"/v1/campaigns/:id/contacts", wrapper.ListContacts, options.OperationMiddlewares["listContacts"]...)
 	router.GET(options.BaseURL+"/v1/campaigns/:id/contacts/summary", wrapper.SummariseContacts, options.OperationMiddlewares["summariseContacts"]...)
 	router.GET(options.BaseURL+"/v1/tasks", wrapper.ListTasks, options.OperationMiddlewares["listTasks"]...)
@@ -2865,6 +2924,46 @@ func (response GetTargetsdefaultApplicationProblemPlusJSONResponse) VisitGetTarg
 	return err
 }
 
+type ListTargetsRequestObject struct {
+	ID     CampaignID `json:"id"`
+	Params ListTargetsParams
+}
+
+type ListTargetsResponseObject interface {
+	VisitListTargetsResponse(w http.ResponseWriter) error
+}
+
+type ListTargets200JSONResponse TargetPage
+
+func (response ListTargets200JSONResponse) VisitListTargetsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListTargetsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListTargetsdefaultApplicationProblemPlusJSONResponse) VisitListTargetsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListAttributesRequestObject struct {
 }
 
@@ -3364,6 +3463,9 @@ type StrictServerInterface interface {
 	// GetTargets The frozen targets, counted
 	// (GET /v1/campaigns/{id}/targets)
 	GetTargets(ctx context.Context, request GetTargetsRequestObject) (GetTargetsResponseObject, error)
+	// ListTargets The frozen targets by customer, the control group among them
+	// (GET /v1/campaigns/{id}/targets/members)
+	ListTargets(ctx context.Context, request ListTargetsRequestObject) (ListTargetsResponseObject, error)
 	// ListAttributes The customer catalogue: what a filter may name
 	// (GET /v1/customers/attributes)
 	ListAttributes(ctx context.Context, request ListAttributesRequestObject) (ListAttributesResponseObject, error)
@@ -4215,6 +4317,32 @@ func (sh *strictHandler) GetTargets(ctx echo.Context, id CampaignID) error {
 		return err
 	} else if validResponse, ok := response.(GetTargetsResponseObject); ok {
 		return validResponse.VisitGetTargetsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListTargets operation middleware
+func (sh *strictHandler) ListTargets(ctx echo.Context, id CampaignID, params ListTargetsParams) error {
+	var request ListTargetsRequestObject
+
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListTargets(ctx.Request().Context(), request.(ListTargetsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListTargets")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListTargetsResponseObject); ok {
+		return validResponse.VisitListTargetsResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -502,8 +502,22 @@ type Submission struct {
 	Revision int    `json:"revision"`
 }
 
+// Target defines model for Target.
+type Target struct {
+	Arm        campaign.Arm `json:"arm"`
+	CustomerID string       `json:"customer_id"`
+	Tier       Tier         `json:"tier"`
+	Wave       int          `json:"wave"`
+}
+
 // TargetCount defines model for TargetCount.
 type TargetCount = campaign.TargetCount
+
+// TargetPage defines model for TargetPage.
+type TargetPage struct {
+	Items []Target `json:"items"`
+	Next  string   `json:"next,omitempty,omitzero"`
+}
 
 // TargetSummary defines model for TargetSummary.
 type TargetSummary struct {
@@ -785,6 +799,15 @@ type SubmitCampaignParams struct {
 	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
 	// printable ASCII characters. Absent: 400 idempotency_key_required.
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// ListTargetsParams defines parameters for ListTargets.
+type ListTargetsParams struct {
+	// Cursor The `next` of the page before
+	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// Limit Most items on the page, 50 unless told
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
 }
 
 // StreamEventsParams defines parameters for StreamEvents.
@@ -1153,6 +1176,11 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/campaigns/{id}/targets (the `GetTargets` operationId).
 	GetTargets(ctx context.Context, id CampaignID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListTargets The frozen targets by customer, the control group among them
+	//
+	// Corresponds with GET /v1/campaigns/{id}/targets/members (the `ListTargets` operationId).
+	ListTargets(ctx context.Context, id CampaignID, params *ListTargetsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListAttributes The customer catalogue: what a filter may name
 	//
@@ -1793,6 +1821,21 @@ func (c *Client) SubmitCampaign(ctx context.Context, id CampaignID, params *Subm
 // Corresponds with GET /v1/campaigns/{id}/targets (the `GetTargets` operationId).
 func (c *Client) GetTargets(ctx context.Context, id CampaignID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetTargetsRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListTargets The frozen targets by customer, the control group among them
+//
+// Corresponds with GET /v1/campaigns/{id}/targets/members (the `ListTargets` operationId).
+func (c *Client) ListTargets(ctx context.Context, id CampaignID, params *ListTargetsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListTargetsRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -3239,6 +3282,71 @@ func NewGetTargetsRequest(server string, id CampaignID) (*http.Request, error) {
 	return req, nil
 }
 
+// NewListTargetsRequest constructs an http.Request for the ListTargets method
+func NewListTargetsRequest(server string, id CampaignID, params *ListTargetsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/campaigns/%s/targets/members", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListAttributesRequest constructs an http.Request for the ListAttributes method
 func NewListAttributesRequest(server string) (*http.Request, error) {
 	var err error
@@ -3949,6 +4057,13 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /v1/campaigns/{id}/targets (the `GetTargets` operationId).
 	GetTargetsWithResponse(ctx context.Context, id CampaignID, reqEditors ...RequestEditorFn) (*GetTargetsResponse, error)
+
+	// ListTargetsWithResponse The frozen targets by customer, the control group among them
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/campaigns/{id}/targets/members (the `ListTargets` operationId).
+	ListTargetsWithResponse(ctx context.Context, id CampaignID, params *ListTargetsParams, reqEditors ...RequestEditorFn) (*ListTargetsResponse, error)
 
 	// ListAttributesWithResponse The customer catalogue: what a filter may name
 	//
@@ -5193,6 +5308,54 @@ func (r GetTargetsResponse) ContentType() string {
 	return ""
 }
 
+type ListTargetsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *TargetPage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListTargetsResponse) GetJSON200() *TargetPage {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListTargetsResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListTargetsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListTargetsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListTargetsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListTargetsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListAttributesResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -6106,6 +6269,19 @@ func (c *ClientWithResponses) GetTargetsWithResponse(ctx context.Context, id Cam
 		return nil, err
 	}
 	return ParseGetTargetsResponse(rsp)
+}
+
+// ListTargetsWithResponse The frozen targets by customer, the control group among them
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/campaigns/{id}/targets/members (the `ListTargets` operationId).
+func (c *ClientWithResponses) ListTargetsWithResponse(ctx context.Context, id CampaignID, params *ListTargetsParams, reqEditors ...RequestEditorFn) (*ListTargetsResponse, error) {
+	rsp, err := c.ListTargets(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListTargetsResponse(rsp)
 }
 
 // ListAttributesWithResponse The customer catalogue: what a filter may name
@@ -7096,6 +7272,39 @@ func ParseGetTargetsResponse(rsp *http.Response) (*GetTargetsResponse, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest TargetSummary
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListTargetsResponse parses an HTTP response from a ListTargetsWithResponse call
+func ParseListTargetsResponse(rsp *http.Response) (*ListTargetsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListTargetsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest TargetPage
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

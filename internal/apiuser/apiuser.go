@@ -123,7 +123,7 @@ func (u *User) wait(ctx context.Context, pause time.Duration, cause error) (time
 	if pause >= longestPause {
 		slog.WarnContext(ctx, "the API does not answer; trying again", "user", u.who.Login, "error", cause)
 	}
-	t := time.NewTimer(pause/2 + rand.N(pause/2))
+	t := time.NewTimer(pause/2 + rand.N(pause/2)) //nolint:gosec // spreads load, keeps no secret
 	defer t.Stop()
 	select {
 	case <-t.C:

@@ -69,7 +69,7 @@ func (f *Folder) startCompanion(name, program string, args, env []string) (*chil
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = log.Close() }() // the process has its own handle
+	defer func() { _ = log.Close() }()    // the process has its own handle
 	cmd := exec.Command(program, args...) //nolint:gosec,noctx // this program itself, stopped by Stop
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(os.Environ(), env...)

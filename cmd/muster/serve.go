@@ -1,0 +1,211 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"go.temporal.io/sdk/client"
+	sdkworker "go.temporal.io/sdk/worker"
+
+	"github.com/musterhq/muster/activities"
+	"github.com/musterhq/muster/api"
+	"github.com/musterhq/muster/audit"
+	"github.com/musterhq/muster/campaign"
+	"github.com/musterhq/muster/channels"
+	"github.com/musterhq/muster/channels/smpp"
+	"github.com/musterhq/muster/internal/config"
+	"github.com/musterhq/muster/internal/embedded"
+	"github.com/musterhq/muster/internal/telemetry"
+	"github.com/musterhq/muster/internal/temporalconn"
+	"github.com/musterhq/muster/ledger"
+	"github.com/musterhq/muster/policies"
+	"github.com/musterhq/muster/store"
+	"github.com/musterhq/muster/worker"
+)
+
+// policyReload is how soon a change of roles is seen by every process.
+const policyReload = 3 * time.Second
+
+type apiCommand struct {
+	config.Database
+	config.Temporal
+	config.Vault
+	Listen        string `env:"MUSTER_LISTEN" default:"127.0.0.1:8480" help:"Address to listen on."`
+	SecureCookies bool   `env:"MUSTER_SECURE_COOKIES" help:"The API is reached over TLS: cookies are for TLS only."`
+}
+
+// Run serves the API until Ctrl-C.
+func (c *apiCommand) Run(g *globals) error {
+	if err := g.instance(&c.Database, &c.Temporal); err != nil {
+		return err
+	}
+	st, err := g.openStore(c.DatabaseURL, c.Vault)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	t, err := g.dialTemporal(c.Temporal, "api")
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	enforcer, err := policies.New(g, st.Grants)
+	if err != nil {
+		return err
+	}
+	l, err := listen(c.Listen)
+	if err != nil {
+		return err
+	}
+	go keepPolicies(g, enforcer)
+	fmt.Printf("API on http://%s\n", l.Addr())
+	return serveAPI(g, g, l, st, t, enforcer, c.SecureCookies)
+}
+
+// listen takes the address, or says plainly that it is taken.
+func listen(address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, &embedded.Problem{
+			Code: embedded.CodePortInUse, Message: "address " + address + " is in use by another program",
+			WayOut: "stop that program or choose another address with --listen",
+		}
+	}
+	return l, err
+}
+
+func serveAPI(ctx context.Context, g *globals, l net.Listener, st *store.Store, t client.Client, e *policies.Enforcer, secure bool) error {
+	server, err := api.New(api.Deps{
+		Store: st, Policies: e, Orchestrator: temporalconn.NewOrchestrator(t), Registry: telemetry.Metrics(), Logger: g.log,
+		SecureCookies: secure,
+	})
+	if err != nil {
+		return err
+	}
+	return server.Serve(ctx, l)
+}
+
+// keepPolicies follows changes of roles. Until one can be read the old ones hold.
+func keepPolicies(g *globals, e *policies.Enforcer) {
+	tick := time.NewTicker(policyReload)
+	defer tick.Stop()
+	for {
+		select {
+		case <-g.Done():
+			return
+		case <-tick.C:
+			if err := e.Reload(g); err != nil && g.Err() == nil {
+				g.log.WarnContext(g, "roles were not read again", "error", err)
+			}
+		}
+	}
+}
+
+type workerCommand struct {
+	config.Database
+	config.Temporal
+	config.Vault
+	config.SMPP
+}
+
+// Run works until Ctrl-C.
+func (c *workerCommand) Run(g *globals) error {
+	if err := g.instance(&c.Database, &c.Temporal); err != nil {
+		return err
+	}
+	st, err := g.openStore(c.DatabaseURL, c.Vault)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	t, err := g.dialTemporal(c.Temporal, "worker")
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	enforcer, err := policies.New(g, st.Grants)
+	if err != nil {
+		return err
+	}
+	go keepPolicies(g, enforcer)
+	return work(g, g, st, t, enforcer, c.SMPP)
+}
+
+// work runs a worker until ctx ends.
+func work(ctx context.Context, g *globals, st *store.Store, t client.Client, e *policies.Enforcer, sms config.SMPP) error {
+	served := []campaign.Channel{campaign.ChannelCall}
+	senders := map[campaign.Channel]channels.Sender{}
+	if sms.SMPPAddress != "" {
+		sender, err := smpp.New(ctx, smpp.Config{
+			Addr: sms.SMPPAddress, SystemID: sms.SMPPSystemID, Password: sms.SMPPPassword, Binds: sms.SMPPBinds, Window: sms.SMPPWindow,
+			Rate: sms.SMPPRate, Log: g.log,
+		}, activities.Inbox{Store: st, Channel: campaign.ChannelSMS})
+		if err != nil {
+			return err
+		}
+		defer func() {
+			if err := sender.Close(); err != nil {
+				g.log.WarnContext(ctx, "leaving the SMS centre", "error", err)
+			}
+		}()
+		senders[campaign.ChannelSMS] = sender
+		served = append(served, campaign.ChannelSMS)
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "worker"
+	}
+	archiver := &audit.Archiver{Temporal: t, Store: st}
+	acts := activities.New(activities.Deps{
+		Store: st, Ledger: ledger.New(st.Pool()), Policies: e, Senders: senders,
+		Archiver: archiver,
+		Replayer: &audit.Replayer{Store: st, Register: register, BuildID: buildID()},
+		Instance: fmt.Sprintf("%s-%d", host, os.Getpid()),
+	})
+	return worker.Run(ctx, worker.Options{
+		Client: t, Activities: acts, Channels: served, Sweeps: sweeps(st, temporalconn.NewOrchestrator(t), archiver), StopWithin: 4 * time.Second, Log: g.log,
+	})
+}
+
+// register gives a replayer every workflow.
+func register(r sdkworker.WorkflowReplayer) { worker.RegisterWorkflows(r) }
+
+// sweepRows bounds what one turn of a sweep takes on.
+const sweepRows = 1000
+
+// sweeps are the statements that keep the database's promises between activities.
+func sweeps(st *store.Store, o *temporalconn.Orchestrator, a *audit.Archiver) []worker.Sweep {
+	return []worker.Sweep{
+		{Name: "unstarted campaigns", Every: 2 * time.Second, Do: func(ctx context.Context) error {
+			ids, err := st.UnstartedCampaigns(ctx, sweepRows)
+			for _, id := range ids {
+				if err = errors.Join(err, o.StartCampaign(ctx, id)); err == nil {
+					err = st.MarkStarted(ctx, id)
+				}
+			}
+			return err
+		}},
+		{Name: "parked receipts", Every: 2 * time.Second, Do: func(ctx context.Context) error { _, err := st.SweepReceipts(ctx, sweepRows); return err }},
+		{Name: "ended leases", Every: 30 * time.Second, Do: func(ctx context.Context) error { _, err := st.SweepLeases(ctx); return err }},
+		// Temporal forgets a closed run after its retention, which a long campaign outlives.
+		{Name: "closed histories", Every: time.Hour, Do: func(ctx context.Context) error { return archiveClosed(ctx, st, a) }},
+		{Name: "task leases", Every: 5 * time.Second, Do: func(ctx context.Context) error { _, err := st.SweepTasks(ctx); return err }},
+	}
+}
+
+// archiveClosed archives what has closed so far of the campaigns that still run.
+func archiveClosed(ctx context.Context, st *store.Store, a *audit.Archiver) error {
+	ids, err := st.UnarchivedCampaigns(ctx)
+	for _, id := range ids {
+		_, failed := a.Archive(ctx, id, func(int) {})
+		if code := campaign.CodeOf(failed); code != campaign.CodeStateConflict { // that some run is still open is the rule
+			err = errors.Join(err, failed)
+		}
+	}
+	return err
+}
