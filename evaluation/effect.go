@@ -160,11 +160,11 @@ func conditionalRatio(treated, control Arm) Estimate {
 		return NotEstimable(ReasonZeroControlMean)
 	}
 	const alpha = 0.05
-	low, high := 0.0, 1.0
+	low := 0.0
 	if st > 0 {
 		low = betaQuantile(st, sc+1, alpha/2)
 	}
-	high = betaQuantile(st+1, sc, 1-alpha/2)
+	high := betaQuantile(st+1, sc, 1-alpha/2)
 	ratio := func(pi float64) float64 { return pi / (1 - pi) * scale }
 	return estimated(ratio(st/(st+sc))-1, ratio(low)-1, ratio(high)-1)
 }

@@ -81,8 +81,14 @@ func FunnelBy(rows []FunnelRow, key func(FunnelRow) FunnelRow) []FunnelRates {
 	return rates
 }
 
-// ByRow, ByChannel, ByWave and Total are the keys of FunnelBy.
-func ByRow(r FunnelRow) FunnelRow     { return r }
+// ByRow keeps every row of FunnelBy apart.
+func ByRow(r FunnelRow) FunnelRow { return r }
+
+// ByChannel joins the rows of a channel.
 func ByChannel(r FunnelRow) FunnelRow { return FunnelRow{Channel: r.Channel} }
-func ByWave(r FunnelRow) FunnelRow    { return FunnelRow{Wave: r.Wave} }
-func Total(FunnelRow) FunnelRow       { return FunnelRow{} }
+
+// ByWave joins the rows of a wave.
+func ByWave(r FunnelRow) FunnelRow { return FunnelRow{Wave: r.Wave} }
+
+// Total joins all rows.
+func Total(FunnelRow) FunnelRow { return FunnelRow{} }

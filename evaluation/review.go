@@ -138,7 +138,7 @@ func Review(results []ChannelResult, mix []ChannelShare, unitBenefit int64, comp
 	slices.SortStableFunc(r.Mix, func(a, b MixEntry) int { return rank[a.Action] - rank[b.Action] })
 	redistribute(r.Mix)
 	for i, e := range r.Mix {
-		if e.Share != e.Previous || e.Action == ActionDrop || e.Channel != mix[i].Channel {
+		if e.Share != e.Previous || e.Action == ActionDrop || e.Channel != mix[i].Channel { //nolint:gosec // r.Mix has an entry for each of mix
 			r.Decision = DecisionChange
 		}
 	}

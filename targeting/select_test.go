@@ -81,7 +81,7 @@ func eligible(t *testing.T) map[uuid.UUID]string {
 		if i%7 > 2 || i%11 == 0 || age < 20 || age >= 60 || i%13 == 0 || tenure < 5 {
 			continue
 		}
-		tier := ""
+		var tier string
 		switch {
 		case i%3 == 0:
 			tier = "core"

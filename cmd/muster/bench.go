@@ -135,7 +135,7 @@ func (c *benchDispatch) Run(g *globals) error {
 					return smsc.Stop, nil
 				},
 				Sweeps: func(st *store.Store, t client.Client) []worker.Sweep {
-					return sweeps(st, temporalconn.NewOrchestrator(t))
+					return sweeps(st, temporalconn.NewOrchestrator(t), &audit.Archiver{Temporal: t, Store: st})
 				},
 			},
 		})

@@ -24,12 +24,12 @@ type importBank struct {
 // Run loads the bank data.
 func (c *importBank) Run(g *globals) error {
 	return importInto(g, c.Database, c.Vault, func(st *store.Store) (population.Loaded, error) {
-		print := population.Printer(os.Stdout)
-		found, err := population.Locate(g, population.Options{DataDir: c.Data, CacheDir: filepath.Join(g.dir, "datasets"), Progress: print})
+		progress := population.Printer(os.Stdout)
+		found, err := population.Locate(g, population.Options{DataDir: c.Data, CacheDir: filepath.Join(g.dir, "datasets"), Progress: progress})
 		if err != nil {
 			return population.Loaded{}, err
 		}
-		return population.LoadBank(g, st, found, print)
+		return population.LoadBank(g, st, found, progress)
 	})
 }
 

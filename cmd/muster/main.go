@@ -71,7 +71,7 @@ func run(args []string) int {
 		}
 	}
 	g := &globals{Context: ctx, dir: dir, level: c.LogLevel, log: telemetry.Log(os.Stderr, c.LogLevel)}
-	if err := parsed.Run(g); err != nil && !(errors.Is(err, context.Canceled) && ctx.Err() != nil) {
+	if err := parsed.Run(g); err != nil && (ctx.Err() == nil || !errors.Is(err, context.Canceled)) {
 		fmt.Fprintln(os.Stderr, "muster: "+plain(err))
 		return 1
 	}

@@ -62,7 +62,7 @@ func (c *apiCommand) Run(g *globals) error {
 	if err != nil {
 		return err
 	}
-	go keepPolicies(g, enforcer)
+	go keepPolicies(g, g, enforcer)
 	fmt.Printf("API on http://%s\n", l.Addr())
 	return serveAPI(g, g, l, st, t, enforcer, c.SecureCookies)
 }
@@ -90,17 +90,18 @@ func serveAPI(ctx context.Context, g *globals, l net.Listener, st *store.Store, 
 	return server.Serve(ctx, l)
 }
 
-// keepPolicies follows changes of roles. Until one can be read the old ones hold.
-func keepPolicies(g *globals, e *policies.Enforcer) {
+// keepPolicies follows changes of roles until ctx ends. Until one can be read the old
+// ones hold.
+func keepPolicies(ctx context.Context, g *globals, e *policies.Enforcer) {
 	tick := time.NewTicker(policyReload)
 	defer tick.Stop()
 	for {
 		select {
-		case <-g.Done():
+		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if err := e.Reload(g); err != nil && g.Err() == nil {
-				g.log.WarnContext(g, "roles were not read again", "error", err)
+			if err := e.Reload(ctx); err != nil && ctx.Err() == nil {
+				g.log.WarnContext(ctx, "roles were not read again", "error", err)
 			}
 		}
 	}
@@ -132,7 +133,7 @@ func (c *workerCommand) Run(g *globals) error {
 	if err != nil {
 		return err
 	}
-	go keepPolicies(g, enforcer)
+	go keepPolicies(g, g, enforcer)
 	return work(g, g, st, t, enforcer, c.SMPP)
 }
 

@@ -136,7 +136,7 @@ func readTruth(file string) (market.Truth, error) {
 	if file == "" {
 		return market.Default(), nil
 	}
-	text, err := os.ReadFile(file) //nolint:gosec // the user's own file
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return market.Truth{}, fmt.Errorf("read the market's truth: %w", err)
 	}

@@ -139,7 +139,7 @@ func logToFolder(g *globals) (func(), error) {
 			Code: embedded.CodeFolderUnusable, Message: "the data folder " + g.dir + " cannot be made", WayOut: "choose another with --data-dir", Err: err,
 		}
 	}
-	f, err := os.OpenFile(filepath.Join(g.dir, "muster.log"), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600) //nolint:gosec // our own folder
+	f, err := os.OpenFile(filepath.Join(g.dir, "muster.log"), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, &embedded.Problem{
 			Code: embedded.CodeFolderUnusable, Message: "the data folder " + g.dir + " cannot be written to", WayOut: "choose another with --data-dir", Err: err,
@@ -201,7 +201,7 @@ func (c *upCommand) serve(
 			return nil
 		}
 	})
-	group.Go(func() error { keepPolicies(g, enforcer); return nil })
+	group.Go(func() error { keepPolicies(ctx, g, enforcer); return nil })
 	group.Go(func() error { return work(ctx, g, st, t, enforcer, c.SMPP) })
 	group.Go(func() error { return serveAPI(ctx, g, l, st, t, enforcer, false) })
 	announce(running, users, loaded, time.Since(began))

@@ -8,10 +8,7 @@ import (
 type versionCommand struct{}
 
 // Run prints which code this is.
-func (versionCommand) Run() error {
-	fmt.Println("muster", buildID())
-	return nil
-}
+func (versionCommand) Run() { fmt.Println("muster", buildID()) }
 
 // buildID names the code: its commit when the build knew it.
 func buildID() string {

@@ -123,7 +123,7 @@ func (p Publication) readGzip(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	z, err := gzip.NewReader(f)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w: %w", name, ErrMismatch, err)
@@ -140,7 +140,7 @@ func (p Publication) readPlain(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	data, err := p.readVerified(f)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
@@ -175,7 +175,7 @@ func (p Publication) readVerified(r io.Reader) ([]byte, error) {
 // when the process or the machine stops in the middle.
 func writeAtomically(name string, data []byte) (err error) {
 	dir := filepath.Dir(name)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return err
 	}
 	f, err := os.CreateTemp(dir, filepath.Base(name)+".part-*")

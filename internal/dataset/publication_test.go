@@ -230,7 +230,7 @@ func TestLocateGivesUpOnAStalledTransferOnly(t *testing.T) {
 					<-r.Context().Done()
 					return 0, r.Context().Err()
 				}
-				time.Sleep(slow)
+				time.Sleep(slow) //nolint:forbidigo // time is the bubble's: it passes at once
 				sent++
 				p[0] = 'P'
 				return 1, nil

@@ -24,7 +24,7 @@ const overflowID = 65534 // what "nobody" is nearly everywhere
 // accountFor returns the owner of an existing data directory, or for a new
 // one the first of postgres, nobody and 65534 when we are root.
 func accountFor(clusterDir string) (account, error) {
-	euid := uint32(os.Geteuid()) //nolint:gosec // an id fits
+	euid := uint32(os.Geteuid())
 	if info, err := os.Stat(clusterDir); err == nil {
 		owner := info.Sys().(*syscall.Stat_t)
 		switch {

@@ -179,7 +179,7 @@ func unpack(archive, dir string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
-	file, err := os.Open(archive) //nolint:gosec // the file just fetched
+	file, err := os.Open(archive)
 	if err != nil {
 		return err
 	}
@@ -234,7 +234,7 @@ func extract(root *os.Root, name string, mode os.FileMode, content io.Reader) er
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(file, content) //nolint:gosec // bounded by the reader
+	_, err = io.Copy(file, content)
 	return errors.Join(err, file.Chmod(mode|0o444), file.Close())
 }
 

@@ -122,7 +122,7 @@ func checkFreeSpace(path string) error {
 	if err := syscall.Statfs(path, &stat); err != nil {
 		return unusable(path, err)
 	}
-	free := stat.Bavail * uint64(stat.Bsize) //nolint:gosec // a block size is positive
+	free := stat.Bavail * uint64(stat.Bsize)
 	if free < MinFreeBytes {
 		return &Problem{
 			Code:    CodeDiskFull,
@@ -168,7 +168,7 @@ func writeJSON(path string, value any) error {
 // readJSON leaves value as it is when the file is missing or unreadable: what
 // is kept this way is a convenience, never a truth.
 func readJSON(path string, value any) {
-	content, err := os.ReadFile(path) //nolint:gosec // a file of our own folder
+	content, err := os.ReadFile(path)
 	if err == nil {
 		_ = json.Unmarshal(content, value)
 	}

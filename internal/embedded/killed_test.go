@@ -63,7 +63,7 @@ func TestEverythingIsFoundAgainAfterMusterIsKilled(t *testing.T) {
 	dir := testDir(t)
 	self, err := os.Executable()
 	require.NoError(t, err)
-	holder := exec.CommandContext(ctx, self) //nolint:gosec // this test binary
+	holder := exec.CommandContext(ctx, self)
 	holder.Env = append(os.Environ(), helperFolder+"="+dir, temporalVariable+"="+self)
 	holder.Stderr = os.Stderr
 	output, err := holder.StdoutPipe()
@@ -97,10 +97,10 @@ func TestEverythingIsFoundAgainAfterMusterIsKilled(t *testing.T) {
 
 // playTemporal is a stand-in for temporal-dev.
 func playTemporal(how string) {
-	switch {
-	case how == "fails":
+	switch how {
+	case "fails":
 		exitOn(fmt.Errorf("temporal-dev: no way"))
-	case how == "silent":
+	case "silent":
 		fmt.Println("not what was agreed")
 	default:
 		port := os.Args[indexOf(os.Args, "--port")+1]

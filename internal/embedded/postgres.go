@@ -206,7 +206,7 @@ func (p *Postgres) EnsureDatabase(ctx context.Context, name string) error {
 // first data directory and is needed for every one after it.
 func (f *Folder) postgresPassword(clusterDir string) (string, error) {
 	path := f.file(passwordFile)
-	content, err := os.ReadFile(path) //nolint:gosec // a file of our own folder
+	content, err := os.ReadFile(path)
 	if err == nil && len(strings.TrimSpace(string(content))) > 0 {
 		return strings.TrimSpace(string(content)), nil
 	}
@@ -295,7 +295,7 @@ func (f *Folder) initialise(ctx context.Context, c *cluster, password string) er
 // as after a reboot, is put aside: PostgreSQL would refuse to start over it.
 func (c *cluster) stopLeftover(ctx context.Context, progress func(string)) error {
 	path := filepath.Join(c.dir, "postmaster.pid")
-	content, err := os.ReadFile(path) //nolint:gosec // a file of our own folder
+	content, err := os.ReadFile(path)
 	if err != nil {
 		return nil //nolint:nilerr // no file, no server
 	}

@@ -28,7 +28,7 @@ func testDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "muster-embedded-")
 	require.NoError(t, err)
-	require.NoError(t, os.Chmod(dir, 0o755)) //nolint:gosec // see above
+	require.NoError(t, os.Chmod(dir, 0o755))
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	return dir
 }
@@ -234,14 +234,14 @@ func TestStalePidFileThatNamesAnotherProgramIsPutAside(t *testing.T) {
 	cluster := filepath.Join(folder.Path(), "pg"+strconv.Itoa(server.Major()))
 	require.NoError(t, server.Stop(ctx))
 
-	bystander := exec.Command("sleep", "600") //nolint:noctx // killed below
+	bystander := exec.Command("sleep", "600")
 	require.NoError(t, bystander.Start())
 	t.Cleanup(func() {
 		require.NoError(t, bystander.Process.Kill())
 		_ = bystander.Wait()
 	})
 	pidFile := filepath.Join(cluster, "postmaster.pid")
-	require.NoError(t, os.WriteFile(pidFile, []byte(strconv.Itoa(bystander.Process.Pid)+"\n"+cluster+"\n"), 0o644)) //nolint:gosec // as PostgreSQL does
+	require.NoError(t, os.WriteFile(pidFile, []byte(strconv.Itoa(bystander.Process.Pid)+"\n"+cluster+"\n"), 0o644))
 	startPostgres(t, folder)
 	require.NoError(t, bystander.Process.Signal(syscall.Signal(0)), "the other program must live on")
 	require.FileExists(t, pidFile+".stale")
@@ -259,7 +259,7 @@ func TestUnfinishedInitialisationIsStartedOver(t *testing.T) {
 }
 
 func TestWantedPortInUseIsNamed(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // local
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer func() { require.NoError(t, listener.Close()) }()
 	port := listener.Addr().(*net.TCPAddr).Port
@@ -275,7 +275,7 @@ func TestSavedPortThatIsTakenGivesWay(t *testing.T) {
 	folder := openFolder(t, testDir(t))
 	first := startPostgres(t, folder)
 	require.NoError(t, first.Stop(ctx))
-	listener, err := net.Listen("tcp", first.Address()) //nolint:noctx // local
+	listener, err := net.Listen("tcp", first.Address())
 	require.NoError(t, err)
 	defer func() { require.NoError(t, listener.Close()) }()
 
@@ -308,7 +308,7 @@ func TestFolderThatPostgresMayNotEnterIsSaidPlainly(t *testing.T) {
 		t.Skip("only root runs PostgreSQL as another user")
 	}
 	closed := testDir(t)
-	require.NoError(t, os.Chmod(closed, 0o700)) //nolint:gosec // the point of the test
+	require.NoError(t, os.Chmod(closed, 0o700))
 	folder := openFolder(t, filepath.Join(closed, "data"))
 	_, err := folder.StartPostgres(testContext(t), PostgresOptions{})
 	problem := requireProblem(t, err, CodeFolderUnusable)

@@ -12,7 +12,7 @@ const (
 	CodePostgresMissing  = "postgres_missing"
 	CodePostgresVersion  = "postgres_version_mismatch"
 	CodePostgresFailed   = "postgres_failed"
-	CodePostgresPassword = "postgres_password_lost" //nolint:gosec // a code, not a credential
+	CodePostgresPassword = "postgres_password_lost"
 	CodeDownloadFailed   = "download_failed"
 	CodeTemporalMissing  = "temporal_missing"
 	CodeTemporalFailed   = "temporal_failed"

@@ -120,7 +120,7 @@ func identity(pid int) (string, bool) {
 		boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 		return strings.TrimSpace(string(boot)) + "/" + fields[19], true
 	}
-	started, err := exec.Command("ps", "-o", "lstart=", "-p", strconv.Itoa(pid)).Output() //nolint:gosec // a number
+	started, err := exec.Command("ps", "-o", "lstart=", "-p", strconv.Itoa(pid)).Output() //nolint:gosec,noctx // a number; ends by itself
 	return strings.TrimSpace(string(started)), err == nil && len(bytes.TrimSpace(started)) > 0
 }
 
@@ -133,7 +133,7 @@ func commandLine(pid int) string {
 		text, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
 		return strings.ReplaceAll(strings.TrimRight(string(text), "\x00"), "\x00", " ")
 	}
-	text, _ := exec.Command("ps", "-ww", "-o", "command=", "-p", strconv.Itoa(pid)).Output() //nolint:gosec // a number
+	text, _ := exec.Command("ps", "-ww", "-o", "command=", "-p", strconv.Itoa(pid)).Output() //nolint:gosec,noctx // a number; ends by itself
 	return strings.TrimSpace(string(text))
 }
 
@@ -182,12 +182,12 @@ func openLog(path string) (*os.File, error) {
 			return nil, err
 		}
 	}
-	return os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600) //nolint:gosec // a file of our own folder
+	return os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 }
 
 // logTail reads what a log file got since offset, at most its last few lines.
 func logTail(path string, offset int64) string {
-	file, err := os.Open(path) //nolint:gosec // a file of our own folder
+	file, err := os.Open(path)
 	if err != nil {
 		return ""
 	}

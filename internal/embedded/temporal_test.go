@@ -118,7 +118,7 @@ func TestOpenWorkflowAndSearchAttributesSurviveAKilledTemporal(t *testing.T) {
 	first, err := folder.StartTemporal(ctx, opts)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = first.Stop(context.Background()) })
-	response, err := http.Get(first.UI()) //nolint:noctx // local
+	response, err := http.Get(first.UI())
 	require.NoError(t, err)
 	require.NoError(t, response.Body.Close())
 	require.Equal(t, http.StatusOK, response.StatusCode)
