@@ -55,3 +55,12 @@ func (s *Store) SetArchived(ctx context.Context, campaignID string, runs int) er
 	}
 	return nil
 }
+
+// UnarchivedCampaigns returns the campaigns whose archive is not complete, the oldest first.
+func (s *Store) UnarchivedCampaigns(ctx context.Context) ([]string, error) {
+	rows, err := s.pool.Query(ctx, `SELECT id::text FROM campaign WHERE archived_at IS NULL AND started ORDER BY created_at`)
+	if err != nil {
+		return nil, fmt.Errorf("list campaigns to archive: %w", err)
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}

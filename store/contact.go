@@ -1,0 +1,188 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/musterhq/muster/campaign"
+)
+
+// CreateContacts makes the contacts of one channel of a wave from the frozen targets,
+// once: a batch that exists is returned as it is. The first channel of a series takes
+// all treated targets of the wave; a later one takes those whom every channel before
+// ended without reaching, and whose conversation has not ended: no success, refusal,
+// complaint or opt-out.
+//
+// affordable bounds the contacts that the channel's budget can pay for; those beyond
+// it, in order of seq, are created as suppressed with the reason "budget", so that
+// nobody is left without a state. goal is the outcome that counts as a success.
+func (s *Store) CreateContacts(ctx context.Context, in campaign.DispatchInput, affordable int64, goal campaign.OutcomeKind) (campaign.ContactBatch, error) {
+	var batch campaign.ContactBatch
+	contacts, err := partition("contact", in.CampaignID)
+	if err != nil {
+		return batch, err
+	}
+	targets, err := partition("campaign_target", in.CampaignID)
+	if err != nil {
+		return batch, err
+	}
+	err = s.inTx(ctx, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`, fmt.Sprintf("contacts:%s:%d:%s", in.CampaignID, in.Wave, in.Channel))
+		if err != nil {
+			return fmt.Errorf("wait for another creation of contacts: %w", err)
+		}
+		err = tx.QueryRow(ctx, `SELECT contacts, shards FROM contact_batch WHERE campaign_id = $1 AND wave = $2 AND channel = $3`,
+			in.CampaignID, in.Wave, in.Channel).Scan(&batch.Contacts, &batch.Shards)
+		if !errors.Is(err, pgx.ErrNoRows) {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `SET LOCAL jit = off; SET LOCAL work_mem = '128MB'`); err != nil {
+			return fmt.Errorf("prepare contacts: %w", err)
+		}
+		// The targets of a wave are numbered densely per shard already; those whom a
+		// later channel takes are numbered anew.
+		who, seq := "", "t.seq"
+		args := []any{in.CampaignID, in.Wave, in.Channel, in.ClosesAt, in.Snapshot, affordable}
+		if len(in.After) > 0 {
+			seq = "row_number() OVER (PARTITION BY t.shard ORDER BY t.seq)::int"
+			args = append(args, in.After, len(in.After), goal)
+			who = ` AND (SELECT count(*) FROM ` + contacts + ` p WHERE p.campaign_id = $1 AND p.wave = $2 AND p.channel = ANY($7)
+			            AND p.customer_id = t.customer_id AND p.state IN ('failed', 'expired')) = $8
+			        AND NOT EXISTS (SELECT FROM outcome o WHERE o.campaign_id = $1 AND o.customer_id = t.customer_id
+			            AND o.kind IN ($9, 'declined', 'complained', 'opted_out'))`
+		}
+		_, err = tx.Exec(ctx, `
+			INSERT INTO `+contacts+` (campaign_id, id, customer_id, not_after, seq, wave, shard, channel, tier, state, reason)
+			SELECT $1, gen_random_uuid(), customer_id, $4, seq, $2, shard, $3, tier,
+			    CASE WHEN place <= $6 THEN 'planned' ELSE 'suppressed' END, CASE WHEN place <= $6 THEN '' ELSE 'budget' END
+			FROM (SELECT customer_id, shard, tier, seq, row_number() OVER (ORDER BY seq, shard) AS place
+			      FROM (SELECT t.customer_id, t.shard, t.tier, `+seq+` AS seq FROM `+targets+` t
+			            WHERE t.wave = $2 AND t.arm = 'treated' AND t.snapshot = $5`+who+`) taken) placed`, args...)
+		if err != nil {
+			return fmt.Errorf("create contacts: %w", err)
+		}
+		err = tx.QueryRow(ctx, `
+			WITH made AS (SELECT shard, count(*) AS n FROM `+contacts+` WHERE wave = $1 AND channel = $2 GROUP BY shard)
+			SELECT coalesce(sum(n), 0)::bigint, coalesce((SELECT array_agg(coalesce(n, 0) ORDER BY s)
+			    FROM generate_series(0, (SELECT max(shard) FROM made)) s LEFT JOIN made ON made.shard = s), '{}')::bigint[] FROM made`,
+			in.Wave, in.Channel).Scan(&batch.Contacts, &batch.Shards)
+		if err != nil {
+			return fmt.Errorf("count contacts: %w", err)
+		}
+		_, err = tx.Exec(ctx, `INSERT INTO contact_batch (campaign_id, wave, channel, revision, contacts, shards) VALUES ($1, $2, $3, $4, $5, $6)`,
+			in.CampaignID, in.Wave, in.Channel, in.Revision, batch.Contacts, batch.Shards)
+		if err != nil {
+			return fmt.Errorf("record contacts: %w", err)
+		}
+		return notify(ctx, tx, "campaign", in.CampaignID, 0)
+	})
+	if err != nil {
+		return campaign.ContactBatch{}, err
+	}
+	if _, err := s.pool.Exec(ctx, "ANALYZE "+contacts); err != nil {
+		return batch, fmt.Errorf("analyse contacts: %w", err)
+	}
+	return batch, nil
+}
+
+// ChannelProgress counts the contacts of a wave's channel by what is left to do.
+func (s *Store) ChannelProgress(ctx context.Context, ref campaign.ChannelRef) (campaign.ChannelProgress, error) {
+	var p campaign.ChannelProgress
+	err := s.pool.QueryRow(ctx, `SELECT count(*), count(*) FILTER (WHERE state IN ('planned', 'claimed', 'sending')),
+			count(*) FILTER (WHERE state = 'sent')
+		FROM contact WHERE campaign_id = $1 AND wave = $2 AND channel = $3`, ref.CampaignID, ref.Wave, ref.Channel).
+		Scan(&p.Contacts, &p.Open, &p.Awaiting)
+	if err != nil {
+		return p, fmt.Errorf("count contacts: %w", err)
+	}
+	return p, nil
+}
+
+// CloseChannel ends what is still planned or claimed in a wave's channel, and what its
+// worker left in the middle of sending becomes unknown. Tasks are withdrawn.
+func (s *Store) CloseChannel(ctx context.Context, c campaign.CloseChannel) error {
+	if c.State != campaign.ContactExpired && c.State != campaign.ContactCancelled {
+		return campaign.Errorf(campaign.CodeInvalidParameter, "a channel closes as expired or cancelled, not as %s", c.State)
+	}
+	return s.inTx(ctx, func(tx pgx.Tx) error {
+		// Tasks before contacts, the order in which an agent's report locks them.
+		_, err := tx.Exec(ctx, `UPDATE task SET state = 'withdrawn', result = $4, updated_at = now()
+			WHERE campaign_id = $1 AND wave = $2 AND channel = $3 AND state IN ('open', 'claimed')`, c.CampaignID, c.Wave, c.Channel, c.Reason)
+		if err != nil {
+			return fmt.Errorf("withdraw tasks: %w", err)
+		}
+		_, err = tx.Exec(ctx, `UPDATE contact SET state = $4, reason = $5, lease_until = NULL, lease_owner = NULL, updated_at = now()
+			WHERE campaign_id = $1 AND wave = $2 AND channel = $3 AND state IN ('planned', 'claimed')`,
+			c.CampaignID, c.Wave, c.Channel, c.State, c.Reason)
+		if err != nil {
+			return fmt.Errorf("close contacts: %w", err)
+		}
+		_, err = tx.Exec(ctx, `UPDATE contact SET state = 'unknown', reason = '`+interrupted+`', lease_until = NULL, updated_at = now()
+			WHERE campaign_id = $1 AND wave = $2 AND channel = $3 AND state = 'sending' AND lease_until < now()`, c.CampaignID, c.Wave, c.Channel)
+		if err != nil {
+			return fmt.Errorf("close contacts: %w", err)
+		}
+		return notify(ctx, tx, "campaign", c.CampaignID, 0)
+	})
+}
+
+// CloseContacts gives every contact of a campaign a final state: what never left is
+// cancelled when the campaign was stopped and expired otherwise; what its worker left
+// in the middle of sending is unknown. It returns how many contacts are being sent at
+// this moment: the caller asks again until there are none.
+func (s *Store) CloseContacts(ctx context.Context, campaignID string) (sending int64, err error) {
+	err = s.inTx(ctx, func(tx pgx.Tx) error {
+		state, reason := campaign.ContactExpired, "running_ended"
+		var hold campaign.Hold
+		if err := tx.QueryRow(ctx, `SELECT hold FROM campaign WHERE id = $1`, campaignID).Scan(&hold); err != nil {
+			return notFound(err, "campaign")
+		}
+		if hold == campaign.HoldStopped {
+			state, reason = campaign.ContactCancelled, "campaign_stopped"
+		}
+		_, err := tx.Exec(ctx, `UPDATE task SET state = 'withdrawn', result = $2, updated_at = now()
+			WHERE campaign_id = $1 AND state IN ('open', 'claimed')`, campaignID, reason)
+		if err != nil {
+			return fmt.Errorf("withdraw tasks: %w", err)
+		}
+		_, err = tx.Exec(ctx, `UPDATE contact SET reason = CASE state WHEN 'sending' THEN '`+interrupted+`' ELSE $3 END,
+			    state = CASE state WHEN 'sending' THEN 'unknown' ELSE $2 END, lease_until = NULL, updated_at = now()
+			WHERE campaign_id = $1 AND (state IN ('planned', 'claimed') OR state = 'sending' AND lease_until < now())`,
+			campaignID, state, reason)
+		if err != nil {
+			return fmt.Errorf("close contacts: %w", err)
+		}
+		err = tx.QueryRow(ctx, `SELECT count(*) FROM contact WHERE campaign_id = $1 AND state = 'sending'`, campaignID).Scan(&sending)
+		if err != nil {
+			return fmt.Errorf("count contacts: %w", err)
+		}
+		return notify(ctx, tx, "campaign", campaignID, 0)
+	})
+	return sending, err
+}
+
+// ChannelSpend counts what a channel of a campaign has cost and may cost yet.
+type ChannelSpend struct {
+	Billable int64 // accepted messages, or worked attempts
+	Unknown  int64 // messages that may have left without proof
+	Open     int64 // contacts planned, claimed or being sent
+}
+
+// ChannelSpend counts, for a channel, what is paid for and what is not decided.
+func (s *Store) ChannelSpend(ctx context.Context, campaignID string, c campaign.Channel) (ChannelSpend, error) {
+	var out ChannelSpend
+	err := s.pool.QueryRow(ctx, `
+		SELECT coalesce(sum(a.paid), 0)::bigint, count(*) FILTER (WHERE c.state = 'unknown'),
+		       count(*) FILTER (WHERE c.state IN ('planned', 'claimed', 'sending'))
+		FROM contact c LEFT JOIN (
+		    SELECT contact_id, count(*) AS paid FROM contact_attempt
+		    WHERE campaign_id = $1 AND outcome IN ('accepted', 'worked') GROUP BY contact_id) a ON a.contact_id = c.id
+		WHERE c.campaign_id = $1 AND c.channel = $2`, campaignID, c).Scan(&out.Billable, &out.Unknown, &out.Open)
+	if err != nil {
+		return out, fmt.Errorf("count cost: %w", err)
+	}
+	return out, nil
+}

@@ -1,0 +1,67 @@
+package store
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"regexp"
+
+	"github.com/jackc/pgx/v5"
+)
+
+//go:embed invariants.sql
+var invariantsText string
+
+// Invariant is something that must hold of a campaign at every moment.
+type Invariant struct {
+	Name    string // D: dispatch, T: targets, A: approvals
+	Promise string // in words
+	query   string // returns one row of words for each violation
+}
+
+var invariantHead = regexp.MustCompile(`(?m)^-- ([A-Z]\d+): (.*)$`)
+
+// Invariants lists everything that CheckInvariants looks at.
+func Invariants() []Invariant {
+	heads := invariantHead.FindAllStringSubmatchIndex(invariantsText, -1)
+	all := make([]Invariant, len(heads))
+	for i, h := range heads {
+		end := len(invariantsText)
+		if i+1 < len(heads) {
+			end = heads[i+1][0]
+		}
+		all[i] = Invariant{Name: invariantsText[h[2]:h[3]], Promise: invariantsText[h[4]:h[5]], query: invariantsText[h[1]:end]}
+	}
+	return all
+}
+
+// Violation is one broken invariant and the row that breaks it.
+type Violation struct {
+	Invariant string
+	What      string
+}
+
+// CheckInvariants compares a campaign's rows with each other at one moment. On a sound
+// database it returns no violation. It reads all contacts of the campaign, so it is for
+// tests and for a job that runs now and then.
+func (s *Store) CheckInvariants(ctx context.Context, campaignID string) ([]Violation, error) {
+	var found []Violation
+	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
+	err := pgx.BeginTxFunc(ctx, s.pool, options, func(tx pgx.Tx) error {
+		for _, i := range Invariants() {
+			rows, err := tx.Query(ctx, i.query, campaignID)
+			if err != nil {
+				return fmt.Errorf("check %s: %w", i.Name, err)
+			}
+			broken, err := pgx.CollectRows(rows, pgx.RowTo[string])
+			if err != nil {
+				return fmt.Errorf("check %s: %w", i.Name, err)
+			}
+			for _, b := range broken {
+				found = append(found, Violation{Invariant: i.Name, What: b})
+			}
+		}
+		return nil
+	})
+	return found, err
+}

@@ -1,0 +1,138 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/musterhq/muster/campaign"
+)
+
+// querier is the pool or a transaction.
+type querier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// LoadPlan reads a plan revision. It fails with CodeNotFound when there is none and
+// with CodeAssertionMismatch when the stored plan no longer has the digest it was
+// stored under.
+func (s *Store) LoadPlan(ctx context.Context, ref campaign.PlanRef) (campaign.LoadedPlan, error) {
+	return loadPlan(ctx, s.pool, ref)
+}
+
+func loadPlan(ctx context.Context, q querier, ref campaign.PlanRef) (campaign.LoadedPlan, error) {
+	p := campaign.LoadedPlan{Revision: ref.Revision}
+	var text []byte
+	err := q.QueryRow(ctx, `SELECT digest, editor_id::text, plan FROM plan_revision WHERE campaign_id = $1 AND revision = $2`,
+		ref.CampaignID, ref.Revision).Scan(&p.Digest, &p.EditorID, &text)
+	if err != nil {
+		return p, notFound(err, fmt.Sprintf("plan revision %d", ref.Revision))
+	}
+	if err := json.Unmarshal(text, &p.Plan); err != nil {
+		return p, fmt.Errorf("read plan revision %d: %w", ref.Revision, err)
+	}
+	if p.Plan.Digest() != p.Digest {
+		return p, campaign.Errorf(campaign.CodeAssertionMismatch, "plan revision %d is not what was stored: its digest differs", ref.Revision)
+	}
+	return p, nil
+}
+
+// Owner is what the authority over a campaign depends on.
+type Owner struct {
+	Unit  campaign.OrgUnit
+	Stage campaign.Stage
+	Hold  campaign.Hold
+}
+
+// CampaignOwner returns a campaign's unit, stage and hold, or CodeNotFound.
+func (s *Store) CampaignOwner(ctx context.Context, campaignID string) (Owner, error) {
+	var o Owner
+	err := s.pool.QueryRow(ctx, `SELECT unit, stage, hold FROM campaign WHERE id = $1`, campaignID).Scan(&o.Unit, &o.Stage, &o.Hold)
+	return o, notFound(err, "campaign")
+}
+
+// RevisionInForce returns the number of a campaign's plan revision in force, as its
+// workflow projected it.
+func (s *Store) RevisionInForce(ctx context.Context, campaignID string) (int, error) {
+	var revision int
+	err := s.pool.QueryRow(ctx, `SELECT revision FROM campaign WHERE id = $1`, campaignID).Scan(&revision)
+	return revision, notFound(err, "campaign")
+}
+
+// AddRevision stores plan as the campaign's next revision and returns it. note makes
+// it idempotent: a revision of the campaign with the same note is returned as it is.
+func (s *Store) AddRevision(ctx context.Context, campaignID string, plan campaign.Plan, editorID, note string) (campaign.LoadedPlan, error) {
+	loaded := campaign.LoadedPlan{Digest: plan.Digest(), EditorID: editorID, Plan: plan}
+	text, err := json.Marshal(plan)
+	if err != nil {
+		return loaded, fmt.Errorf("write plan: %w", err)
+	}
+	err = s.inTx(ctx, func(tx pgx.Tx) error {
+		var newest int
+		err := tx.QueryRow(ctx, `SELECT draft_revision FROM campaign WHERE id = $1 FOR UPDATE`, campaignID).Scan(&newest)
+		if err != nil {
+			return notFound(err, "campaign")
+		}
+		var revision int
+		err = tx.QueryRow(ctx, `SELECT revision FROM plan_revision WHERE campaign_id = $1 AND note = $2 ORDER BY revision LIMIT 1`,
+			campaignID, note).Scan(&revision)
+		if err == nil {
+			loaded, err = loadPlan(ctx, tx, campaign.PlanRef{CampaignID: campaignID, Revision: revision})
+			return err
+		}
+		if !errors.Is(err, pgx.ErrNoRows) {
+			return fmt.Errorf("read plan revisions: %w", err)
+		}
+		loaded.Revision = newest + 1
+		_, err = tx.Exec(ctx, `INSERT INTO plan_revision (campaign_id, revision, digest, plan, editor_id, note)
+			VALUES ($1, $2, $3, $4, $5, $6)`, campaignID, loaded.Revision, loaded.Digest, text, editorID, note)
+		if err != nil {
+			return fmt.Errorf("store plan revision: %w", err)
+		}
+		_, err = tx.Exec(ctx, `UPDATE campaign SET draft_revision = $2, updated_at = now() WHERE id = $1`, campaignID, loaded.Revision)
+		if err != nil {
+			return fmt.Errorf("store plan revision: %w", err)
+		}
+		return nil
+	})
+	return loaded, err
+}
+
+// ActiveUsers returns those of the users who exist and are not disabled.
+func (s *Store) ActiveUsers(ctx context.Context) (map[string]bool, error) {
+	rows, err := s.pool.Query(ctx, `SELECT id::text FROM app_user WHERE NOT disabled`)
+	if err != nil {
+		return nil, fmt.Errorf("read users: %w", err)
+	}
+	active := map[string]bool{}
+	var id string
+	if _, err := pgx.ForEachRow(rows, []any{&id}, func() error { active[id] = true; return nil }); err != nil {
+		return nil, fmt.Errorf("read users: %w", err)
+	}
+	return active, nil
+}
+
+// Exclusive runs f while no other process runs one under the same name.
+func (s *Store) Exclusive(ctx context.Context, name string, f func() error) error {
+	return s.inTx(ctx, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`, name); err != nil {
+			return fmt.Errorf("wait for %s: %w", name, err)
+		}
+		return f()
+	})
+}
+
+// partition names a campaign's own partition of table, so that a statement of the hot
+// path plans against one table and not against all campaigns ever run. The campaign id
+// is parsed, so the name is safe to put into a statement.
+func partition(table, campaignID string) (string, error) {
+	id, err := uuid.Parse(campaignID)
+	if err != nil {
+		return "", campaign.Errorf(campaign.CodeInvalidParameter, "%q is no campaign id", campaignID)
+	}
+	return fmt.Sprintf("%s_%x", table, id[:]), nil
+}
