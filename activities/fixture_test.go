@@ -1,0 +1,325 @@
+package activities_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/musterhq/muster/activities"
+	"github.com/musterhq/muster/campaign"
+	"github.com/musterhq/muster/channels"
+	"github.com/musterhq/muster/internal/pgtest"
+	"github.com/musterhq/muster/ledger"
+	"github.com/musterhq/muster/policies"
+	"github.com/musterhq/muster/store"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// fixture is a database with people, customers and one campaign.
+type fixture struct {
+	*activities.Activities
+	t      *testing.T
+	ctx    context.Context
+	id     string // the campaign
+	plan   campaign.Plan
+	users  map[string]campaign.Actor // by login
+	sender *sender
+}
+
+const customers = 400
+
+// newFixture imports customers, of whom every tenth has opted out, and drafts a
+// campaign: core (age below 30) by call then SMS, general by SMS.
+func newFixture(t *testing.T, change func(*campaign.Plan)) *fixture {
+	t.Helper()
+	ctx := context.Background()
+	vault, err := store.NewVault(bytes.Repeat([]byte{9}, store.VaultKeySize))
+	require.NoError(t, err)
+	url := pgtest.NewDatabase(t, pgtest.WithTemplate("customers", func(ctx context.Context, url string) error {
+		st, err := store.Open(ctx, url, store.WithVault(vault))
+		if err != nil {
+			return err
+		}
+		defer st.Close()
+		if _, err := st.Migrate(ctx); err != nil {
+			return err
+		}
+		return populate(ctx, st)
+	}))
+	st, err := store.Open(ctx, url, store.WithVault(vault))
+	require.NoError(t, err)
+	t.Cleanup(st.Close)
+	enforcer, err := policies.New(ctx, st.Grants)
+	require.NoError(t, err)
+	f := &fixture{t: t, ctx: ctx, id: uuid.NewString(), plan: examplePlan(), users: map[string]campaign.Actor{}, sender: newSender()}
+	f.Activities = activities.New(activities.Deps{
+		Store: st, Ledger: ledger.New(st.Pool()), Policies: enforcer, Instance: "test",
+		Senders: map[campaign.Channel]channels.Sender{campaign.ChannelSMS: f.sender},
+		Tuning:  activities.Tuning{ClaimSize: 40, Lease: 3 * time.Second},
+	})
+	rows, err := st.Pool().Query(ctx, `SELECT id::text, login, name FROM app_user`)
+	require.NoError(t, err)
+	var a campaign.Actor
+	_, err = pgx.ForEachRow(rows, []any{&a.UserID, &a.Login, &a.Name}, func() error { f.users[a.Login] = a; return nil })
+	require.NoError(t, err)
+	if change != nil {
+		change(&f.plan)
+	}
+	require.NoError(t, f.plan.Validate())
+	_, err = st.CreateCampaign(ctx, f.id, f.plan, f.users["planner"])
+	require.NoError(t, err)
+	return f
+}
+
+func populate(ctx context.Context, st *store.Store) error {
+	in := store.CustomerImport{Name: "test", Digest: "test", Simulated: true, Attributes: []store.Attribute{
+		{Name: "age", Type: store.AttributeInt, Meaning: "Age"},
+		{Name: "duration", Type: store.AttributeInt, Meaning: "Seconds of the last call", PostContact: true},
+		{Name: "passport", Type: store.AttributeText, Meaning: "Passport", PII: true},
+	}}
+	_, err := st.ImportCustomers(ctx, in, func(yield func(*store.Customer, error) bool) {
+		for i := range customers {
+			c := store.Customer{
+				ExternalID: fmt.Sprintf("c%04d", i), MSISDN: fmt.Sprintf("999%08d", i), OrgUnit: "operator/north", TimeZone: "Asia/Shanghai",
+				Values: []any{int64(20 + i%40), int64(i), "P"},
+			}
+			if !yield(&c, nil) {
+				return
+			}
+		}
+	}, nil)
+	if err != nil {
+		return err
+	}
+	if _, err := st.Pool().Exec(ctx, `UPDATE customer SET opted_out = true WHERE external_id LIKE 'c___0'`); err != nil {
+		return err
+	}
+	for login, role := range map[string]campaign.Role{
+		"planner": campaign.RolePlanner, "manager": campaign.RoleManager, "manager2": campaign.RoleManager, "finance": campaign.RoleFinance,
+		"operator": campaign.RoleOperator, "reviewer": campaign.RoleReviewer, "agent": campaign.RoleAgent,
+	} {
+		id := uuid.NewString()
+		if _, err := st.Pool().Exec(ctx, `INSERT INTO app_user (id, login, name, password_hash) VALUES ($1, $2, $2, '-')`, id, login); err != nil {
+			return err
+		}
+		if _, err := st.Pool().Exec(ctx, `INSERT INTO role_grant (user_id, role, unit) VALUES ($1, $2, 'operator')`, id, role); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func examplePlan() campaign.Plan {
+	return campaign.Plan{
+		Name: "Spring", Type: campaign.TypeUpsell, Unit: "operator", Currency: "CNY",
+		Goal: campaign.Goal{Metric: "subscriptions", Outcome: campaign.OutcomeOrdered, Target: 20, UnitBenefit: 10_000},
+		Budget: []campaign.BudgetLine{
+			{Line: "calls", Category: campaign.CategoryContact, Driver: campaign.DriverPerContact, Channel: campaign.ChannelCall, UnitCost: 500, Amount: 2_000_000},
+			{Line: "messages", Category: campaign.CategoryContact, Driver: campaign.DriverPerContact, Channel: campaign.ChannelSMS, UnitCost: 10, Amount: 500_000},
+			{Line: "gifts", Category: campaign.CategoryGoods, Driver: campaign.DriverPerOrder, UnitCost: 2_000, Amount: 1_000_000},
+			{Line: "posters", Category: campaign.CategoryMedia, Driver: campaign.DriverFixed, Amount: 30_000},
+		},
+		Audience: campaign.Audience{
+			Filter:         `age < 50`,
+			Tiers:          []campaign.TierRule{{Tier: campaign.TierCore, Filter: `age < 30`}, {Tier: campaign.TierGeneral, Filter: `true`}},
+			ControlPercent: 10, ControlSalt: "spring",
+		},
+		Offer: campaign.Offer{Name: "Double data", Product: "data"},
+		Channels: []campaign.ChannelPlan{
+			{Channel: campaign.ChannelCall, Text: "Good day", MaximumAttempts: 2, SuccessRate: 0.1},
+			{Channel: campaign.ChannelSMS, Text: "双倍流量,回复T退订", Sender: "10086", SuccessRate: 0.02},
+		},
+		Waves: []campaign.WavePlan{
+			{Number: 1, Tiers: []campaign.Tier{campaign.TierCore}, Channels: []campaign.Channel{campaign.ChannelCall, campaign.ChannelSMS}, ChannelWindow: 600},
+			{Number: 2, Tiers: []campaign.Tier{campaign.TierGeneral}, Channels: []campaign.Channel{campaign.ChannelSMS}, StartAfter: 5, ChannelWindow: 600},
+		},
+		Review:      campaign.ReviewPlan{After: 100, DecideWithin: 60, Default: campaign.ReviewDefaultKeep},
+		Schedule:    campaign.Schedule{RunFor: 1000, SettleFor: 10},
+		Measurement: campaign.Measurement{Coverage: campaign.CoverageContacted, Source: "test"},
+		Simulated:   true,
+	}
+}
+
+func (f *fixture) ref() campaign.PlanRef {
+	return campaign.PlanRef{CampaignID: f.id, Revision: 1}
+}
+
+// approve signs revision 1 at both levels and reserves its budget.
+func (f *fixture) approve() {
+	f.t.Helper()
+	routed, err := f.RouteApproval(f.ctx, f.ref())
+	require.NoError(f.t, err)
+	for i, login := range []string{"manager", "finance"}[:len(routed.Route)] {
+		require.NoError(f.t, f.CountSignOff(f.ctx, f.signOff(login, routed.Route[i], nil)))
+	}
+	require.NoError(f.t, f.Reserve(f.ctx, f.ref()))
+}
+
+// signOff writes the row of a sign-off and returns the claim that is about it.
+func (f *fixture) signOff(login string, level campaign.ApprovalLevel, change func(*store.SignOff)) campaign.SignOffClaim {
+	f.t.Helper()
+	amount, err := f.plan.BudgetTotal()
+	require.NoError(f.t, err)
+	who := f.users[login]
+	row := store.SignOff{
+		ID: uuid.NewString(), CampaignID: f.id, Revision: 1, Digest: f.plan.Digest(), Level: level.Level, UserID: who.UserID,
+		Role: "x", Unit: "operator", Amount: amount, Authority: "*", PolicyVersion: "1", Decision: campaign.DecisionApprove,
+	}
+	claim := campaign.SignOffClaim{
+		CampaignID: f.id, Level: level, Amount: amount, Requester: f.users["planner"].UserID,
+		Decide: campaign.Decide{
+			Command: campaign.Command{UpdateID: "u", Actor: who}, SignOffID: row.ID, Revision: 1, Digest: row.Digest, Level: level.Level, Decision: row.Decision,
+		},
+	}
+	if change != nil {
+		change(&row)
+	}
+	require.NoError(f.t, f.Store.RecordSignOff(f.ctx, row))
+	return claim
+}
+
+// run approves, selects, and puts the campaign into its running stage.
+func (f *fixture) run() campaign.TargetCount {
+	f.t.Helper()
+	f.approve()
+	count, err := f.SelectTargets(f.ctx, campaign.SelectionInput{CampaignID: f.id, Revision: 1})
+	require.NoError(f.t, err)
+	require.NoError(f.t, f.Project(f.ctx, campaign.Projection{CampaignID: f.id, Version: 1, Event: "stage.running", Status: campaign.Status{
+		Stage: campaign.StageRunning, Hold: campaign.HoldNone, Revision: 1,
+	}}))
+	return count
+}
+
+func (f *fixture) create(wave int, channel campaign.Channel, after ...campaign.Channel) campaign.ContactBatch {
+	f.t.Helper()
+	batch, err := f.CreateContacts(f.ctx, campaign.DispatchInput{
+		CampaignID: f.id, Wave: wave, Snapshot: 1, Revision: 1, Channel: channel, After: after, ClosesAt: time.Now().Add(10 * time.Minute),
+	})
+	require.NoError(f.t, err)
+	return batch
+}
+
+func (f *fixture) chunk(wave int, channel campaign.Channel, batch campaign.ContactBatch) campaign.ChunkInput {
+	return campaign.ChunkInput{CampaignID: f.id, Wave: wave, Revision: 1, Channel: channel, FromSeq: 1, ToSeq: batch.Shards[0]}
+}
+
+// states counts the contacts of a wave's channel.
+func (f *fixture) states(wave int, channel campaign.Channel) map[string]int64 {
+	f.t.Helper()
+	rows, err := f.Store.Pool().Query(f.ctx, `SELECT state, count(*) FROM contact WHERE campaign_id = $1 AND wave = $2 AND channel = $3 GROUP BY state`, f.id, wave, channel)
+	require.NoError(f.t, err)
+	got := map[string]int64{}
+	var state string
+	var n int64
+	_, err = pgx.ForEachRow(rows, []any{&state, &n}, func() error { got[state] = n; return nil })
+	require.NoError(f.t, err)
+	return got
+}
+
+func (f *fixture) exec(sql string, args ...any) int64 {
+	f.t.Helper()
+	tag, err := f.Store.Pool().Exec(f.ctx, sql, args...)
+	require.NoError(f.t, err, sql)
+	return tag.RowsAffected()
+}
+
+func (f *fixture) count(sql string, args ...any) (n int64) {
+	f.t.Helper()
+	require.NoError(f.t, f.Store.Pool().QueryRow(f.ctx, sql, args...).Scan(&n), sql)
+	return n
+}
+
+// sound asserts that no invariant is broken.
+func (f *fixture) sound() {
+	f.t.Helper()
+	broken, err := f.Store.CheckInvariants(f.ctx, f.id)
+	require.NoError(f.t, err)
+	require.Empty(f.t, broken)
+	violations, err := f.Ledger.Check(f.ctx)
+	require.NoError(f.t, err)
+	require.Empty(f.t, violations)
+}
+
+// sender is a provider that keeps what it took.
+type sender struct {
+	mu      sync.Mutex
+	took    map[string]int // by contact
+	to      map[string]string
+	batches int
+	// judge answers a message; accepted with the id "p-<contact>" when nil.
+	judge func(n int, m channels.Message) channels.Result
+	// before runs before a batch is looked at.
+	before func(batch int)
+}
+
+func newSender() *sender { return &sender{took: map[string]int{}, to: map[string]string{}} }
+
+func (s *sender) Send(ctx context.Context, batch []channels.Message, done func(int, channels.Result)) error {
+	s.mu.Lock()
+	s.batches++
+	n, before := s.batches, s.before
+	s.mu.Unlock()
+	if before != nil {
+		before(n)
+	}
+	var all sync.WaitGroup
+	for i, m := range batch {
+		all.Go(func() {
+			r := channels.Result{Verdict: channels.Accepted, ProviderID: "p-" + m.ContactID}
+			if s.judge != nil {
+				r = s.judge(n, m)
+			}
+			if r.Verdict == channels.Accepted || r.Verdict == channels.Unknown {
+				s.mu.Lock()
+				s.took[m.ContactID]++
+				s.to[m.ContactID] = m.To
+				s.mu.Unlock()
+			}
+			done(i, r)
+		})
+	}
+	all.Wait()
+	return ctx.Err()
+}
+
+func (s *sender) Close() error { return nil }
+
+// once asserts that no contact's message was taken twice, and returns how many were taken.
+func (s *sender) once(t *testing.T) int64 {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, n := range s.took {
+		require.Equal(t, 1, n, "contact %s", id)
+	}
+	return int64(len(s.took))
+}
+
+// unreachable is a provider that is away.
+type unreachable struct{}
+
+func (unreachable) Send(_ context.Context, batch []channels.Message, done func(int, channels.Result)) error {
+	for i := range batch {
+		done(i, channels.Result{Verdict: channels.NotSent, Reason: "not reachable"})
+	}
+	return channels.ErrUnavailable
+}
+
+func (unreachable) Close() error { return nil }
+
+// code returns the campaign.Code that an activity failed with.
+func code(t *testing.T, err error) campaign.Code {
+	t.Helper()
+	var app *temporal.ApplicationError
+	require.ErrorAs(t, err, &app)
+	return campaign.Code(app.Type())
+}

@@ -1,0 +1,178 @@
+package activities
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/musterhq/muster/campaign"
+	"github.com/musterhq/muster/ledger"
+	"github.com/musterhq/muster/store"
+)
+
+// Reserve allocates and holds every budget line up to its ceiling. For a later revision
+// it adds the differences.
+func (a *Activities) Reserve(ctx context.Context, in campaign.PlanRef) error {
+	plan, err := a.Store.LoadPlan(ctx, in)
+	if err != nil {
+		return failure(ctx, err)
+	}
+	ceilings := make([]ledger.Ceiling, len(plan.Plan.Budget))
+	for i, l := range plan.Plan.Budget {
+		ceilings[i] = ledger.Ceiling{Line: l.Line, Amount: l.Amount}
+	}
+	_, err = a.Ledger.ReserveAll(ctx, in.CampaignID, plan.Plan.Currency, ceilings)
+	return failure(ctx, err)
+}
+
+// CaptureChannel spends, in the ledger, what the channel has cost so far.
+func (a *Activities) CaptureChannel(ctx context.Context, in campaign.ChannelRef) error {
+	return failure(ctx, alive(ctx, func() error {
+		plan, err := a.Store.LoadPlan(ctx, campaign.PlanRef{CampaignID: in.CampaignID, Revision: in.Revision})
+		if err != nil {
+			return err
+		}
+		line, ok := plan.Plan.ContactLine(in.Channel)
+		if !ok {
+			return campaign.Errorf(campaign.CodeInvalidPlan, "channel %s has no budget line for its contacts", in.Channel)
+		}
+		return a.till(ctx, in.CampaignID, plan.Plan.Currency, func(t *till) error {
+			cost, err := a.cost(ctx, in.CampaignID, line, 0)
+			if err != nil {
+				return err
+			}
+			return t.spend(ctx, line.Line, cost.spent)
+		})
+	}))
+}
+
+// Settle closes the money: what every line has cost is spent, what messages of unknown
+// fate would cost stays held, the rest is released.
+func (a *Activities) Settle(ctx context.Context, in campaign.PlanRef) error {
+	return failure(ctx, alive(ctx, func() error {
+		plan, err := a.Store.LoadPlan(ctx, in)
+		if err != nil {
+			return err
+		}
+		treated, _, err := a.Store.Arms(ctx, in.CampaignID, plan.Plan.Goal.Outcome)
+		if err != nil {
+			return err
+		}
+		return a.till(ctx, in.CampaignID, plan.Plan.Currency, func(t *till) error {
+			for _, line := range plan.Plan.Budget {
+				cost, err := a.cost(ctx, in.CampaignID, line, treated.Positive)
+				if err != nil {
+					return err
+				}
+				if line.Driver == campaign.DriverFixed && treated.Contacted == 0 {
+					cost.spent = 0 // the campaign was stopped before it contacted anybody
+				}
+				if err := t.spend(ctx, line.Line, cost.spent); err != nil {
+					return err
+				}
+				if err := t.keep(ctx, line.Line, cost.possible); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}))
+}
+
+// lineCost is what a budget line has cost, and what it may cost yet, in minor units.
+type lineCost struct{ spent, possible int64 }
+
+// cost works out a line's cost from what happened: its whole amount, or its unit cost
+// for each attempt or accepted message, or for each success.
+func (a *Activities) cost(ctx context.Context, campaignID string, line campaign.BudgetLine, successes int64) (lineCost, error) {
+	var c lineCost
+	var err error
+	switch line.Driver {
+	case campaign.DriverFixed:
+		c.spent = line.Amount
+	case campaign.DriverPerOrder:
+		c.spent, err = campaign.MulMinor(line.UnitCost, successes)
+	case campaign.DriverPerContact:
+		var n store.ChannelSpend
+		if n, err = a.Store.ChannelSpend(ctx, campaignID, line.Channel); err != nil {
+			return c, err
+		}
+		if c.spent, err = campaign.MulMinor(line.UnitCost, n.Billable); err != nil {
+			return c, err
+		}
+		c.possible, err = campaign.MulMinor(line.UnitCost, n.Unknown)
+	}
+	return c, err
+}
+
+// till brings a campaign's lines in the ledger to what they should be. Amounts are
+// compared with the ledger and not counted up, so a repetition finds nothing to do.
+type till struct {
+	*Activities
+	campaignID, currency string
+}
+
+// till runs f while nobody else brings the campaign's lines up to date.
+func (a *Activities) till(ctx context.Context, campaignID, currency string, f func(*till) error) error {
+	return a.Store.Exclusive(ctx, "till:"+campaignID, func() error { return f(&till{a, campaignID, currency}) })
+}
+
+func (t *till) balance(ctx context.Context, line string) (ledger.LineBalance, error) {
+	all, err := t.Ledger.Balances(ctx, t.campaignID)
+	if err != nil {
+		return ledger.LineBalance{}, err
+	}
+	for _, b := range all {
+		if b.Line == line {
+			return b, nil
+		}
+	}
+	return ledger.LineBalance{Line: line, Currency: t.currency}, nil
+}
+
+func (t *till) money(minor int64) campaign.Money {
+	return campaign.Money{Minor: minor, Currency: t.currency}
+}
+
+// spend captures until total is spent. No line is overspent: what was reserved is the
+// most that is captured, and the rest is recorded as exceeding the budget.
+func (t *till) spend(ctx context.Context, line string, total int64) error {
+	b, err := t.balance(ctx, line)
+	if err != nil {
+		return err
+	}
+	due := total - b.Captured
+	if over := due - b.Held; over > 0 {
+		due = b.Held
+		key := fmt.Sprintf("%s:exceeded:%s:%d", t.campaignID, line, total)
+		err := t.Store.RecordOnce(ctx, store.CampaignEvent(t.campaignID, key, "budget.exceeded", campaign.Actor{},
+			map[string]any{"line": line, "cost": total, "exceeds_by": over}))
+		if err != nil {
+			return err
+		}
+	}
+	if due <= 0 {
+		return nil
+	}
+	_, err = t.Ledger.Capture(ctx, fmt.Sprintf("capture:%s:%s:%d", t.campaignID, line, b.Captured+due), t.campaignID, line, t.money(due))
+	return err
+}
+
+// keep releases all of a line but amount, and closes it when nothing is kept.
+func (t *till) keep(ctx context.Context, line string, amount int64) error {
+	b, err := t.balance(ctx, line)
+	if err != nil || b.Allocated == 0 {
+		return err
+	}
+	if amount == 0 {
+		_, err := t.Ledger.Close(ctx, fmt.Sprintf("close:%s:%s", t.campaignID, line), t.campaignID, line, t.currency)
+		if campaign.CodeOf(err) == campaign.CodeHoldClosed {
+			return nil
+		}
+		return err
+	}
+	if b.Held <= amount {
+		return nil
+	}
+	_, err = t.Ledger.Release(ctx, fmt.Sprintf("release:%s:%s:%d", t.campaignID, line, b.Held), t.campaignID, line, t.money(b.Held-amount))
+	return err
+}

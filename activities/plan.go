@@ -1,0 +1,25 @@
+package activities
+
+import (
+	"context"
+
+	"github.com/musterhq/muster/campaign"
+)
+
+// LoadPlan reads a plan revision.
+func (a *Activities) LoadPlan(ctx context.Context, in campaign.PlanRef) (campaign.LoadedPlan, error) {
+	plan, err := a.Store.LoadPlan(ctx, in)
+	return plan, failure(ctx, err)
+}
+
+// Prepare makes sure, before targets are selected, that the plan can be carried out by
+// this installation: its filters compile over the customers' attributes as they are
+// now.
+func (a *Activities) Prepare(ctx context.Context, in campaign.PlanRef) error {
+	plan, err := a.Store.LoadPlan(ctx, in)
+	if err != nil {
+		return failure(ctx, err)
+	}
+	_, err = a.selection(ctx, in.CampaignID, plan)
+	return failure(ctx, err)
+}

@@ -1,0 +1,222 @@
+package activities_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/musterhq/muster/campaign"
+	"github.com/musterhq/muster/store"
+)
+
+func TestSelectionIsFrozenOnceAndAddsUp(t *testing.T) {
+	f := newFixture(t, nil)
+	count := f.run()
+	// Ages are 20 to 59, ten customers each; the last digit 0 opted out: ages 20, 30, 40, 50.
+	require.EqualValues(t, customers, count.Considered)
+	require.EqualValues(t, 300, count.Matching)
+	require.EqualValues(t, 30, count.Suppressed)
+	require.EqualValues(t, 270, count.Targets)
+	require.Equal(t, 1, count.Snapshot)
+	var treated, control int64
+	for _, w := range count.Waves {
+		treated += w.Treated
+		control += w.Control
+	}
+	require.Equal(t, count.Targets, treated+control)
+	require.Equal(t, count.Control, control)
+	require.Positive(t, control)
+	require.EqualValues(t, 90, count.Waves[0].Treated+count.Waves[0].Control)
+
+	again, err := f.SelectTargets(f.ctx, campaign.SelectionInput{CampaignID: f.id, Revision: 1})
+	require.NoError(t, err)
+	require.Equal(t, count, again)
+	require.Equal(t, count.Targets, f.count(`SELECT count(*) FROM campaign_target WHERE campaign_id = $1`, f.id))
+	f.sound()
+}
+
+// Two workers that get the same task freeze one snapshot between them.
+func TestConcurrentSelectionsFreezeOne(t *testing.T) {
+	f := newFixture(t, nil)
+	f.approve()
+	type answer struct {
+		count campaign.TargetCount
+		err   error
+	}
+	answers := make(chan answer, 4)
+	for range cap(answers) {
+		go func() {
+			count, err := f.SelectTargets(f.ctx, campaign.SelectionInput{CampaignID: f.id, Revision: 1})
+			answers <- answer{count, err}
+		}()
+	}
+	for range cap(answers) {
+		a := <-answers
+		require.NoError(t, a.err)
+		require.EqualValues(t, 270, a.count.Targets)
+	}
+	require.EqualValues(t, 270, f.count(`SELECT count(*) FROM campaign_target`))
+}
+
+func TestSelectionAgainForAnotherRevision(t *testing.T) {
+	f := newFixture(t, nil)
+	f.run()
+	next := f.plan
+	next.Audience.Filter = "age < 40"
+	loaded, err := f.Store.AddRevision(f.ctx, f.id, next, f.users["planner"].UserID, "narrower")
+	require.NoError(t, err)
+	require.Equal(t, 2, loaded.Revision)
+	count, err := f.SelectTargets(f.ctx, campaign.SelectionInput{CampaignID: f.id, Revision: 2})
+	require.NoError(t, err)
+	require.EqualValues(t, 180, count.Targets)
+	require.EqualValues(t, 180, f.count(`SELECT count(*) FROM campaign_target`))
+	f.sound()
+	_, err = f.CreateContacts(f.ctx, campaign.DispatchInput{CampaignID: f.id, Wave: 1, Snapshot: 2, Revision: 2, Channel: campaign.ChannelSMS})
+	require.NoError(t, err)
+	_, err = f.Store.AddRevision(f.ctx, f.id, f.plan, f.users["planner"].UserID, "wider")
+	require.NoError(t, err)
+	_, err = f.SelectTargets(f.ctx, campaign.SelectionInput{CampaignID: f.id, Revision: 3})
+	require.Equal(t, campaign.CodeStateConflict, code(t, err), "contacts exist")
+	require.EqualValues(t, 180, f.count(`SELECT count(*) FROM campaign_target`))
+}
+
+func TestSelectionRefuses(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change func(*campaign.Plan)
+		code   campaign.Code
+		field  string
+	}{
+		"nobody matches":              {func(p *campaign.Plan) { p.Audience.Filter = "age > 1000" }, campaign.CodeEmptySelection, ""},
+		"an unknown attribute":        {func(p *campaign.Plan) { p.Audience.Filter = "\nshoe_size > 40" }, campaign.CodeInvalidFilter, "audience.filter"},
+		"known only after contacts":   {func(p *campaign.Plan) { p.Audience.Filter = "duration > 60" }, campaign.CodeInvalidFilter, "audience.filter"},
+		"personal data":               {func(p *campaign.Plan) { p.Audience.Tiers[1].Filter = "passport == 'P'" }, campaign.CodeInvalidFilter, "audience.tiers[1].filter"},
+		"a filter that is no yes/no":  {func(p *campaign.Plan) { p.Audience.Tiers[0].Filter = "age + 1" }, campaign.CodeInvalidFilter, "audience.tiers[0].filter"},
+		"a unit without any customer": {func(p *campaign.Plan) { p.Unit = "operator/north"; p.Audience.Filter = "org_unit == 'operator/south'" }, campaign.CodeEmptySelection, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, tc.change)
+			_, err := f.SelectTargets(f.ctx, campaign.SelectionInput{CampaignID: f.id, Revision: 1})
+			require.Equal(t, tc.code, code(t, err))
+			var app *temporal.ApplicationError
+			require.ErrorAs(t, err, &app)
+			require.True(t, app.NonRetryable())
+			if tc.field != "" {
+				var fields []campaign.FieldError
+				var figures map[string]any
+				require.NoError(t, app.Details(&fields, &figures))
+				require.Equal(t, tc.field, fields[0].Field)
+				require.Positive(t, fields[0].Line)
+				require.Equal(t, campaign.CodeInvalidFilter, code(t, f.Prepare(f.ctx, f.ref())))
+			}
+			require.Zero(t, f.count(`SELECT count(*) FROM selection`))
+		})
+	}
+}
+
+func TestContactsAreCreatedOnceForTheTreated(t *testing.T) {
+	f := newFixture(t, nil)
+	count := f.run()
+	batch := f.create(2, campaign.ChannelSMS)
+	require.Equal(t, count.Waves[1].Treated, batch.Contacts)
+	require.Equal(t, batch, f.create(2, campaign.ChannelSMS))
+	require.Equal(t, batch.Contacts, f.count(`SELECT count(*) FROM contact`))
+	f.sound()
+}
+
+// The second channel of a series takes exactly those whom the first did not reach and
+// whose conversation goes on.
+func TestSeriesTakesTheNotReached(t *testing.T) {
+	f := newFixture(t, nil)
+	f.run()
+	first := f.create(1, campaign.ChannelCall)
+	_, err := f.DispatchChunk(f.ctx, f.chunk(1, campaign.ChannelCall, first))
+	require.NoError(t, err)
+	contacts, err := f.Store.Contacts(f.ctx, f.id, store.ContactFilter{Limit: 200})
+	require.NoError(t, err)
+	states := []campaign.ContactState{campaign.ContactDelivered, campaign.ContactFailed, campaign.ContactExpired, campaign.ContactSuppressed, campaign.ContactCancelled}
+	want := map[string]bool{}
+	for i, c := range contacts {
+		state := states[i%len(states)]
+		f.exec(`UPDATE contact SET state = $2 WHERE id = $1`, c.ID, state)
+		f.exec(`DELETE FROM task WHERE id = $1`, c.ID)
+		want[c.CustomerID] = state == campaign.ContactFailed || state == campaign.ContactExpired
+	}
+	// Four of the not reached answered otherwise; a redeemed coupon ends nothing.
+	answers := []campaign.OutcomeKind{campaign.OutcomeOrdered, campaign.OutcomeDeclined, campaign.OutcomeComplained, campaign.OutcomeOptedOut, campaign.OutcomeRedeemed}
+	for i, kind := range answers {
+		who := contacts[5*i+1].CustomerID
+		_, err := f.Store.RecordOutcomes(f.ctx, f.id, true, []store.Outcome{{CustomerID: who, Kind: kind, Source: "shop", SourceID: who}})
+		require.NoError(t, err)
+		want[who] = kind == campaign.OutcomeRedeemed
+	}
+	second := f.create(1, campaign.ChannelSMS, campaign.ChannelCall)
+	got := map[string]bool{}
+	all, err := f.Store.Contacts(f.ctx, f.id, store.ContactFilter{Channel: campaign.ChannelSMS, Limit: 200})
+	require.NoError(t, err)
+	require.EqualValues(t, len(all), second.Contacts)
+	for _, c := range all {
+		got[c.CustomerID] = true
+	}
+	n := 0
+	for who, takes := range want {
+		require.Equal(t, takes, got[who], "customer %s", who)
+		if takes {
+			n++
+		}
+	}
+	require.Len(t, all, n)
+	require.EqualValues(t, n, f.count(`SELECT max(seq) FROM contact WHERE channel = 'sms'`), "numbered anew without gaps")
+}
+
+func TestContactsBeyondTheBudgetAreSuppressed(t *testing.T) {
+	f := newFixture(t, func(p *campaign.Plan) { p.Budget[1].Amount = 509 })
+	f.run()
+	batch := f.create(2, campaign.ChannelSMS)
+	require.Equal(t, map[string]int64{"planned": 50, "suppressed": batch.Contacts - 50}, f.states(2, campaign.ChannelSMS))
+	_, err := f.DispatchChunk(f.ctx, f.chunk(2, campaign.ChannelSMS, batch))
+	require.NoError(t, err)
+	require.EqualValues(t, 50, f.sender.once(t))
+	ref := campaign.ChannelRef{CampaignID: f.id, Wave: 2, Revision: 1, Channel: campaign.ChannelSMS}
+	require.NoError(t, f.CaptureChannel(f.ctx, ref))
+	require.EqualValues(t, 500, f.balance("messages").Captured)
+	first := f.create(1, campaign.ChannelSMS)
+	require.Equal(t, map[string]int64{"suppressed": first.Contacts}, f.states(1, campaign.ChannelSMS), "nothing is left for another wave")
+	f.sound()
+}
+
+func TestClosingGivesEveryContactAFinalState(t *testing.T) {
+	f := newFixture(t, nil)
+	f.run()
+	call := f.create(1, campaign.ChannelCall)
+	_, err := f.DispatchChunk(f.ctx, f.chunk(1, campaign.ChannelCall, call))
+	require.NoError(t, err)
+	ref := campaign.ChannelRef{CampaignID: f.id, Wave: 1, Revision: 1, Channel: campaign.ChannelCall}
+	p, err := f.Progress(f.ctx, ref)
+	require.NoError(t, err)
+	require.Equal(t, campaign.ChannelProgress{Contacts: call.Contacts, Open: call.Contacts}, p)
+	_, err = f.CloseChannel(f.ctx, campaign.CloseChannel{ChannelRef: ref, State: campaign.ContactDelivered})
+	require.Equal(t, campaign.CodeInvalidParameter, code(t, err))
+	for range 2 {
+		p, err = f.CloseChannel(f.ctx, campaign.CloseChannel{ChannelRef: ref, State: campaign.ContactExpired, Reason: "window_closed"})
+		require.NoError(t, err)
+		require.Equal(t, campaign.ChannelProgress{Contacts: call.Contacts}, p)
+		require.Equal(t, map[string]int64{"expired": call.Contacts}, f.states(1, campaign.ChannelCall))
+		require.EqualValues(t, call.Contacts, f.count(`SELECT count(*) FROM task WHERE state = 'withdrawn'`))
+	}
+
+	sms := f.create(2, campaign.ChannelSMS)
+	in := f.chunk(2, campaign.ChannelSMS, sms)
+	other, err := f.Store.Dispatch(in, "other", lease)
+	require.NoError(t, err)
+	claimed, err := other.Claim(f.ctx, 10)
+	require.NoError(t, err)
+	_, _, err = other.Intend(f.ctx, claimed[:4], "sms", 1)
+	require.NoError(t, err)
+	require.Equal(t, campaign.CodeStateConflict, code(t, f.CloseContacts(f.ctx, f.ref())), "four messages are under way")
+	require.Equal(t, map[string]int64{"sending": 4, "expired": sms.Contacts - 4}, f.states(2, campaign.ChannelSMS))
+	f.exec(`UPDATE contact SET lease_until = now() - interval '1 second' WHERE state = 'sending'`)
+	require.NoError(t, f.CloseContacts(f.ctx, f.ref()))
+	require.Equal(t, map[string]int64{"unknown": 4, "expired": sms.Contacts - 4}, f.states(2, campaign.ChannelSMS))
+	f.sound()
+}
