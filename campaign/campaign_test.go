@@ -2,7 +2,9 @@ package campaign_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -253,4 +255,28 @@ func TestAppliedUpdatesAreRememberedWithinBounds(t *testing.T) {
 	require.Len(t, s.Applied, 500)
 	require.True(t, s.WasApplied(s.Applied[499].ID))
 	require.False(t, s.WasApplied("never"))
+}
+
+// TestTheLargestPlanFitsAPayload fills every field of a plan to its limit. A payload
+// above 2 MiB would make its activity run again and again.
+func TestTheLargestPlanFitsAPayload(t *testing.T) {
+	p := validPlan()
+	long := strings.Repeat("界", 2000)
+	p.Name, p.Offer.Description = long[:600], long
+	p.Audience.Filter = strings.Repeat("x", 10_000)
+	p.Audience.Tiers = []campaign.TierRule{{Tier: "core", Filter: p.Audience.Filter}, {Tier: "general", Filter: p.Audience.Filter}, {Tier: "basic", Filter: p.Audience.Filter}}
+	p.Waves = nil
+	for i, tier := range []campaign.Tier{"core", "general", "basic"} {
+		p.Waves = append(p.Waves, campaign.WavePlan{Number: i + 1, Tiers: []campaign.Tier{tier}, Channels: campaign.Channels(), ChannelWindow: 60})
+	}
+	for i := range p.Channels {
+		p.Channels[i].Text = long
+	}
+	for i := len(p.Budget); i < 50; i++ {
+		p.Budget = append(p.Budget, campaign.BudgetLine{Line: fmt.Sprintf("line_%d", i), Category: campaign.CategoryMedia, Driver: campaign.DriverFixed, Amount: 1})
+	}
+	require.NoError(t, p.Validate())
+	body, err := json.Marshal(campaign.Start{State: &campaign.State{Plan: p, Pending: &campaign.LoadedPlan{Plan: p}}})
+	require.NoError(t, err)
+	require.Less(t, len(body), 256<<10, "far below the 2 MiB of a payload, also as the state of a continued run")
 }

@@ -492,3 +492,30 @@ func TestFailedWaveDoesNotHangTheCampaign(t *testing.T) {
 	require.Equal(t, campaign.StageClosed, s.Stage)
 	require.Contains(t, s.Waves[0].Failure, "no template")
 }
+
+// TestARuleThatSaysNoIsAskedOnce: a rule's refusal is the outermost application error,
+// not retryable and with its code and details, from the activity to the caller of the
+// update. Wrapped in another error it would be retried and lose its code.
+func TestARuleThatSaysNoIsAskedOnce(t *testing.T) {
+	b := newBench(t)
+	asked := 0
+	b.OnActivity(string(campaign.ActivityVerify), anything).Return(func(campaign.Claim) error {
+		asked++
+		return temporal.NewApplicationErrorWithOptions("beyond your limit", string(campaign.CodeLimitExceeded), temporal.ApplicationErrorOptions{
+			NonRetryable: true, Details: []any{[]campaign.FieldError{{Field: "amount"}}, map[string]any{"limit": 7}},
+		})
+	})
+	refused := b.at(time.Hour, campaign.UpdateSubmit, submitCmd())
+	b.RegisterDelayedCallback(b.CancelWorkflow, 2*time.Hour)
+	b.ExecuteWorkflow(string(campaign.WorkflowCampaign), campaign.Start{CampaignID: campaignID})
+	require.Equal(t, 1, asked)
+	app, outermost := refused.err.(*temporal.ApplicationError) //nolint:errorlint // that nothing is around it is the point
+	require.True(t, outermost)
+	require.True(t, app.NonRetryable())
+	require.Equal(t, string(campaign.CodeLimitExceeded), app.Type())
+	var fields []campaign.FieldError
+	var details map[string]any
+	require.NoError(t, app.Details(&fields, &details))
+	require.Equal(t, "amount", fields[0].Field)
+	require.EqualValues(t, 7, details["limit"])
+}

@@ -22,12 +22,17 @@ func Dial(ctx context.Context, address, namespace, identity string, logger *slog
 	defer cancel()
 	c, err := client.DialContext(ctx, client.Options{
 		HostPort: address, Namespace: namespace, Identity: identity, Logger: log.NewStructuredLogger(logger),
-		FailureConverter: temporal.NewDefaultFailureConverter(temporal.DefaultFailureConverterOptions{
-			DataConverter: converter.GetDefaultDataConverter(), EncodeCommonAttributes: true,
-		}),
+		FailureConverter: failures(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("reach Temporal at %s: %w", address, err)
 	}
 	return c, nil
+}
+
+// failures keeps the words and the stack of an error out of a history's plain text.
+func failures() converter.FailureConverter {
+	return temporal.NewDefaultFailureConverter(temporal.DefaultFailureConverterOptions{
+		DataConverter: converter.GetDefaultDataConverter(), EncodeCommonAttributes: true,
+	})
 }
