@@ -157,7 +157,7 @@ func TestLeaseIsRenewedWhileSending(t *testing.T) {
 	f := newFixture(t, nil)
 	f.run()
 	batch := f.create(2, campaign.ChannelSMS)
-	f.Tuning.Lease = 600 * time.Millisecond
+	f.Tuning.Lease = 1500 * time.Millisecond
 	var stolen atomic.Int64
 	f.sender.before = func(n int) {
 		if n > 1 {

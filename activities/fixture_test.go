@@ -41,6 +41,7 @@ const customers = 400
 // campaign: core (age below 30) by call then SMS, general by SMS.
 func newFixture(t *testing.T, change func(*campaign.Plan)) *fixture {
 	t.Helper()
+	t.Parallel()
 	ctx := context.Background()
 	vault, err := store.NewVault(bytes.Repeat([]byte{9}, store.VaultKeySize))
 	require.NoError(t, err)
@@ -60,7 +61,7 @@ func newFixture(t *testing.T, change func(*campaign.Plan)) *fixture {
 	t.Cleanup(st.Close)
 	enforcer, err := policies.New(ctx, st.Grants)
 	require.NoError(t, err)
-	f := &fixture{t: t, ctx: ctx, id: uuid.NewString(), plan: examplePlan(), users: map[string]campaign.Actor{}, sender: newSender()}
+	f := &fixture{t: t, ctx: ctx, users: map[string]campaign.Actor{}, sender: newSender()}
 	f.Activities = activities.New(activities.Deps{
 		Store: st, Ledger: ledger.New(st.Pool()), Policies: enforcer, Instance: "test",
 		Senders: map[campaign.Channel]channels.Sender{campaign.ChannelSMS: f.sender},
@@ -71,13 +72,20 @@ func newFixture(t *testing.T, change func(*campaign.Plan)) *fixture {
 	var a campaign.Actor
 	_, err = pgx.ForEachRow(rows, []any{&a.UserID, &a.Login, &a.Name}, func() error { f.users[a.Login] = a; return nil })
 	require.NoError(t, err)
+	f.draft(change)
+	return f
+}
+
+// draft makes the fixture's campaign, or another one in its place.
+func (f *fixture) draft(change func(*campaign.Plan)) {
+	f.t.Helper()
+	f.id, f.plan = uuid.NewString(), examplePlan()
 	if change != nil {
 		change(&f.plan)
 	}
-	require.NoError(t, f.plan.Validate())
-	_, err = st.CreateCampaign(ctx, f.id, f.plan, f.users["planner"])
-	require.NoError(t, err)
-	return f
+	require.NoError(f.t, f.plan.Validate())
+	_, err := f.Store.CreateCampaign(f.ctx, f.id, f.plan, f.users["planner"])
+	require.NoError(f.t, err)
 }
 
 func populate(ctx context.Context, st *store.Store) error {

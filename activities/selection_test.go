@@ -82,6 +82,7 @@ func TestSelectionAgainForAnotherRevision(t *testing.T) {
 }
 
 func TestSelectionRefuses(t *testing.T) {
+	f := newFixture(t, nil)
 	for name, tc := range map[string]struct {
 		change func(*campaign.Plan)
 		code   campaign.Code
@@ -95,7 +96,7 @@ func TestSelectionRefuses(t *testing.T) {
 		"a unit without any customer": {func(p *campaign.Plan) { p.Unit = "operator/north"; p.Audience.Filter = "org_unit == 'operator/south'" }, campaign.CodeEmptySelection, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t, tc.change)
+			f.draft(tc.change)
 			_, err := f.SelectTargets(f.ctx, campaign.SelectionInput{CampaignID: f.id, Revision: 1})
 			require.Equal(t, tc.code, code(t, err))
 			var app *temporal.ApplicationError

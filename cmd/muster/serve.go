@@ -192,7 +192,7 @@ func sweeps(st *store.Store, o *temporalconn.Orchestrator, a *audit.Archiver) []
 			return err
 		}},
 		{Name: "parked receipts", Every: 2 * time.Second, Do: func(ctx context.Context) error { _, err := st.SweepReceipts(ctx, sweepRows); return err }},
-		{Name: "ended leases", Every: 30 * time.Second, Do: func(ctx context.Context) error { _, err := st.SweepLeases(ctx); return err }},
+		{Name: "ended leases", Every: time.Minute, Do: func(ctx context.Context) error { _, err := st.SweepLeases(ctx); return err }},
 		// Temporal forgets a closed run after its retention, which a long campaign outlives.
 		{Name: "closed histories", Every: time.Hour, Do: func(ctx context.Context) error { return archiveClosed(ctx, st, a) }},
 		{Name: "task leases", Every: 5 * time.Second, Do: func(ctx context.Context) error { _, err := st.SweepTasks(ctx); return err }},
