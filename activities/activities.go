@@ -25,10 +25,13 @@ type Deps struct {
 	Ledger   *ledger.Ledger
 	Policies *policies.Enforcer
 	Senders  map[campaign.Channel]channels.Sender // the push channels of this process
-	Archiver *audit.Archiver
-	Replayer *audit.Replayer
-	Instance string // names this process in leases, e.g. host and process id
-	Tuning   Tuning
+	// Simulated means that the senders reach simulators. Only simulated campaigns are sent
+	// through those, and through real ones only real campaigns.
+	Simulated bool
+	Archiver  *audit.Archiver
+	Replayer  *audit.Replayer
+	Instance  string // names this process in leases, e.g. host and process id
+	Tuning    Tuning
 }
 
 // Tuning sets the pace of dispatch.

@@ -36,7 +36,13 @@ func (a *Activities) route(ctx context.Context, in campaign.PlanRef) (campaign.R
 	if err != nil {
 		return routed, err
 	}
-	delete(active, plan.EditorID)
+	authors, err := a.Store.Authors(ctx, in.CampaignID, in.Revision)
+	if err != nil {
+		return routed, err
+	}
+	for author := range authors {
+		delete(active, author)
+	}
 	signers := make([][]string, len(routed.Route))
 	for i, level := range routed.Route {
 		for user := range active {
@@ -47,7 +53,7 @@ func (a *Activities) route(ctx context.Context, in campaign.PlanRef) (campaign.R
 			}
 		}
 		if len(signers[i]) == 0 {
-			return routed, campaign.Errorf(campaign.CodeNoRoute, "nobody but the editor may sign level %d (%s) for %s at %s; an administrator must grant the role",
+			return routed, campaign.Errorf(campaign.CodeNoRoute, "nobody but its authors may sign level %d (%s) for %s at %s; an administrator must grant the role",
 				level.Level, level.Name, campaign.Money{Minor: routed.Amount, Currency: plan.Plan.Currency}, plan.Plan.Unit).With("level", level.Level)
 		}
 	}

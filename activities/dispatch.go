@@ -75,6 +75,11 @@ func (c *chunk) run(ctx context.Context) (campaign.ChunkResult, error) {
 	if c.sender = c.Senders[c.in.Channel]; c.sender == nil {
 		return none, campaign.Errorf(campaign.CodeChannelUnavailable, "this worker has no sender for channel %s", c.in.Channel)
 	}
+	if plan.Plan.Simulated != c.Simulated {
+		return none, campaign.Errorf(campaign.CodeChannelUnavailable,
+			"a simulated campaign is only sent to a simulator, a real one only to a real provider; campaign simulated: %t, channel %s simulated: %t",
+			plan.Plan.Simulated, c.in.Channel, c.Simulated)
+	}
 	c.parts, _ = channels.Parts(c.plan.Text)
 	working, release := untilStopped(ctx)
 	defer release()
@@ -232,7 +237,8 @@ func (j *journal) write() {
 				return
 			}
 			set = append(set, c)
-			if len(set) >= flushSize {
+			// What came in during the last write goes with it.
+			if len(set) >= flushSize && len(j.verdicts) == 0 {
 				flush()
 			} else if timer == nil {
 				timer = time.After(flushAfter)

@@ -1,6 +1,7 @@
 package activities_test
 
 import (
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -347,4 +348,26 @@ func TestCallsBecomeTasks(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 3, opened)
 	f.sound()
+}
+
+// What is labelled simulated never reaches a real provider, and a real campaign is not
+// thought to be sent when a simulator took it.
+func TestSimulatedCampaignsMeetSimulatorsOnly(t *testing.T) {
+	for _, simulated := range []bool{true, false} {
+		t.Run(fmt.Sprint(simulated), func(t *testing.T) {
+			f := newFixture(t, func(p *campaign.Plan) { p.Simulated = simulated })
+			f.run()
+			batch := f.create(2, campaign.ChannelSMS)
+			f.Simulated = !simulated
+			_, err := f.DispatchChunk(f.ctx, f.chunk(2, campaign.ChannelSMS, batch))
+			var refused *temporal.ApplicationError
+			require.ErrorAs(t, err, &refused)
+			require.Equal(t, string(campaign.CodeChannelUnavailable), refused.Type())
+			require.Equal(t, map[string]int64{"planned": batch.Contacts}, f.states(2, campaign.ChannelSMS))
+			f.Simulated = simulated
+			_, err = f.DispatchChunk(f.ctx, f.chunk(2, campaign.ChannelSMS, batch))
+			require.NoError(t, err)
+			require.Equal(t, batch.Contacts, f.sender.once(t))
+		})
+	}
 }

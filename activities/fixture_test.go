@@ -63,7 +63,7 @@ func newFixture(t *testing.T, change func(*campaign.Plan)) *fixture {
 	require.NoError(t, err)
 	f := &fixture{t: t, ctx: ctx, users: map[string]campaign.Actor{}, sender: newSender()}
 	f.Activities = activities.New(activities.Deps{
-		Store: st, Ledger: ledger.New(st.Pool()), Policies: enforcer, Instance: "test",
+		Store: st, Ledger: ledger.New(st.Pool()), Policies: enforcer, Instance: "test", Simulated: true,
 		Senders: map[campaign.Channel]channels.Sender{campaign.ChannelSMS: f.sender},
 		Tuning:  activities.Tuning{ClaimSize: 40, Lease: 3 * time.Second},
 	})

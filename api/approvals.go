@@ -71,7 +71,7 @@ func (s *Server) DecideApproval(ctx context.Context, in DecideApprovalRequestObj
 		return s.decidedBefore(ctx, r, *b, s.refuse(ctx, r, c.ID, err))
 	}
 	err = s.store.RecordSignOff(ctx, store.SignOff{
-		ID: d.SignOffID, CampaignID: c.ID, Revision: d.Revision, Digest: d.Digest, Level: d.Level, UserID: r.user.ID,
+		ID: d.SignOffID, CampaignID: c.ID, Revision: d.Revision, Round: approval.Round, Digest: d.Digest, Level: d.Level, UserID: r.user.ID,
 		Role: authority.Role, Unit: authority.Unit, Amount: approval.Amount, Authority: authority.Limit, PolicyVersion: d.PolicyVersion,
 		Decision: d.Decision, Words: d.Words,
 	})

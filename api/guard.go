@@ -232,6 +232,9 @@ func (s *Server) permit(ctx context.Context, r *request, unit campaign.OrgUnit, 
 	return s.refuse(ctx, r, campaignID, err)
 }
 
+// recordWithin bounds how long the record of a refused attempt may take.
+const recordWithin = 10 * time.Second
+
 // refuse records a refused attempt as evidence and passes the refusal on.
 func (s *Server) refuse(ctx context.Context, r *request, campaignID string, err error) error {
 	if err == nil {
@@ -244,7 +247,10 @@ func (s *Server) refuse(ctx context.Context, r *request, campaignID string, err 
 	if campaignID != "" {
 		e.CampaignID = &campaignID
 	}
-	if recordErr := s.store.RecordEvent(ctx, e); recordErr != nil {
+	// The caller who hangs up is recorded all the same.
+	record, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordWithin)
+	defer cancel()
+	if recordErr := s.store.RecordEvent(record, e); recordErr != nil {
 		return recordErr
 	}
 	return err

@@ -65,7 +65,7 @@ func samples(e *env, c CampaignDetail, id, task string) map[string]sample {
 		"getApproval":       {"/v1/campaigns/" + id + "/approval", nil, "planner manager finance reviewer auditor"},
 		"decideApproval":    {"/v1/campaigns/" + id + "/decisions", NewDecision{Revision: 1, Digest: c.Draft.Digest, Level: 1, Decision: campaign.DecisionApprove}, "manager"},
 		"getTargets":        {"/v1/campaigns/" + id + "/targets", nil, withoutAdmin},
-		"listTargets":       {"/v1/campaigns/" + id + "/targets/members", nil, "planner manager operator reviewer auditor"},
+		"listTargets":       {"/v1/campaigns/" + id + "/targets/members", nil, withoutAdmin},
 		"listContacts":      {"/v1/campaigns/" + id + "/contacts", nil, "planner manager operator reviewer auditor"},
 		"summariseContacts": {"/v1/campaigns/" + id + "/contacts/summary", nil, "planner manager operator reviewer auditor"},
 		"listTasks":         {"/v1/tasks", nil, "manager operator agent auditor"},

@@ -212,7 +212,7 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 			s.took.WithLabelValues(operation, fmt.Sprint(status)).Observe(took.Seconds())
 		}
 		level := slog.LevelInfo
-		if operation == "other" {
+		if operation == "other" || status < http.StatusBadRequest {
 			level = slog.LevelDebug
 		}
 		s.log.LogAttrs(c.Request().Context(), level, "request", slog.String("request_id", r.id), slog.String("operation", operation),

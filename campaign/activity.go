@@ -70,6 +70,7 @@ type Claim struct {
 // SignOffClaim asks an activity to verify and count a sign-off.
 type SignOffClaim struct {
 	CampaignID string        `json:"campaign_id"`
+	Round      int           `json:"round"`
 	Decide     Decide        `json:"decide"`
 	Level      ApprovalLevel `json:"level"`
 	Amount     int64         `json:"amount"`

@@ -3,6 +3,7 @@ package campaign
 import (
 	"fmt"
 	"reflect"
+	"slices"
 )
 
 // CheckAmendment says whether plan next may replace plan now while the campaign is in
@@ -50,6 +51,44 @@ func CheckAmendment(now, next *Plan, frozen bool, waves []WaveRun) error {
 		return nil
 	}
 	return &Error{Code: CodeInvalidPlan, Message: "the change touches what has happened already", Fields: v.fields}
+}
+
+// NeedsApproval reports whether plan next says anything that was not signed for with
+// plan now. Free to change is only what does less of the same: a wave later or with
+// fewer of its channels, a shorter run, a lower budget line.
+func NeedsApproval(now, next *Plan) bool {
+	less := *next
+	less.Waves = slices.Clone(next.Waves)
+	less.Budget = slices.Clone(next.Budget)
+	for i := range min(len(less.Waves), len(now.Waves)) {
+		w, signed := &less.Waves[i], now.Waves[i]
+		if w.StartAfter >= signed.StartAfter {
+			w.StartAfter = signed.StartAfter
+		}
+		if len(w.Channels) > 0 && subsequence(w.Channels, signed.Channels) {
+			w.Channels = signed.Channels
+		}
+	}
+	if less.Schedule.RunFor <= now.Schedule.RunFor {
+		less.Schedule.RunFor = now.Schedule.RunFor
+	}
+	for i := range less.Budget {
+		l := &less.Budget[i]
+		if signed := lineNamed(now.Budget, l.Line); signed != nil && l.Amount <= signed.Amount {
+			l.Amount = signed.Amount
+		}
+	}
+	return !reflect.DeepEqual(*now, less)
+}
+
+// subsequence reports whether part is whole with some elements left out.
+func subsequence(part, whole []Channel) bool {
+	for _, c := range whole {
+		if len(part) > 0 && part[0] == c {
+			part = part[1:]
+		}
+	}
+	return len(part) == 0
 }
 
 func waveField(i int, part string) string {

@@ -35,6 +35,7 @@ type Signature struct {
 // Approval is the progress of one approval round: a route frozen at submission and
 // the signatures counted so far.
 type Approval struct {
+	Round      int             `json:"round"` // 1, 2, … over all revisions of the campaign
 	Revision   int             `json:"revision"`
 	Digest     string          `json:"digest"`
 	Amount     int64           `json:"amount"` // minor units that the round is about
@@ -56,6 +57,8 @@ const (
 	ApprovalReturned ApprovalResult = "returned"
 	ApprovalRejected ApprovalResult = "rejected"
 	ApprovalExpired  ApprovalResult = "expired"
+	// ApprovalWithdrawn means that the campaign ended or was stopped first.
+	ApprovalWithdrawn ApprovalResult = "withdrawn"
 )
 
 // NewApproval starts a round at now.

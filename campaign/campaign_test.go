@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -279,4 +280,42 @@ func TestTheLargestPlanFitsAPayload(t *testing.T) {
 	body, err := json.Marshal(campaign.Start{State: &campaign.State{Plan: p, Pending: &campaign.LoadedPlan{Plan: p}}})
 	require.NoError(t, err)
 	require.Less(t, len(body), 256<<10, "far below the 2 MiB of a payload, also as the state of a continued run")
+}
+
+// TestOnlyLessOfTheSameNeedsNoNewSignature changes every part of a plan: what was signed
+// for is what is sent.
+func TestOnlyLessOfTheSameNeedsNoNewSignature(t *testing.T) {
+	cases := map[string]struct {
+		change func(*campaign.Plan)
+		needs  bool
+	}{
+		"nothing":              {func(*campaign.Plan) {}, false},
+		"later wave":           {func(p *campaign.Plan) { p.Waves[1].StartAfter++ }, false},
+		"shorter run":          {func(p *campaign.Plan) { p.Schedule.RunFor-- }, false},
+		"lower budget line":    {func(p *campaign.Plan) { p.Budget[0].Amount-- }, false},
+		"channel left out":     {func(p *campaign.Plan) { p.Waves[0].Channels = p.Waves[0].Channels[1:] }, false},
+		"no channel":           {func(p *campaign.Plan) { p.Waves[0].Channels = nil }, true},
+		"channels turned":      {func(p *campaign.Plan) { slices.Reverse(p.Waves[0].Channels) }, true},
+		"other channel":        {func(p *campaign.Plan) { p.Waves[1].Channels = []campaign.Channel{campaign.ChannelCall} }, true},
+		"earlier wave":         {func(p *campaign.Plan) { p.Waves[1].StartAfter-- }, true},
+		"longer run":           {func(p *campaign.Plan) { p.Schedule.RunFor++ }, true},
+		"higher budget line":   {func(p *campaign.Plan) { p.Budget[0].Amount++ }, true},
+		"lower unit cost":      {func(p *campaign.Plan) { p.Budget[0].UnitCost-- }, true},
+		"more attempts":        {func(p *campaign.Plan) { p.Channels[0].MaximumAttempts++ }, true},
+		"other text":           {func(p *campaign.Plan) { p.Channels[1].Text += "!" }, true},
+		"other sender":         {func(p *campaign.Plan) { p.Channels[1].Sender = "EVIL" }, true},
+		"other offer":          {func(p *campaign.Plan) { p.Offer.Name += "!" }, true},
+		"other benefit":        {func(p *campaign.Plan) { p.Goal.UnitBenefit++ }, true},
+		"other audience":       {func(p *campaign.Plan) { p.Audience.Filter = "true" }, true},
+		"smaller control":      {func(p *campaign.Plan) { p.Audience.ControlPercent = 1 }, true},
+		"new budget line":      {func(p *campaign.Plan) { p.Budget = append(p.Budget, campaign.BudgetLine{Line: "more", Amount: 1}) }, true},
+		"review default":       {func(p *campaign.Plan) { p.Review.Default = campaign.ReviewDefaultAccept }, true},
+		"other coverage":       {func(p *campaign.Plan) { p.Measurement.Coverage = campaign.CoverageEveryone }, true},
+		"longer channel hours": {func(p *campaign.Plan) { p.Waves[0].ChannelWindow++ }, true},
+	}
+	for name, c := range cases {
+		now, next := validPlan(), validPlan()
+		c.change(&next)
+		require.Equal(t, c.needs, campaign.NeedsApproval(&now, &next), name)
+	}
 }

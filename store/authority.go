@@ -33,9 +33,9 @@ func (s *Store) CountSignOff(ctx context.Context, c campaign.SignOffClaim, allow
 		}
 		var same bool
 		err = tx.QueryRow(ctx, `SELECT campaign_id = $2 AND revision = $3 AND digest = $4 AND level = $5 AND user_id = $6
-				AND decision = $7 AND words = $8 AND amount = $9
+				AND decision = $7 AND words = $8 AND amount = $9 AND round = $10
 			FROM sign_off WHERE id = $1`,
-			d.SignOffID, c.CampaignID, d.Revision, d.Digest, d.Level, d.Actor.UserID, d.Decision, d.Words, c.Amount).Scan(&same)
+			d.SignOffID, c.CampaignID, d.Revision, d.Digest, d.Level, d.Actor.UserID, d.Decision, d.Words, c.Amount, c.Round).Scan(&same)
 		if errors.Is(err, pgx.ErrNoRows) || err == nil && !same {
 			return campaign.Errorf(campaign.CodeAssertionMismatch, "the decision is not what was signed")
 		} else if err != nil {
@@ -53,10 +53,14 @@ func (s *Store) CountSignOff(ctx context.Context, c campaign.SignOffClaim, allow
 		if err != nil {
 			return err
 		}
+		authors, err := planAuthors(ctx, tx, c.CampaignID, d.Revision)
+		if err != nil {
+			return err
+		}
 		switch {
 		case plan.Digest != d.Digest:
 			return campaign.Errorf(campaign.CodeVersionChanged, "revision %d is not the plan that was signed", d.Revision)
-		case d.Actor.UserID == c.Requester || d.Actor.UserID == plan.EditorID:
+		case d.Actor.UserID == c.Requester || authors[d.Actor.UserID]:
 			return campaign.Errorf(campaign.CodeSelfApproval, "nobody signs a campaign they submitted or edited themselves")
 		}
 		var elsewhere bool
@@ -82,4 +86,32 @@ func (s *Store) CountSignOff(ctx context.Context, c campaign.SignOffClaim, allow
 		}
 		return nil
 	})
+}
+
+// Authors returns who had a hand in a plan up to a revision: the campaign's planner and
+// the editor of each revision. None of them may sign it.
+func (s *Store) Authors(ctx context.Context, campaignID string, revision int) (map[string]bool, error) {
+	var authors map[string]bool
+	err := s.inTx(ctx, func(tx pgx.Tx) (err error) {
+		authors, err = planAuthors(ctx, tx, campaignID, revision)
+		return err
+	})
+	return authors, err
+}
+
+func planAuthors(ctx context.Context, tx pgx.Tx, campaignID string, revision int) (map[string]bool, error) {
+	rows, err := tx.Query(ctx, `SELECT planner_id::text FROM campaign WHERE id = $1
+		UNION SELECT editor_id::text FROM plan_revision WHERE campaign_id = $1 AND revision <= $2`, campaignID, revision)
+	if err != nil {
+		return nil, fmt.Errorf("read authors: %w", err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("read authors: %w", err)
+	}
+	authors := map[string]bool{}
+	for _, id := range ids {
+		authors[id] = true
+	}
+	return authors, nil
 }

@@ -47,6 +47,17 @@ type Claim struct {
 	Seq        int64
 }
 
+// keys are contacts in the form of two array arguments. Ids are bytes: the driver would
+// write every uuid.UUID of an array as text and read it again, at twenty times the cost.
+type keys struct {
+	ids    [][16]byte
+	epochs []int32
+}
+
+func (k *keys) add(id uuid.UUID, epoch int32) {
+	k.ids, k.epochs = append(k.ids, id), append(k.epochs, epoch)
+}
+
 // ChunkCount counts the contacts of a chunk.
 type ChunkCount struct {
 	Ready    int64 // planned and due
@@ -107,10 +118,10 @@ const interrupted = "interrupted while sending"
 func (d *Dispatch) Claim(ctx context.Context, n int) ([]Claim, error) {
 	rows, err := d.store.pool.Query(ctx, `
 		UPDATE `+d.contacts+` c SET state = 'claimed', epoch = epoch + 1, lease_owner = $7, lease_until = now() + $8, updated_at = now()
-		FROM (SELECT customer_id FROM `+d.contacts+` WHERE campaign_id = $9 AND wave = $1 AND channel = $2 AND shard = $3 AND seq BETWEEN $4 AND $5
+		FROM (SELECT ctid FROM `+d.contacts+` WHERE campaign_id = $9 AND wave = $1 AND channel = $2 AND shard = $3 AND seq BETWEEN $4 AND $5
 		        AND state = 'planned' AND `+due+`
 		      ORDER BY seq LIMIT $6 FOR UPDATE SKIP LOCKED) due
-		WHERE c.campaign_id = $9 AND c.wave = $1 AND c.channel = $2 AND c.customer_id = due.customer_id
+		WHERE c.ctid = due.ctid
 		RETURNING c.id, c.customer_id, c.epoch, c.seq`,
 		d.in.Wave, d.in.Channel, d.in.Shard, d.next, d.in.ToSeq, n, d.owner, d.lease, d.in.CampaignID)
 	if err != nil {
@@ -126,19 +137,17 @@ func (d *Dispatch) Claim(ctx context.Context, n int) ([]Claim, error) {
 	return claims, nil
 }
 
-// stopped emits the query of those contacts c, among them chosen by from, that may not
-// be contacted any more, as customer_id, state and reason.
-func stopped(from string) string {
-	return `SELECT c.customer_id, CASE WHEN c.not_after <= now() THEN 'expired' ELSE 'suppressed' END AS state,
-		CASE WHEN c.not_after <= now() THEN 'window_closed' WHEN u.id IS NULL THEN 'unknown_customer'
-		     WHEN u.opted_out THEN 'opted_out' WHEN v.customer_id IS NULL THEN 'no_number' ELSE 'complained' END AS reason
-	FROM ` + from + `
-	LEFT JOIN customer u ON u.id = c.customer_id
-	LEFT JOIN phone_vault v ON v.customer_id = c.customer_id
-	WHERE c.not_after <= now() OR u.id IS NULL OR u.opted_out OR v.customer_id IS NULL
-	   OR EXISTS (SELECT FROM outcome o WHERE o.campaign_id = c.campaign_id AND o.customer_id = c.customer_id
-	              AND o.kind IN ('complained', 'opted_out'))`
-}
+// barred is why a contact c may not be made any more, or NULL. It needs customers.
+const barred = `CASE WHEN c.not_after <= now() THEN 'window_closed' WHEN u.id IS NULL THEN 'unknown_customer'
+		WHEN u.opted_out THEN 'opted_out' WHEN v.customer_id IS NULL THEN 'no_number'
+		WHEN EXISTS (SELECT FROM outcome o WHERE o.campaign_id = c.campaign_id AND o.customer_id = c.customer_id
+		    AND o.kind IN ('complained', 'opted_out')) THEN 'complained' END`
+
+// customers joins a contact c to its customer u and the customer's number v.
+const customers = `LEFT JOIN customer u ON u.id = c.customer_id LEFT JOIN phone_vault v ON v.customer_id = c.customer_id`
+
+// ended is the state of a contact that is barred for s.reason.
+const ended = `CASE s.reason WHEN 'window_closed' THEN 'expired' ELSE 'suppressed' END`
 
 // mayDispatch locks the campaign's row against a change of its hold until the
 // transaction ends, and reports whether it may contact anybody.
@@ -165,18 +174,17 @@ func (d *Dispatch) Intend(ctx context.Context, claims []Claim, provider string, 
 	if d.store.vault == nil {
 		return nil, false, campaign.Errorf(campaign.CodeInvalidParameter, "messages cannot be sent without the key of the phone vault")
 	}
-	ids, epochs := make([]uuid.UUID, len(claims)), make([]int32, len(claims))
-	for i, c := range claims {
-		ids[i], epochs[i] = c.ContactID, c.Epoch
+	var mine, sent, stopped keys
+	for _, c := range claims {
+		mine.add(c.ContactID, c.Epoch)
 	}
-	mine := `unnest($2::uuid[], $3::int[]) k (id, epoch) JOIN ` + d.contacts + ` c
-		ON c.campaign_id = $1 AND c.id = k.id AND c.epoch = k.epoch AND c.lease_owner = $4 AND c.state = 'claimed'`
 	type sealed struct {
 		Outgoing
 		customer uuid.UUID
 		number   []byte
 	}
 	var ready []sealed
+	var reasons []string
 	err = d.store.inTx(ctx, func(tx pgx.Tx) error {
 		may, err := mayDispatch(ctx, tx, d.in.CampaignID)
 		if err != nil {
@@ -185,34 +193,53 @@ func (d *Dispatch) Intend(ctx context.Context, claims []Claim, provider string, 
 		if held = !may; held {
 			return nil
 		}
-		var intents int64
+		rows, err := tx.Query(ctx, `SELECT c.id, c.epoch, c.customer_id, v.sealed, coalesce(`+barred+`, '')
+			FROM unnest($2::uuid[], $3::int[]) k (id, epoch) JOIN `+d.contacts+` c
+			    ON c.campaign_id = $1 AND c.id = k.id AND c.epoch = k.epoch AND c.lease_owner = $4 AND c.state = 'claimed' `+customers, d.in.CampaignID, mine.ids, mine.epochs, d.owner)
+		if err != nil {
+			return fmt.Errorf("look up contacts: %w", err)
+		}
+		var s sealed
+		var reason string
+		_, err = pgx.ForEachRow(rows, []any{&s.ContactID, &s.Epoch, &s.customer, &s.number, &reason}, func() error {
+			if reason != "" {
+				stopped.add(s.ContactID, s.Epoch)
+				reasons = append(reasons, reason)
+				return nil
+			}
+			sent.add(s.ContactID, s.Epoch)
+			s.number = append([]byte(nil), s.number...)
+			ready = append(ready, s)
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("look up contacts: %w", err)
+		}
 		batch := &pgx.Batch{}
-		batch.Queue(`UPDATE `+d.contacts+` c SET state = s.state, reason = s.reason, lease_owner = NULL, lease_until = NULL, updated_at = now()
-			FROM (`+stopped(mine)+`) s
-			WHERE c.campaign_id = $1 AND c.wave = $5 AND c.channel = $6 AND c.customer_id = s.customer_id AND c.state = 'claimed'`,
-			d.in.CampaignID, ids, epochs, d.owner, d.in.Wave, d.in.Channel)
-		batch.Queue(`INSERT INTO `+d.attempts+` (campaign_id, contact_id, epoch, provider, parts)
-			SELECT $1, c.id, c.epoch, $5, $6 FROM `+mine+` FOR UPDATE OF c`, d.in.CampaignID, ids, epochs, d.owner, provider, parts).
-			Exec(func(tag pgconn.CommandTag) error { intents = tag.RowsAffected(); return nil })
-		batch.Queue(`UPDATE `+d.contacts+` c SET state = 'sending', attempts = c.attempts + 1, lease_until = now() + $5, updated_at = now()
-			FROM unnest($2::uuid[], $3::int[]) k (id, epoch), phone_vault v
-			WHERE c.campaign_id = $1 AND c.id = k.id AND c.epoch = k.epoch AND c.lease_owner = $4 AND c.state = 'claimed'
-			  AND v.customer_id = c.customer_id
-			RETURNING c.id, c.epoch, c.customer_id, v.sealed`, d.in.CampaignID, ids, epochs, d.owner, d.lease).
-			Query(func(rows pgx.Rows) error {
-				var s sealed
-				_, err := pgx.ForEachRow(rows, []any{&s.ContactID, &s.Epoch, &s.customer, &s.number}, func() error {
-					s.number = append([]byte(nil), s.number...)
-					ready = append(ready, s)
+		if len(reasons) > 0 {
+			batch.Queue(`UPDATE `+d.contacts+` c SET state = `+ended+`, reason = s.reason, lease_owner = NULL, lease_until = NULL, updated_at = now()
+				FROM unnest($2::uuid[], $3::int[], $4::text[]) s (id, epoch, reason)
+				WHERE c.campaign_id = $1 AND c.id = s.id AND c.epoch = s.epoch AND c.lease_owner = $5 AND c.state = 'claimed'`,
+				d.in.CampaignID, stopped.ids, stopped.epochs, reasons, d.owner)
+		}
+		if len(ready) > 0 {
+			batch.Queue(`INSERT INTO `+d.attempts+` (campaign_id, contact_id, epoch, provider, parts)
+				SELECT $1, k.id, k.epoch, $4, $5 FROM unnest($2::uuid[], $3::int[]) k (id, epoch)`,
+				d.in.CampaignID, sent.ids, sent.epochs, provider, parts)
+			batch.Queue(`UPDATE `+d.contacts+` c SET state = 'sending', attempts = c.attempts + 1, lease_until = now() + $4, updated_at = now()
+				FROM unnest($2::uuid[], $3::int[]) k (id, epoch)
+				WHERE c.campaign_id = $1 AND c.id = k.id AND c.epoch = k.epoch AND c.lease_owner = $5 AND c.state = 'claimed'`,
+				d.in.CampaignID, sent.ids, sent.epochs, d.lease, d.owner).
+				Exec(func(tag pgconn.CommandTag) error {
+					if tag.RowsAffected() != int64(len(ready)) {
+						return campaign.Errorf(campaign.CodeLeaseLost, "%d intents for %d contacts: another worker took some of them",
+							len(ready), tag.RowsAffected())
+					}
 					return nil
 				})
-				return err
-			})
+		}
 		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 			return fmt.Errorf("commit intents: %w", err)
-		}
-		if int64(len(ready)) != intents {
-			return campaign.Errorf(campaign.CodeLeaseLost, "%d intents for %d contacts: another worker took some of them", intents, len(ready))
 		}
 		return nil
 	})
@@ -235,14 +262,14 @@ func (d *Dispatch) Intend(ctx context.Context, claims []Claim, provider string, 
 
 // GiveBack makes claimed contacts planned again: nothing of them has left.
 func (d *Dispatch) GiveBack(ctx context.Context, claims []Claim) error {
-	ids, epochs := make([]uuid.UUID, len(claims)), make([]int32, len(claims))
-	for i, c := range claims {
-		ids[i], epochs[i] = c.ContactID, c.Epoch
+	var k keys
+	for _, c := range claims {
+		k.add(c.ContactID, c.Epoch)
 	}
 	_, err := d.store.pool.Exec(ctx, `UPDATE `+d.contacts+` c SET state = 'planned', lease_owner = NULL, lease_until = NULL, updated_at = now()
 		FROM unnest($2::uuid[], $3::int[]) k (id, epoch)
 		WHERE c.campaign_id = $1 AND c.id = k.id AND c.epoch = k.epoch AND c.lease_owner = $4 AND c.state = 'claimed'`,
-		d.in.CampaignID, ids, epochs, d.owner)
+		d.in.CampaignID, k.ids, k.epochs, d.owner)
 	if err != nil {
 		return fmt.Errorf("give contacts back: %w", err)
 	}
@@ -274,23 +301,24 @@ type Completion struct {
 // is unknown by now takes only proof: accepted or refused.
 func (d *Dispatch) Complete(ctx context.Context, done []Completion) error {
 	n := len(done)
-	ids, epochs := make([]uuid.UUID, n), make([]int32, n)
+	var k keys
 	outcomes, providerIDs, reasons, waits := make([]string, n), make([]string, n), make([]string, n), make([]float64, n)
 	for i, c := range done {
-		ids[i], epochs[i], outcomes[i] = c.ContactID, c.Epoch, c.Outcome
+		k.add(c.ContactID, c.Epoch)
+		outcomes[i] = c.Outcome
 		providerIDs[i], reasons[i], waits[i] = c.ProviderID, c.Reason, c.RetryAfter.Seconds()
 	}
 	batch := &pgx.Batch{}
 	batch.Queue(`UPDATE `+d.attempts+` a SET outcome = k.outcome, outcome_at = now(), provider_id = nullif(k.provider_id, ''), reason = k.reason
 		FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[]) k (id, epoch, outcome, provider_id, reason)
-		WHERE a.contact_id = k.id AND a.epoch = k.epoch AND a.outcome IS NULL`, ids, epochs, outcomes, providerIDs, reasons)
+		WHERE a.contact_id = k.id AND a.epoch = k.epoch AND a.outcome IS NULL`, k.ids, k.epochs, outcomes, providerIDs, reasons)
 	batch.Queue(`UPDATE `+d.contacts+` c SET reason = k.reason, updated_at = now(),
 			state = CASE k.outcome WHEN 'accepted' THEN 'sent' WHEN 'refused' THEN 'failed' WHEN 'not_sent' THEN 'planned' ELSE 'unknown' END,
 			lease_until = CASE WHEN k.outcome = 'not_sent' AND k.wait > 0 THEN now() + k.wait * interval '1 second' END, lease_owner = NULL
 		FROM unnest($2::uuid[], $3::int[], $4::text[], $5::text[], $6::float8[]) k (id, epoch, outcome, reason, wait)
 		WHERE c.campaign_id = $1 AND c.id = k.id AND c.epoch = k.epoch AND c.lease_owner = $7
 		  AND (c.state = 'sending' OR c.state = 'unknown' AND k.outcome IN ('accepted', 'refused'))`,
-		d.in.CampaignID, ids, epochs, outcomes, reasons, waits, d.owner)
+		d.in.CampaignID, k.ids, k.epochs, outcomes, reasons, waits, d.owner)
 	if err := d.store.pool.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("complete contacts: %w", err)
 	}
@@ -299,8 +327,12 @@ func (d *Dispatch) Complete(ctx context.Context, done []Completion) error {
 
 // Extend renews the leases of contacts that are still being sent.
 func (d *Dispatch) Extend(ctx context.Context, ids []uuid.UUID) error {
+	var k keys
+	for _, id := range ids {
+		k.add(id, 0)
+	}
 	_, err := d.store.pool.Exec(ctx, `UPDATE `+d.contacts+` SET lease_until = now() + $4
-		WHERE campaign_id = $1 AND id = ANY($2) AND lease_owner = $3 AND state = 'sending'`, d.in.CampaignID, ids, d.owner, d.lease)
+		WHERE campaign_id = $1 AND id = ANY($2) AND lease_owner = $3 AND state = 'sending'`, d.in.CampaignID, k.ids, d.owner, d.lease)
 	if err != nil {
 		return fmt.Errorf("extend leases: %w", err)
 	}
@@ -322,9 +354,9 @@ func (d *Dispatch) PublishTasks(ctx context.Context, p campaign.ChannelPlan) (he
 			return nil
 		}
 		batch := &pgx.Batch{}
-		batch.Queue(`UPDATE `+d.contacts+` c SET state = s.state, reason = s.reason, updated_at = now()
-			FROM (`+stopped(`(SELECT * FROM `+d.contacts+` c WHERE `+chunk+` FOR UPDATE) c`)+`) s
-			WHERE `+chunk+` AND c.customer_id = s.customer_id`, args...)
+		batch.Queue(`UPDATE `+d.contacts+` c SET state = `+ended+`, reason = s.reason, updated_at = now()
+			FROM (SELECT c.customer_id, `+barred+` AS reason FROM (SELECT * FROM `+d.contacts+` c WHERE `+chunk+` FOR UPDATE) c `+customers+`) s
+			WHERE `+chunk+` AND c.customer_id = s.customer_id AND s.reason IS NOT NULL`, args...)
 		batch.Queue(`WITH published AS (
 				UPDATE `+d.contacts+` c SET state = 'claimed', lease_until = NULL, updated_at = now() WHERE `+chunk+`
 				RETURNING c.id, c.customer_id, c.wave, c.channel, c.tier, c.not_after)

@@ -19,6 +19,7 @@ type SignOff struct {
 	ID            string `gorm:"primaryKey"` // UUID
 	CampaignID    string
 	Revision      int
+	Round         int // the approval round it was made in
 	Digest        string
 	Level         int
 	UserID        string

@@ -26,6 +26,7 @@ type Options struct {
 	Sweeps     []Sweep
 	// StopWithin is how long running activities get to finish and flush at shutdown.
 	StopWithin time.Duration
+	BuildID    string // of the code, recorded in every history
 	Log        *slog.Logger
 }
 
@@ -82,6 +83,7 @@ func pools(o Options) []pool {
 		return worker.Options{
 			MaxConcurrentActivityExecutionSize: activities, MaxConcurrentWorkflowTaskExecutionSize: workflowTasks,
 			WorkerStopTimeout: o.StopWithin, DisableRegistrationAliasing: true,
+			BuildID: o.BuildID, //nolint:staticcheck // the newer option turns worker versioning on
 			// An activity reserved for its own workflow task's worker would bypass the queue's fairness.
 			DisableEagerActivities:           true,
 			WorkflowTaskPollerBehavior:       worker.NewPollerBehaviorAutoscaling(worker.PollerBehaviorAutoscalingOptions{}),

@@ -232,10 +232,7 @@ func (c *entity) windDown(ctx workflow.Context) {
 	for i := range s.Reviews {
 		c.closeReview(ctx, &s.Reviews[i], campaign.ReviewKeep)
 	}
-	if s.Approval != nil && s.Pending != nil {
-		c.tellClock(ctx, campaign.Decided{Closed: true})
-		s.Approval, s.Pending = nil, nil
-	}
+	c.withdrawApproval(ctx)
 	c.tellWaves(ctx, campaign.HoldStopped)
 	c.changed(ctx, "campaign.winding_down", campaign.Actor{})
 }
@@ -262,6 +259,7 @@ func (c *entity) runningOver() bool {
 // beginSettlement enters the settlement; late outcomes are accepted from now on for
 // as long as the plan says.
 func (c *entity) beginSettlement(ctx workflow.Context) {
+	c.withdrawApproval(ctx)
 	c.state.Begun = ""
 	c.state.SettleAt = workflow.Now(ctx).Add(campaign.Seconds(c.state.Plan.Schedule.SettleFor))
 	c.enter(ctx, campaign.StageSettlement)

@@ -132,7 +132,7 @@ func begin[In any](ctx workflow.Context, id string, name campaign.Workflow[In], 
 // nextDue is the next moment at which something happens without anybody asking.
 func (c *entity) nextDue() time.Time {
 	s := c.state
-	if s.Stage != campaign.StageRunning || s.WindingDown {
+	if s.Stage != campaign.StageRunning || s.WindingDown || s.Problem != "" {
 		return time.Time{}
 	}
 	next := s.RunEndsAt

@@ -3,6 +3,7 @@ package workflows_test
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -70,6 +71,7 @@ type bench struct {
 	events   []string
 	reminded int
 	holds    []campaign.Hold
+	mu       sync.Mutex // shards run their chunks side by side
 	chunks   []campaign.ChunkInput
 	reviews  []campaign.ReviewOutcome
 	updates  int
@@ -140,6 +142,8 @@ func (b *bench) activities() map[string]any {
 			return campaign.ContactBatch{Contacts: 9_000, Shards: []int64{4_500, 0, 4_500}}, nil
 		},
 		string(campaign.ActivityDispatchChunk): func(in campaign.ChunkInput) (campaign.ChunkResult, error) {
+			b.mu.Lock()
+			defer b.mu.Unlock()
 			b.chunks = append(b.chunks, in)
 			return campaign.ChunkResult{Settled: in.ToSeq - in.FromSeq + 1}, nil
 		},
@@ -518,4 +522,81 @@ func TestARuleThatSaysNoIsAskedOnce(t *testing.T) {
 	require.NoError(t, app.Details(&fields, &details))
 	require.Equal(t, "amount", fields[0].Field)
 	require.EqualValues(t, 7, details["limit"])
+}
+
+// TestAStopDuringAFailingSelectionStillSettles: nobody waits for the targets of a
+// stopped campaign, so their failing must not keep it from its end.
+func TestAStopDuringAFailingSelectionStillSettles(t *testing.T) {
+	b := newBench(t)
+	b.approved()
+	b.OnActivity(string(campaign.ActivitySelectTargets), anything).After(time.Hour).Return(campaign.TargetCount{},
+		temporal.NewNonRetryableApplicationError("nobody matches", string(campaign.CodeEmptySelection), nil))
+	stop := b.at(3*time.Hour+time.Minute, campaign.UpdateStop, campaign.ChangeHold{Command: command(operator, "s"), Reason: "wrong"})
+	b.run()
+	require.NoError(t, stop.err)
+	require.Equal(t, "stopped", b.status().Ended)
+}
+
+// TestAFailedSettlementOfAStoppedCampaignCanBeTriedAgain by resuming, which does not let
+// it run again.
+func TestAFailedSettlementOfAStoppedCampaignCanBeTriedAgain(t *testing.T) {
+	b := newBench(t)
+	b.approved()
+	tries := 0
+	b.OnActivity(string(campaign.ActivitySettle), anything).Return(func(campaign.PlanRef) error {
+		if tries++; tries == 1 {
+			return temporal.NewNonRetryableApplicationError("a rule said no", string(campaign.CodeHoldClosed), nil)
+		}
+		return nil
+	})
+	b.at(days(1), campaign.UpdateStop, campaign.ChangeHold{Command: command(operator, "s"), Reason: "wrong"})
+	again := b.at(days(10), campaign.UpdateResume, campaign.ChangeHold{Command: command(operator, "r"), Reason: "mended"})
+	b.run()
+	require.NoError(t, again.err)
+	require.Equal(t, "stopped", b.status().Ended)
+	require.Equal(t, []campaign.Hold{campaign.HoldStopped}, b.holds)
+}
+
+// TestNoSignatureCountsAfterAStop: money reserved after the end would never be released.
+func TestNoSignatureCountsAfterAStop(t *testing.T) {
+	b := newBench(t)
+	b.approved()
+	dearer := testPlan()
+	dearer.Budget[0].Amount *= 2
+	b.plans[2] = dearer
+	asked := b.at(days(2), campaign.UpdateAmend, campaign.Amend{Command: command(planner, "a2"), Revision: 2, Digest: dearer.Digest(), Reason: "more calls"})
+	b.at(days(3), campaign.UpdateStop, campaign.ChangeHold{Command: command(operator, "s"), Reason: "wrong"})
+	late := b.at(days(3)+time.Minute, campaign.UpdateDecide, campaign.Decide{
+		Command: command(manager, "late"), SignOffID: "late", Revision: 2, Digest: dearer.Digest(), Level: 1, Decision: campaign.DecisionApprove,
+	})
+	b.run()
+	require.NoError(t, asked.err)
+	require.Equal(t, campaign.CodeStateConflict, code(late.err))
+	require.Equal(t, campaign.ApprovalWithdrawn, b.status().Approval.Result)
+	require.Equal(t, 1, b.status().Revision)
+}
+
+// TestAnAmendmentThatCannotBeReservedLeavesTheCampaignRunning on the plan in force.
+func TestAnAmendmentThatCannotBeReservedLeavesTheCampaignRunning(t *testing.T) {
+	b := newBench(t)
+	b.approved()
+	dearer := testPlan()
+	dearer.Budget[0].Amount *= 2
+	b.plans[2] = dearer
+	b.OnActivity(string(campaign.ActivityReserve), anything).Return(func(p campaign.PlanRef) error {
+		if p.Revision == 2 {
+			return temporal.NewNonRetryableApplicationError("no money", string(campaign.CodeBudgetInsufficient), nil)
+		}
+		return nil
+	})
+	b.at(days(2), campaign.UpdateAmend, campaign.Amend{Command: command(planner, "a2"), Revision: 2, Digest: dearer.Digest(), Reason: "more calls"})
+	for i, by := range []campaign.Actor{manager, finance} {
+		d := approve(by, i+1)
+		d.UpdateID, d.SignOffID, d.Revision, d.Digest = d.UpdateID+"-2", d.SignOffID+"-2", 2, dearer.Digest()
+		b.at(days(3+i), campaign.UpdateDecide, d)
+	}
+	b.run()
+	require.Equal(t, "completed", b.status().Ended)
+	require.Equal(t, 1, b.status().Revision)
+	require.Contains(t, b.events, "campaign.amendment_refused")
 }

@@ -91,6 +91,9 @@ func (c *entity) takeFailure(ctx workflow.Context, r campaign.StageReport) {
 	}
 	if r.WorkflowID == s.Begun {
 		s.Begun = ""
+		if s.Hold == campaign.HoldStopped && s.Stage == campaign.StageTargeting {
+			return // nobody waits for the targets of a stopped campaign
+		}
 		s.Fault, s.Problem = r.Code, r.Message
 		c.changed(ctx, "campaign.problem", campaign.Actor{})
 	}

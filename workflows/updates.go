@@ -1,7 +1,6 @@
 package workflows
 
 import (
-	"reflect"
 	"strings"
 
 	"go.temporal.io/sdk/workflow"
@@ -132,6 +131,7 @@ func (c *entity) openApproval(ctx workflow.Context, r campaign.RoutedApproval, r
 	if err != nil {
 		return err
 	}
+	approval.Round = round
 	c.state.Approval, c.state.Rounds = approval, round
 	return nil
 }
@@ -147,7 +147,7 @@ func (c *entity) decide(ctx workflow.Context, in campaign.Decide) (string, error
 	a := c.state.Approval
 	level, _ := a.Current()
 	err := act(action(ctx), campaign.ActivityCountSignOff, campaign.SignOffClaim{
-		CampaignID: c.state.CampaignID, Decide: in, Level: level, Amount: a.Amount, Requester: a.Requester, Escalated: a.Escalated,
+		CampaignID: c.state.CampaignID, Round: a.Round, Decide: in, Level: level, Amount: a.Amount, Requester: a.Requester, Escalated: a.Escalated,
 	})
 	if err != nil {
 		return "", err
@@ -190,7 +190,7 @@ func (c *entity) amend(ctx workflow.Context, in campaign.Amend) (string, error) 
 	if err := c.verify(ctx, in.Command, campaign.ActCampaignAmend, in.Reason); err != nil {
 		return "", err
 	}
-	if costsMore(&s.Plan, &routed.Plan) || selectsAnew(s, &routed.Plan) {
+	if campaign.NeedsApproval(&s.Plan, &routed.Plan) {
 		if err := c.openApproval(ctx, routed, in.Actor.UserID); err != nil {
 			return "", err
 		}
@@ -200,29 +200,6 @@ func (c *entity) amend(ctx workflow.Context, in campaign.Amend) (string, error) 
 	c.adopt(routed.LoadedPlan)
 	s.Problem, s.Fault = "", ""
 	return "campaign.amended", nil
-}
-
-// costsMore reports whether any budget line grows: money that was signed for one
-// purpose is not there for another.
-func costsMore(now, next *campaign.Plan) bool {
-	for _, l := range next.Budget {
-		grown := true
-		for _, old := range now.Budget {
-			if old.Line == l.Line {
-				grown = l.Amount > old.Amount || l.UnitCost > old.UnitCost
-			}
-		}
-		if grown {
-			return true
-		}
-	}
-	return false
-}
-
-// selectsAnew reports whether the amendment reaches other people than were signed for.
-// Once targets are frozen the audience cannot change.
-func selectsAnew(s *campaign.State, next *campaign.Plan) bool {
-	return s.Selection == nil && !reflect.DeepEqual(s.Plan.Audience, next.Audience)
 }
 
 // concludeAmendment acts on the result of an amendment's approval round.
@@ -242,7 +219,9 @@ func (c *entity) concludeAmendment(ctx workflow.Context) {
 	}
 	ref := campaign.PlanRef{CampaignID: s.CampaignID, Revision: pending.Revision}
 	if err := c.reserve(ctx, ref, &pending.Plan); err != nil {
-		c.fail(ctx, err)
+		// The plan that is in force goes on.
+		workflow.GetLogger(ctx).Error("an approved amendment could not be reserved", "revision", pending.Revision, "error", err)
+		c.changed(ctx, "campaign.amendment_refused", campaign.Actor{})
 		return
 	}
 	c.adopt(pending)
@@ -272,7 +251,12 @@ func (c *entity) checkResume(in campaign.ChangeHold) error {
 }
 
 func (c *entity) resume(ctx workflow.Context, in campaign.ChangeHold) (string, error) {
-	if err := c.changeHold(ctx, in, campaign.ActCampaignResume, campaign.HoldNone); err != nil {
+	// A stopped campaign stays stopped: what is tried again is its settlement.
+	if c.state.Hold == campaign.HoldStopped {
+		if err := c.verify(ctx, in.Command, campaign.ActCampaignResume, in.Reason); err != nil {
+			return "", err
+		}
+	} else if err := c.changeHold(ctx, in, campaign.ActCampaignResume, campaign.HoldNone); err != nil {
 		return "", err
 	}
 	c.state.Problem, c.state.Fault = "", ""
@@ -301,8 +285,16 @@ func (c *entity) stop(ctx workflow.Context, in campaign.ChangeHold) (string, err
 func (c *entity) markStopped(ctx workflow.Context, reason string) {
 	c.state.Stopped = reason
 	c.state.Problem, c.state.Fault = "", ""
+	c.withdrawApproval(ctx)
+}
+
+// withdrawApproval ends a round that nobody needs to decide any more: no signature
+// counts from now on.
+func (c *entity) withdrawApproval(ctx workflow.Context) {
+	c.state.Pending = nil
 	if _, open := c.state.Approval.Current(); open {
 		c.tellClock(ctx, campaign.Decided{Closed: true})
+		c.state.Approval.Result = campaign.ApprovalWithdrawn
 	}
 }
 

@@ -61,10 +61,28 @@ func (c *campaignList) Run(g *globals) error {
 	if err != nil {
 		return err
 	}
+	return c.answered(g, func(ctx context.Context) error { return listCampaigns(ctx, u) })
+}
+
+// patience is how long a command waits for an API that does not answer.
+const patience = 10 * time.Second
+
+// answered runs f, and says plainly when the API does not answer.
+func (c *caller) answered(ctx context.Context, f func(context.Context) error) error {
+	within, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	err := f(within)
+	if err != nil && within.Err() != nil && ctx.Err() == nil {
+		return campaign.Errorf(campaign.CodeNotFound, "nothing answers at %s: start it with 'muster up', or name another address with --api", c.API.API)
+	}
+	return err
+}
+
+func listCampaigns(ctx context.Context, u *apiuser.User) error {
 	w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "NO\tNAME\tSTAGE\tHOLD\tWAITS FOR\tUNTIL\tUNIT")
 	for cursor := ""; ; {
-		page, err := apiuser.Do(g, u, "", func(ctx context.Context, a *client.Session) (*client.ListCampaignsResponse, error) {
+		page, err := apiuser.Do(ctx, u, "", func(ctx context.Context, a *client.Session) (*client.ListCampaignsResponse, error) {
 			return a.ListCampaignsWithResponse(ctx, &client.ListCampaignsParams{Cursor: cursor})
 		})
 		if err != nil {
@@ -97,16 +115,18 @@ func (c *campaignShow) Run(g *globals) error {
 	if err != nil {
 		return err
 	}
-	id, err := findCampaign(g, u, c.Campaign)
-	if err != nil {
-		return err
-	}
-	detail, err := getCampaign(g, u, id)
-	if err != nil {
-		return err
-	}
-	printCampaign(os.Stdout, detail)
-	return nil
+	return c.answered(g, func(ctx context.Context) error {
+		id, err := findCampaign(ctx, u, c.Campaign)
+		if err != nil {
+			return err
+		}
+		detail, err := getCampaign(ctx, u, id)
+		if err != nil {
+			return err
+		}
+		printCampaign(os.Stdout, detail)
+		return nil
+	})
 }
 
 func getCampaign(ctx context.Context, u *apiuser.User, id string) (*client.CampaignDetail, error) {

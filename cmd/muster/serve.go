@@ -134,11 +134,15 @@ func (c *workerCommand) Run(g *globals) error {
 		return err
 	}
 	go keepPolicies(g, g, enforcer)
-	return work(g, g, st, t, enforcer, c.SMPP)
+	return work(g, g, st, t, enforcer, c.SMPP, drainWithin)
 }
 
-// work runs a worker until ctx ends.
-func work(ctx context.Context, g *globals, st *store.Store, t client.Client, e *policies.Enforcer, sms config.SMPP) error {
+// drainWithin is how long a worker that is replaced may work on what it has begun; give
+// its supervisor more.
+const drainWithin = time.Minute
+
+// work runs a worker until ctx ends; what runs then has stopWithin to come to an end.
+func work(ctx context.Context, g *globals, st *store.Store, t client.Client, e *policies.Enforcer, sms config.SMPP, stopWithin time.Duration) error {
 	served := []campaign.Channel{campaign.ChannelCall}
 	senders := map[campaign.Channel]channels.Sender{}
 	if sms.SMPPAddress != "" {
@@ -163,13 +167,13 @@ func work(ctx context.Context, g *globals, st *store.Store, t client.Client, e *
 	}
 	archiver := &audit.Archiver{Temporal: t, Store: st}
 	acts := activities.New(activities.Deps{
-		Store: st, Ledger: ledger.New(st.Pool()), Policies: e, Senders: senders,
+		Store: st, Ledger: ledger.New(st.Pool()), Policies: e, Senders: senders, Simulated: sms.SMPPSimulated,
 		Archiver: archiver,
 		Replayer: &audit.Replayer{Store: st, Register: register, BuildID: buildID()},
 		Instance: fmt.Sprintf("%s-%d", host, os.Getpid()),
 	})
 	return worker.Run(ctx, worker.Options{
-		Client: t, Activities: acts, Channels: served, Sweeps: sweeps(st, temporalconn.NewOrchestrator(t), archiver), StopWithin: 4 * time.Second, Log: g.log,
+		Client: t, Activities: acts, Channels: served, Sweeps: sweeps(st, temporalconn.NewOrchestrator(t), archiver), StopWithin: stopWithin, BuildID: buildID(), Log: g.log,
 	})
 }
 
@@ -185,9 +189,11 @@ func sweeps(st *store.Store, o *temporalconn.Orchestrator, a *audit.Archiver) []
 		{Name: "unstarted campaigns", Every: 2 * time.Second, Do: func(ctx context.Context) error {
 			ids, err := st.UnstartedCampaigns(ctx, sweepRows)
 			for _, id := range ids {
-				if err = errors.Join(err, o.StartCampaign(ctx, id)); err == nil {
-					err = st.MarkStarted(ctx, id)
+				failed := o.StartCampaign(ctx, id)
+				if failed == nil {
+					failed = st.MarkStarted(ctx, id)
 				}
+				err = errors.Join(err, failed)
 			}
 			return err
 		}},

@@ -185,7 +185,7 @@ func (c *upCommand) serve(
 	}
 	running := config.Instance{
 		PID: os.Getpid(), API: baseURL, DatabaseURL: c.DatabaseURL, TemporalAddress: c.TemporalAddress, TemporalUI: ui,
-		SMPPAddress: c.SMPPAddress, Demo: string(loaded.Kind),
+		SMPPAddress: c.SMPPAddress, SMPPSimulated: c.SMPPSimulated, Demo: string(loaded.Kind),
 	}
 	if err := running.Save(g.dir); err != nil {
 		return err
@@ -202,7 +202,7 @@ func (c *upCommand) serve(
 		}
 	})
 	group.Go(func() error { keepPolicies(ctx, g, enforcer); return nil })
-	group.Go(func() error { return work(ctx, g, st, t, enforcer, c.SMPP) })
+	group.Go(func() error { return work(ctx, g, st, t, enforcer, c.SMPP, 4*time.Second) })
 	group.Go(func() error { return serveAPI(ctx, g, l, st, t, enforcer, false) })
 	announce(running, users, loaded, time.Since(began))
 	if c.Demo && !c.Idle {
@@ -240,7 +240,7 @@ func (c *upCommand) startSimulators(g *globals, folder *embedded.Folder, stack *
 		if err != nil {
 			return err
 		}
-		c.SMPPAddress = probe.Addr().String()
+		c.SMPPAddress, c.SMPPSimulated = probe.Addr().String(), true
 		if err := probe.Close(); err != nil {
 			return err
 		}
@@ -271,8 +271,11 @@ func announce(i config.Instance, users []population.DemoUser, loaded population.
 	if i.TemporalUI != "" {
 		say("Temporal UI  %s", i.TemporalUI)
 	}
-	if i.SMPPAddress != "" && i.Demo != "" {
+	switch {
+	case i.SMPPSimulated:
 		say("SMS centre   %s   (simulated: nothing leaves this machine)", i.SMPPAddress)
+	case i.SMPPAddress != "":
+		say("SMS centre   %s   (real: takes real campaigns only)", i.SMPPAddress)
 	}
 	if len(users) > 0 {
 		fmt.Printf("\n  Demo users at unit %s\n", loaded.Unit)

@@ -8,7 +8,10 @@ import (
 type versionCommand struct{}
 
 // Run prints which code this is.
-func (versionCommand) Run() { fmt.Println("muster", buildID()) }
+func (versionCommand) Run() error {
+	_, err := fmt.Println("muster", buildID())
+	return err
+}
 
 // buildID names the code: its commit when the build knew it.
 func buildID() string {

@@ -31,12 +31,13 @@ type Temporal struct {
 
 // SMPP says how to reach the SMS centre. Without an address SMS contacts wait.
 type SMPP struct {
-	SMPPAddress  string  `env:"MUSTER_SMPP_ADDRESS" help:"SMS centre, host:port. Without it SMS contacts wait." placeholder:"HOST:PORT"`
-	SMPPSystemID string  `env:"MUSTER_SMPP_SYSTEM_ID" default:"muster" help:"SMPP system id."`
-	SMPPPassword string  `env:"MUSTER_SMPP_PASSWORD" default:"muster" help:"SMPP password, at most 8 characters."`
-	SMPPBinds    int     `env:"MUSTER_SMPP_BINDS" default:"2" help:"Parallel SMPP sessions."`
-	SMPPWindow   int     `env:"MUSTER_SMPP_WINDOW" default:"200" help:"Submits outstanding per session; bounds what one lost session leaves unknown."`
-	SMPPRate     float64 `env:"MUSTER_SMPP_RATE" default:"0" help:"Most message parts a second over all sessions of a process; 0 means no limit."`
+	SMPPAddress   string  `env:"MUSTER_SMPP_ADDRESS" help:"SMS centre, host:port. Without it SMS contacts wait." placeholder:"HOST:PORT"`
+	SMPPSystemID  string  `env:"MUSTER_SMPP_SYSTEM_ID" default:"muster" help:"SMPP system id."`
+	SMPPPassword  string  `env:"MUSTER_SMPP_PASSWORD" default:"muster" help:"SMPP password, at most 8 characters."`
+	SMPPBinds     int     `env:"MUSTER_SMPP_BINDS" default:"2" help:"Parallel SMPP sessions."`
+	SMPPWindow    int     `env:"MUSTER_SMPP_WINDOW" default:"200" help:"Submits outstanding per session; bounds what one lost session leaves unknown."`
+	SMPPSimulated bool    `env:"MUSTER_SMPP_SIMULATED" help:"The SMS centre is a simulator. Simulated campaigns, and no others, are sent to simulators."`
+	SMPPRate      float64 `env:"MUSTER_SMPP_RATE" default:"0" help:"Most message parts a second over all sessions of a process; 0 means no limit."`
 }
 
 // API says where the public API is.
@@ -69,6 +70,7 @@ type Instance struct {
 	TemporalAddress string `json:"temporal_address"`
 	TemporalUI      string `json:"temporal_ui,omitempty"`
 	SMPPAddress     string `json:"smpp_address,omitempty"`
+	SMPPSimulated   bool   `json:"smpp_simulated,omitempty"`
 	Demo            string `json:"demo,omitempty"` // the demonstration's population, if there is one
 }
 

@@ -152,6 +152,7 @@ CREATE TABLE sign_off (
     id              uuid PRIMARY KEY,
     campaign_id     uuid NOT NULL REFERENCES campaign (id),
     revision        integer NOT NULL,
+    round           integer NOT NULL DEFAULT 0, -- the approval round it was made in
     digest          text NOT NULL,
     level           integer NOT NULL,
     user_id         uuid NOT NULL REFERENCES app_user (id),

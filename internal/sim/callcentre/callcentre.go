@@ -36,7 +36,8 @@ type Options struct {
 	// Batch is how many tasks an agent claims at once, at most 200: DefaultBatch unless
 	// told, and never more than can be talked through in half a lease.
 	Batch int
-	// Idle is the pause of an agent who found no task: DefaultIdle unless told.
+	// Idle is the first pause of an agent who found no task: DefaultIdle unless told. It
+	// doubles while there is none.
 	Idle time.Duration
 	// Progress is told the counts about once a second while they change.
 	Progress func(Counts)
@@ -49,6 +50,8 @@ const (
 	DefaultIdle   = 250 * time.Millisecond
 
 	mostClaimed = 200 // the API's limit
+	// Agents without work ask ever more rarely.
+	longestIdle = 4 * time.Second
 	lease       = 2 * time.Minute
 	// goodbye is how long reports of calls that were made may take after the end.
 	goodbye = 5 * time.Second
@@ -181,17 +184,20 @@ type agent struct {
 }
 
 func (a *agent) work(ctx context.Context) error {
+	idle := a.Idle
 	for ctx.Err() == nil {
 		tasks, err := a.claim(ctx)
 		if err != nil {
 			return err
 		}
 		if len(tasks) == 0 {
-			if !pause(ctx, a.Idle) {
+			if !pause(ctx, idle) {
 				break
 			}
+			idle = min(2*idle, max(a.Idle, longestIdle))
 			continue
 		}
+		idle = a.Idle
 		reports, err := a.call(ctx, tasks)
 		if len(reports) > 0 {
 			if e := a.complete(ctx, tasks[:len(reports)], reports); e != nil {
