@@ -1,0 +1,115 @@
+package e2e_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/musterhq/muster/api/client"
+	"github.com/musterhq/muster/campaign"
+)
+
+// TestPeopleSteerACampaign has people return a plan, pause, resume, amend and stop while
+// messages leave. A hold takes effect when the API has answered, not some time later.
+func TestPeopleSteerACampaign(t *testing.T) {
+	t.Parallel()
+	i, centre := newOperator(t, "9000")
+	plan := smsPlan("A message under control")
+	plan.Review = campaign.ReviewPlan{After: 800, DecideWithin: 10, Default: campaign.ReviewDefaultKeep}
+	r, draft := i.people(t).create(t, plan)
+	r.submit(t, draft)
+	require.NoError(t, r.decide(t, r.manager, campaign.DecisionApprove, "Fine."))
+	require.NoError(t, r.decide(t, r.finance, campaign.DecisionReturn, "Media are too dear."))
+	require.Equal(t, campaign.StageDraft, r.detail(t).Status.Stage)
+
+	plan.Budget[len(plan.Budget)-1].Amount -= 500_00
+	revised := tell(t, r.planner, func(ctx context.Context, s *client.Session) (*client.PutPlanResponse, error) {
+		return s.PutPlanWithResponse(ctx, r.id, &client.PutPlanParams{IfMatch: draft.Etag}, plan)
+	}).JSON200
+	r.submit(t, *revised)
+	r.approve(t)
+	contacts, shards := i.awaitDispatch(t, r)
+
+	centre.awaitAccepted(t, contacts/10)
+	at := i.hold(t, func() {
+		tell(t, r.operator, func(ctx context.Context, s *client.Session) (*client.PauseCampaignResponse, error) {
+			return s.PauseCampaignWithResponse(ctx, r.id, nil, client.HoldReason{Reason: "The call centre is overrun."})
+		})
+	})
+	paused := i.requireQuiet(t, r, centre, at, claimSize*shards)
+	require.Less(t, int64(paused), contacts, "dispatch was over before the pause")
+
+	// A cheaper plan needs no new signature, also while the campaign is paused.
+	plan.Budget[len(plan.Budget)-1].Amount -= 500_00
+	tell(t, r.planner, func(ctx context.Context, s *client.Session) (*client.AmendCampaignResponse, error) {
+		return s.AmendCampaignWithResponse(ctx, r.id, nil, client.Amendment{Plan: plan, Reason: "Less for media."})
+	})
+	// A dearer one does.
+	dearer := plan
+	dearer.Budget = append([]campaign.BudgetLine(nil), plan.Budget...)
+	dearer.Budget[len(dearer.Budget)-1].Amount += 100_00
+	tell(t, r.planner, func(ctx context.Context, s *client.Session) (*client.AmendCampaignResponse, error) {
+		return s.AmendCampaignWithResponse(ctx, r.id, nil, client.Amendment{Plan: dearer, Reason: "A little more for media."})
+	})
+	r.approve(t)
+	amended := r.await(t, "amended", func(d *client.CampaignDetail) bool { return d.Status.Revision == 4 })
+	require.Equal(t, campaign.HoldPaused, amended.Status.Hold)
+	require.Equal(t, paused, centre.accepted(t))
+
+	tell(t, r.operator, func(ctx context.Context, s *client.Session) (*client.ResumeCampaignResponse, error) {
+		return s.ResumeCampaignWithResponse(ctx, r.id, nil, client.HoldReason{Reason: "It is quiet again."})
+	})
+	centre.awaitAccepted(t, int64(paused)+contacts/10)
+	at = i.hold(t, func() {
+		tell(t, r.operator, func(ctx context.Context, s *client.Session) (*client.StopCampaignResponse, error) {
+			return s.StopCampaignWithResponse(ctx, r.id, nil, client.HoldReason{Reason: "The offer was withdrawn."})
+		})
+	})
+	stopped := i.requireQuiet(t, r, centre, at, claimSize*shards)
+
+	detail := r.awaitArchive(t)
+	require.Equal(t, campaign.StageClosed, detail.Status.Stage)
+	require.Equal(t, "stopped", detail.Status.Ended)
+	require.Equal(t, stopped, centre.accepted(t), "messages left after the stop")
+	states := r.contacts(t)[waveChannel{1, campaign.ChannelSMS}]
+	require.Equal(t, contacts, sum(states))
+	require.Positive(t, states[campaign.ContactCancelled])
+	require.GreaterOrEqual(t, states[campaign.ContactCancelled]+int64(stopped), contacts*9/10, "%v", states)
+	i.requireAcceptedOnce(t, r, centre.read(t))
+	i.requireSound(t, r)
+	keepHistories(t, i, r, "steered")
+	i.stop(t)
+}
+
+// hold asks for a hold and returns the database's time just after the answer.
+func (i *instance) hold(t *testing.T, ask func()) (at time.Time) {
+	t.Helper()
+	st := i.open(t)
+	ask()
+	require.NoError(t, st.Pool().QueryRow(t.Context(), `SELECT now()`).Scan(&at))
+	return at
+}
+
+// requireQuiet checks that nothing was begun after the hold: no intent, and at the SMS
+// centre at most what was under way. It returns how many messages have left by then.
+func (i *instance) requireQuiet(t *testing.T, r *running, centre *smsCentre, since time.Time, underWay int) int {
+	t.Helper()
+	before := centre.accepted(t)
+	st := i.open(t)
+	eventually(t, func() bool {
+		var sending int
+		err := st.Pool().QueryRow(t.Context(), `SELECT count(*) FROM contact WHERE campaign_id = $1 AND state = 'sending'`, r.id).Scan(&sending)
+		return err == nil && sending == 0
+	}, "what was under way ends")
+	after := centre.accepted(t)
+	require.LessOrEqual(t, after-before, underWay)
+	// Long enough for every loop in muster to have had its turn.
+	<-time.After(3 * time.Second)
+	require.Equal(t, after, centre.accepted(t), "messages left after the hold")
+	var late int
+	require.NoError(t, st.Pool().QueryRow(t.Context(), `SELECT count(*) FROM contact_attempt WHERE campaign_id = $1 AND intent_at > $2`, r.id, since).Scan(&late))
+	require.Zero(t, late, "intents after the hold")
+	return after
+}
