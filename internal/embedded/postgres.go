@@ -318,6 +318,10 @@ func (c *cluster) stopLeftover(ctx context.Context, progress func(string)) error
 	return stopLeftover(ctx, "PostgreSQL", pid, started, 5*fastStopPatience, syscall.SIGINT, syscall.SIGQUIT)
 }
 
+// strangerPatience is how long a server gets to find its port taken. Whoever answers on
+// the port until then may be another server, started in the same moment.
+const strangerPatience = time.Second
+
 // start runs the server and waits until it answers. again says that another
 // attempt may well succeed.
 func (c *cluster) start(ctx context.Context, server *Postgres, progress func(string)) (_ *child, again bool, err error) {
@@ -352,7 +356,7 @@ func (c *cluster) start(ctx context.Context, server *Postgres, progress func(str
 			return process, false, nil
 		}
 		var refused *pgconn.PgError
-		if errors.As(err, &refused) && strings.HasPrefix(refused.Code, "28") { // invalid authorization
+		if errors.As(err, &refused) && strings.HasPrefix(refused.Code, "28") && !process.exitsWithin(strangerPatience) { // invalid authorization
 			_ = process.stop(ctx, fastStopPatience, syscall.SIGINT, syscall.SIGQUIT)
 			return nil, false, &Problem{
 				Code:    CodePostgresPassword,

@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -46,6 +47,13 @@ func startPostgres(t *testing.T, folder *Folder) *Postgres {
 	server, err := folder.StartPostgres(testContext(t), PostgresOptions{})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = server.Stop(context.Background()) })
+	return server
+}
+
+func startedWithDatabase(t *testing.T, folder *Folder) *Postgres {
+	t.Helper()
+	server := startPostgres(t, folder)
+	require.NoError(t, server.EnsureDatabase(testContext(t), "muster"))
 	return server
 }
 
@@ -281,6 +289,27 @@ func TestSavedPortThatIsTakenGivesWay(t *testing.T) {
 
 	second := startPostgres(t, folder)
 	require.NotEqual(t, first.Address(), second.Address())
+}
+
+// TestAPortTakenInTheSameMomentIsTriedElsewhere starts a server on the port of another
+// one, as two instances do that choose the same free port at once: the other one's
+// refusal is not a wrong password.
+func TestAPortTakenInTheSameMomentIsTriedElsewhere(t *testing.T) {
+	ctx := testContext(t)
+	other := startPostgres(t, openFolder(t, testDir(t)))
+	folder := openFolder(t, testDir(t))
+	ours := startPostgres(t, folder)
+	require.NoError(t, ours.Stop(ctx))
+
+	program, err := folder.findPostgres(ctx, "", func(string) {})
+	require.NoError(t, err)
+	c := &cluster{program: program, dir: folder.file(fmt.Sprintf("pg%d", program.major)), log: folder.file(postgresLogFile)}
+	c.account, err = accountFor(c.dir)
+	require.NoError(t, err)
+	_, again, err := c.start(ctx, &Postgres{port: other.port, password: ours.password}, func(string) {})
+	requireProblem(t, err, CodePostgresFailed)
+	require.True(t, again)
+	require.Equal(t, 1, query[int](t, startedWithDatabase(t, folder), `SELECT 1`))
 }
 
 func TestLostPasswordIsSaidPlainly(t *testing.T) {

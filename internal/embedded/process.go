@@ -77,6 +77,16 @@ func (c *child) hasExited() bool {
 	}
 }
 
+// exitsWithin waits for the process to be gone, for no longer than d.
+func (c *child) exitsWithin(d time.Duration) bool {
+	select {
+	case <-c.exited:
+		return true
+	case <-time.After(d):
+		return false
+	}
+}
+
 // stop sends the signals one after the other, each when the process has not
 // ended within patience of the one before, and the last also when ctx ends.
 func (c *child) stop(ctx context.Context, patience time.Duration, signals ...syscall.Signal) error {
