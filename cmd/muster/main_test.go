@@ -33,3 +33,13 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 func TestVersionRuns(t *testing.T) {
 	require.Zero(t, run([]string{"version", "--data-dir", t.TempDir()}))
 }
+
+func TestADemoStaysOnThisMachine(t *testing.T) {
+	for address, stays := range map[string]bool{
+		"127.0.0.1:8480": true, "localhost:0": true, "[::1]:8480": true, "0.0.0.0:8480": false, ":8480": false, "[::]:8480": false,
+		"192.0.2.1:8480": false, "nonsense": false,
+	} {
+		require.Equal(t, stays, loopback(address), address)
+	}
+	require.Equal(t, 1, run([]string{"up", "--demo", "--listen", ":0", "--data-dir", t.TempDir()}))
+}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/musterhq/muster/campaign"
 	"github.com/musterhq/muster/internal/config"
 	"github.com/musterhq/muster/internal/embedded"
 	"github.com/musterhq/muster/internal/population"
@@ -43,6 +44,10 @@ const shutdownPatience = 3 * time.Second
 // Run brings everything up and keeps it up until Ctrl-C.
 func (c *upCommand) Run(g *globals) (err error) {
 	began := time.Now()
+	if c.Demo && !loopback(c.Listen) {
+		return campaign.Errorf(campaign.CodeInvalidParameter,
+			"the passwords of the demo users are published, so a demo listens on this machine only: choose --listen 127.0.0.1:port")
+	}
 	logs, err := logToFolder(g)
 	if err != nil {
 		return err
@@ -70,6 +75,16 @@ func (c *upCommand) Run(g *globals) (err error) {
 		return err
 	}
 	return c.serve(g, folder, stack, died, l, ui, began)
+}
+
+// loopback reports whether only this machine can reach address.
+func loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // stack stops what was started, newest first.
