@@ -146,15 +146,15 @@ func TestProjectionKeepsTheNewestAndEveryEventOnce(t *testing.T) {
 
 func TestLoadPlanChecksTheDigest(t *testing.T) {
 	f := newFixture(t, nil)
-	loaded, err := f.LoadPlan(f.ctx, f.ref())
+	loaded, err := f.Store.LoadPlan(f.ctx, f.ref())
 	require.NoError(t, err)
 	require.Equal(t, f.plan, loaded.Plan)
-	_, err = f.LoadPlan(f.ctx, campaign.PlanRef{CampaignID: f.id, Revision: 9})
-	require.Equal(t, campaign.CodeNotFound, code(t, err))
+	_, err = f.Store.LoadPlan(f.ctx, campaign.PlanRef{CampaignID: f.id, Revision: 9})
+	require.Equal(t, campaign.CodeNotFound, campaign.CodeOf(err))
 	f.exec(`ALTER TABLE plan_revision DISABLE TRIGGER USER`)
 	f.exec(`UPDATE plan_revision SET plan = jsonb_set(plan, '{budget,0,amount}', '1')`)
-	_, err = f.LoadPlan(f.ctx, f.ref())
-	require.Equal(t, campaign.CodeAssertionMismatch, code(t, err))
+	_, err = f.Store.LoadPlan(f.ctx, f.ref())
+	require.Equal(t, campaign.CodeAssertionMismatch, campaign.CodeOf(err))
 }
 
 func TestFailuresKeepTheirCode(t *testing.T) {

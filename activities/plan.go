@@ -6,12 +6,6 @@ import (
 	"github.com/musterhq/muster/campaign"
 )
 
-// LoadPlan reads a plan revision.
-func (a *Activities) LoadPlan(ctx context.Context, in campaign.PlanRef) (campaign.LoadedPlan, error) {
-	plan, err := a.Store.LoadPlan(ctx, in)
-	return plan, failure(ctx, err)
-}
-
 // Prepare makes sure, before targets are selected, that the plan can be carried out by
 // this installation: its filters compile over the customers' attributes as they are
 // now.

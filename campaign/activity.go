@@ -12,7 +12,6 @@ type None struct{}
 
 // The activities.
 const (
-	ActivityLoadPlan            Activity[PlanRef, LoadedPlan]           = "LoadPlan"      // a plan revision
 	ActivityProject             Activity[Projection, None]              = "Project"       // writes the read model; runs as a local activity
 	ActivityVerify              Activity[Claim, None]                   = "Verify"        // checks the authority behind an update again, where it takes effect
 	ActivityCountSignOff        Activity[SignOffClaim, None]            = "CountSignOff"  // verifies a sign-off and counts it once

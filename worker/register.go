@@ -43,7 +43,6 @@ func RegisterProjection(r ActivityRegistry, a *activities.Activities) {
 
 // RegisterActions registers the short reads and writes.
 func RegisterActions(r ActivityRegistry, a *activities.Activities) {
-	function(r, campaign.ActivityLoadPlan, a.LoadPlan)
 	effect(r, campaign.ActivityVerify, a.Verify)
 	effect(r, campaign.ActivityCountSignOff, a.CountSignOff)
 	function(r, campaign.ActivityRouteApproval, a.RouteApproval)

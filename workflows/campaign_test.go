@@ -109,7 +109,6 @@ func (b *bench) loaded(revision int) (campaign.LoadedPlan, error) {
 }
 
 func (b *bench) activities() map[string]any {
-	nothing := func() error { return nil }
 	return map[string]any{
 		string(campaign.ActivityProject): func(p campaign.Projection) error { b.events = append(b.events, p.Event); return nil },
 		string(campaign.ActivityVerify): func(c campaign.Claim) error {
@@ -163,7 +162,6 @@ func (b *bench) activities() map[string]any {
 		string(campaign.ActivitySettle):        func(campaign.PlanRef) error { return nil },
 		string(campaign.ActivityEvaluate):      func(campaign.EvaluationInput) error { return nil },
 		string(campaign.ActivityArchive):       func(campaign.ArchiveInput) (campaign.Archived, error) { return campaign.Archived{}, nil },
-		string(campaign.ActivityLoadPlan):      nothing,
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/musterhq/muster/internal/config"
 	"github.com/musterhq/muster/internal/temporalconn"
+	"github.com/musterhq/muster/policies"
 	"github.com/musterhq/muster/store"
 )
 
@@ -46,6 +47,28 @@ func (g *globals) openStore(url string, v config.Vault) (*store.Store, error) {
 
 func (g *globals) dialTemporal(t config.Temporal, role string) (client.Client, error) {
 	return temporalconn.Dial(g, t.TemporalAddress, t.TemporalNamespace, fmt.Sprintf("muster-%s-%s", role, buildID()), g.log)
+}
+
+// attach connects a process of an installation to its engines. Close both when done.
+func (g *globals) attach(db *config.Database, t *config.Temporal, v config.Vault, role string) (*store.Store, client.Client, *policies.Enforcer, error) {
+	if err := g.instance(db, t); err != nil {
+		return nil, nil, nil, err
+	}
+	st, err := g.openStore(db.DatabaseURL, v)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	enforcer, err := policies.New(g, st.Grants)
+	if err != nil {
+		st.Close()
+		return nil, nil, nil, err
+	}
+	c, err := g.dialTemporal(*t, role)
+	if err != nil {
+		st.Close()
+		return nil, nil, nil, err
+	}
+	return st, c, enforcer, nil
 }
 
 type migrateCommand struct {

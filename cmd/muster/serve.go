@@ -41,23 +41,12 @@ type apiCommand struct {
 
 // Run serves the API until Ctrl-C.
 func (c *apiCommand) Run(g *globals) error {
-	if err := g.instance(&c.Database, &c.Temporal); err != nil {
-		return err
-	}
-	st, err := g.openStore(c.DatabaseURL, c.Vault)
+	st, t, enforcer, err := g.attach(&c.Database, &c.Temporal, c.Vault, "api")
 	if err != nil {
 		return err
 	}
 	defer st.Close()
-	t, err := g.dialTemporal(c.Temporal, "api")
-	if err != nil {
-		return err
-	}
 	defer t.Close()
-	enforcer, err := policies.New(g, st.Grants)
-	if err != nil {
-		return err
-	}
 	l, err := listen(c.Listen)
 	if err != nil {
 		return err
@@ -116,23 +105,12 @@ type workerCommand struct {
 
 // Run works until Ctrl-C.
 func (c *workerCommand) Run(g *globals) error {
-	if err := g.instance(&c.Database, &c.Temporal); err != nil {
-		return err
-	}
-	st, err := g.openStore(c.DatabaseURL, c.Vault)
+	st, t, enforcer, err := g.attach(&c.Database, &c.Temporal, c.Vault, "worker")
 	if err != nil {
 		return err
 	}
 	defer st.Close()
-	t, err := g.dialTemporal(c.Temporal, "worker")
-	if err != nil {
-		return err
-	}
 	defer t.Close()
-	enforcer, err := policies.New(g, st.Grants)
-	if err != nil {
-		return err
-	}
 	go keepPolicies(g, g, enforcer)
 	return work(g, g, st, t, enforcer, c.SMPP, drainWithin)
 }
