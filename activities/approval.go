@@ -29,7 +29,7 @@ func (a *Activities) route(ctx context.Context, in campaign.PlanRef) (campaign.R
 	if err := a.Policies.Reload(ctx); err != nil {
 		return routed, err
 	}
-	if routed.Route, err = a.Policies.Route(routed.Amount); err != nil {
+	if routed.Route, err = a.Policies.Route(campaign.Money{Minor: routed.Amount, Currency: plan.Plan.Currency}); err != nil {
 		return routed, err
 	}
 	active, err := a.Store.ActiveUsers(ctx)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/musterhq/muster/campaign"
+	"github.com/musterhq/muster/channels"
 )
 
 // CreateContacts makes the contacts of one channel of a wave, once. No more are made
@@ -22,15 +23,24 @@ func (a *Activities) CreateContacts(ctx context.Context, in campaign.DispatchInp
 		if !ok {
 			return campaign.Errorf(campaign.CodeInvalidPlan, "channel %s has no budget line for its contacts", in.Channel)
 		}
-		spend, err := a.Store.ChannelSpend(ctx, in.CampaignID, in.Channel)
-		if err != nil {
-			return err
+		channel, ok := plan.Plan.Channel(in.Channel)
+		if !ok {
+			return campaign.Errorf(campaign.CodeInvalidPlan, "channel %s is not in plan revision %d", in.Channel, in.Revision)
 		}
-		affordable := max(line.Amount/line.UnitCost-spend.Billable-spend.Unknown-spend.Open, 0)
-		batch, err = a.Store.CreateContacts(ctx, in, affordable, plan.Plan.Goal.Outcome)
+		batch, err = a.Store.CreateContacts(ctx, in, line, parts(channel), plan.Plan.Goal.Outcome)
 		return err
 	})
 	return batch, failure(ctx, err)
+}
+
+// parts is how many units of its channel's budget line one contact takes: one for an
+// attempt by a person, and as many as the operator charges for a message.
+func parts(c campaign.ChannelPlan) int {
+	if c.Channel.Pull() {
+		return 1
+	}
+	n, _ := channels.Parts(c.Text)
+	return max(n, 1)
 }
 
 // Progress counts the contacts of a wave's channel by what is left to do.

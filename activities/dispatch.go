@@ -50,7 +50,6 @@ type chunk struct {
 	plan     campaign.ChannelPlan
 	dispatch *store.Dispatch
 	sender   channels.Sender
-	parts    int
 	settled  atomic.Int64
 }
 
@@ -80,7 +79,6 @@ func (c *chunk) run(ctx context.Context) (campaign.ChunkResult, error) {
 			"a simulated campaign is only sent to a simulator, a real one only to a real provider; campaign simulated: %t, channel %s simulated: %t",
 			plan.Plan.Simulated, c.in.Channel, c.Simulated)
 	}
-	c.parts, _ = channels.Parts(c.plan.Text)
 	working, release := untilStopped(ctx)
 	defer release()
 	return c.push(ctx, working)
@@ -135,7 +133,7 @@ func (c *chunk) drain(ctx, working context.Context) error {
 // send commits the intent to send a batch, sends it, and writes the verdicts while
 // they come in.
 func (c *chunk) send(ctx, working context.Context, claims []store.Claim) (held bool, err error) {
-	out, held, err := c.dispatch.Intend(ctx, claims, string(c.in.Channel), c.parts)
+	out, held, err := c.dispatch.Intend(ctx, claims, string(c.in.Channel), parts(c.plan))
 	if err != nil || held {
 		// Whatever the fault was: what has no intent has not left. Contacts whose intent
 		// was committed after all are not touched by this.

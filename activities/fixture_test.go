@@ -183,7 +183,7 @@ func (f *fixture) signOff(login string, level campaign.ApprovalLevel, change fun
 		Role: "x", Unit: "operator", Amount: amount, Authority: "*", PolicyVersion: "1", Decision: campaign.DecisionApprove,
 	}
 	claim := campaign.SignOffClaim{
-		CampaignID: f.id, Level: level, Amount: amount, Requester: f.users["planner"].UserID,
+		CampaignID: f.id, Level: level, Levels: 2, Amount: amount, Requester: f.users["planner"].UserID,
 		Decide: campaign.Decide{
 			Command: campaign.Command{UpdateID: "u", Actor: who}, SignOffID: row.ID, Revision: 1, Digest: row.Digest, Level: level.Level, Decision: row.Decision,
 		},

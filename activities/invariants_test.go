@@ -1,6 +1,7 @@
 package activities_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -8,6 +9,77 @@ import (
 	"github.com/musterhq/muster/campaign"
 	"github.com/musterhq/muster/store"
 )
+
+// What is dispatched goes back, step by step, to a revision that all levels signed.
+func TestOnlyWhatWasSignedIsDispatched(t *testing.T) {
+	dearer := func(p *campaign.Plan) { p.Budget[3].Amount++ }
+	cheaper := func(p *campaign.Plan) { p.Budget[3].Amount-- }
+	mix := func(p *campaign.Plan) { p.Waves[1].Channels = []campaign.Channel{campaign.ChannelCall} }
+	type step struct {
+		base    int
+		request string
+		change  func(*campaign.Plan)
+	}
+	recommended := step{1, store.RequestOfReview(1), mix}
+	for name, c := range map[string]struct {
+		steps  []step
+		mutate string
+		fires  bool
+	}{
+		"signed":                         {},
+		"nobody signed":                  {mutate: `DELETE FROM sign_off_counted`, fires: true},
+		"one level of two":               {mutate: `DELETE FROM sign_off_counted WHERE level = 2`, fires: true},
+		"another level is missing":       {mutate: `DELETE FROM sign_off_counted WHERE level = 1`, fires: true},
+		"another plan was signed":        {mutate: `UPDATE sign_off SET digest = 'x'`, fires: true},
+		"a rejection":                    {mutate: `UPDATE sign_off SET decision = 'reject' WHERE level = 2`, fires: true},
+		"the plan was changed since":     {mutate: `UPDATE plan_revision SET plan = jsonb_set(plan, '{budget,3,amount}', '1')`, fires: true},
+		"less of the same":               {steps: []step{{1, "a", cheaper}}},
+		"less of less":                   {steps: []step{{1, "a", cheaper}, {2, "b", cheaper}}},
+		"more, unsigned":                 {steps: []step{{1, "a", dearer}}, fires: true},
+		"less of more":                   {steps: []step{{1, "a", dearer}, {2, "b", cheaper}}, fires: true},
+		"a draft that nobody signed":     {steps: []step{{1, "a", cheaper}}, mutate: `UPDATE plan_revision SET base = NULL`, fires: true},
+		"a recommendation, accepted":     {steps: []step{recommended}},
+		"less after a recommendation":    {steps: []step{recommended, {2, "b", cheaper}}},
+		"a recommendation, kept":         {steps: []step{recommended}, mutate: `UPDATE review SET decision = 'keep'`, fires: true},
+		"a recommendation, undecided":    {steps: []step{recommended}, mutate: `UPDATE review SET decision = ''`, fires: true},
+		"another mix, not recommended":   {steps: []step{{1, "a", mix}}, fires: true},
+		"more than the recommendation":   {steps: []step{{1, store.RequestOfReview(1), func(p *campaign.Plan) { mix(p); dearer(p) }}}, fires: true},
+		"other than the recommendation":  {steps: []step{recommended}, mutate: `UPDATE review SET recommendation = jsonb_set(recommendation, '{waves,0,number}', '1')`, fires: true},
+		"a recommendation for a revised": {steps: []step{{1, "a", cheaper}, {2, store.RequestOfReview(1), mix}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, nil)
+			f.run()
+			_, _, err := f.Store.OpenReview(f.ctx, campaign.ReviewInput{CampaignID: f.id, Review: 1, Revision: 1}, map[string]any{},
+				map[string]any{"waves": []map[string]any{{"number": 2, "to": []campaign.Channel{campaign.ChannelCall}}}})
+			require.NoError(t, err)
+			require.NoError(t, f.Store.CloseReview(f.ctx, campaign.ReviewOutcome{CampaignID: f.id, Review: 1, Decision: campaign.ReviewAccept}))
+			revision, plan := 1, f.plan
+			for _, s := range c.steps {
+				plan.Budget, plan.Waves = slices.Clone(plan.Budget), slices.Clone(plan.Waves)
+				s.change(&plan)
+				loaded, err := f.Store.AddRevision(f.ctx, f.id, store.NewRevision{Plan: plan, EditorID: f.users["planner"].UserID, Base: s.base, Request: s.request})
+				require.NoError(t, err)
+				revision = loaded.Revision
+			}
+			f.exec(`INSERT INTO contact_batch (campaign_id, wave, channel, revision, contacts, shards) VALUES ($1, 2, 'sms', $2, 0, '{}')`, f.id, revision)
+			if c.mutate != "" {
+				for _, table := range []string{"sign_off", "sign_off_counted", "plan_revision"} {
+					f.exec(`ALTER TABLE ` + table + ` DISABLE TRIGGER USER`)
+				}
+				require.Positive(t, f.exec(c.mutate))
+			}
+			broken, err := f.Store.CheckInvariants(f.ctx, f.id)
+			require.NoError(t, err)
+			if !c.fires {
+				require.Empty(t, broken)
+				return
+			}
+			require.Len(t, broken, 1)
+			require.Equal(t, "A1", broken[0].Invariant)
+		})
+	}
+}
 
 // Each invariant sees the fault that it watches for.
 func TestEveryInvariantFires(t *testing.T) {
@@ -20,6 +92,7 @@ func TestEveryInvariantFires(t *testing.T) {
 		"D6":  `UPDATE contact SET not_after = now() - interval '1 hour' WHERE seq = 5`,
 		"D7":  `INSERT INTO outcome (id, campaign_id, customer_id, kind, at, received_at, source, source_id, simulated) SELECT gen_random_uuid(), campaign_id, customer_id, 'opted_out', now(), now() - interval '1 hour', 'x', 'x', true FROM contact WHERE seq = 5`,
 		"D10": `INSERT INTO receipt (digest, provider, provider_id, state, at, received_at) SELECT 'x', 'sms', provider_id, 'delivered', now(), now() - interval '2 days' FROM contact_attempt LIMIT 1`,
+		"D11": `WITH late AS (UPDATE contact_attempt SET outcome = 'unknown', intent_at = now() - interval '10 days' WHERE contact_id = (SELECT id FROM contact WHERE seq = 5)) UPDATE contact SET state = 'unknown' WHERE seq = 5`,
 		"D12": `UPDATE contact SET state = 'cancelled' WHERE seq = 5`,
 		"T1":  `DELETE FROM campaign_target WHERE arm = 'control' AND customer_id = (SELECT customer_id FROM campaign_target WHERE arm = 'control' LIMIT 1)`,
 		"T2":  `UPDATE campaign_target t SET arm = 'control' FROM contact c WHERE c.customer_id = t.customer_id AND c.seq = 5`,

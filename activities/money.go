@@ -2,7 +2,9 @@ package activities
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/musterhq/muster/campaign"
 	"github.com/musterhq/muster/ledger"
@@ -48,34 +50,65 @@ func (a *Activities) CaptureChannel(ctx context.Context, in campaign.ChannelRef)
 // Settle closes the money: what every line has cost is spent, what messages of unknown
 // fate would cost stays held, the rest is released.
 func (a *Activities) Settle(ctx context.Context, in campaign.PlanRef) error {
-	return failure(ctx, alive(ctx, func() error {
-		plan, err := a.Store.LoadPlan(ctx, in)
-		if err != nil {
-			return err
-		}
-		treated, _, err := a.Store.Arms(ctx, in.CampaignID, plan.Plan.Goal.Outcome)
-		if err != nil {
-			return err
-		}
-		return a.till(ctx, in.CampaignID, plan.Plan.Currency, func(t *till) error {
-			for _, line := range plan.Plan.Budget {
-				cost, err := a.cost(ctx, in.CampaignID, line, treated.Positive)
-				if err != nil {
-					return err
-				}
-				if line.Driver == campaign.DriverFixed && treated.Contacted == 0 {
-					cost.spent = 0 // the campaign was stopped before it contacted anybody
-				}
-				if err := t.spend(ctx, line.Line, cost.spent); err != nil {
-					return err
-				}
-				if err := t.keep(ctx, line.Line, cost.possible); err != nil {
-					return err
-				}
+	return failure(ctx, alive(ctx, func() error { return a.settle(ctx, in) }))
+}
+
+func (a *Activities) settle(ctx context.Context, in campaign.PlanRef) error {
+	plan, err := a.Store.LoadPlan(ctx, in)
+	if err != nil {
+		return err
+	}
+	treated, _, err := a.Store.Arms(ctx, in.CampaignID, plan.Plan.Goal.Outcome)
+	if err != nil {
+		return err
+	}
+	return a.till(ctx, in.CampaignID, plan.Plan.Currency, func(t *till) error {
+		for _, line := range plan.Plan.Budget {
+			cost, err := a.cost(ctx, in.CampaignID, line, treated.Positive)
+			if err != nil {
+				return err
 			}
-			return nil
-		})
-	}))
+			if line.Driver == campaign.DriverFixed && treated.Contacted == 0 {
+				cost.spent = 0 // the campaign was stopped before it contacted anybody
+			}
+			if err := t.spend(ctx, line.Line, cost.spent); err != nil {
+				return err
+			}
+			if err := t.keep(ctx, line.Line, cost.possible); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// receiptsWithin is how late a receipt may come. A message without one by then is told:
+// only the operator's bill can say what became of it.
+const receiptsWithin = 7 * 24 * time.Hour
+
+// SettleUnknown goes on with the money that closed campaigns hold for messages of unknown
+// fate: a message that was taken after all is paid for, one that was not sets its money
+// free. Without proof the money stays held, however long: to release it might leave a bill
+// without a budget, to spend it might pay for nothing. What has no proof for longer than a
+// receipt takes is told once, also of campaigns that still run. It may run at any time and
+// as often as wanted.
+func (a *Activities) SettleUnknown(ctx context.Context) error {
+	holding, err := a.Ledger.Holding(ctx)
+	if err != nil {
+		return err
+	}
+	over, err := a.Store.SettledCampaigns(ctx, holding)
+	if err != nil {
+		return err
+	}
+	var faults []error
+	for _, in := range over {
+		faults = append(faults, a.settle(ctx, in))
+	}
+	for _, id := range holding {
+		faults = append(faults, a.Store.TellUnknown(ctx, id, receiptsWithin))
+	}
+	return errors.Join(faults...)
 }
 
 // lineCost is what a budget line has cost, and what it may cost yet, in minor units.

@@ -1,11 +1,13 @@
 package activities_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/musterhq/muster/activities"
 	"github.com/musterhq/muster/campaign"
 	"github.com/musterhq/muster/channels"
 	"github.com/musterhq/muster/ledger"
@@ -35,7 +37,7 @@ func TestReserveAddsOnlyWhatALaterRevisionAdds(t *testing.T) {
 	next := f.plan
 	next.Budget = append([]campaign.BudgetLine(nil), f.plan.Budget...)
 	next.Budget[1].Amount += 1_000
-	_, err := f.Store.AddRevision(f.ctx, f.id, next, f.users["planner"].UserID, "more")
+	_, err := f.Store.AddRevision(f.ctx, f.id, store.NewRevision{Plan: next, EditorID: f.users["planner"].UserID, Base: 1, Request: "more"})
 	require.NoError(t, err)
 	for range 2 {
 		require.NoError(t, f.Reserve(f.ctx, campaign.PlanRef{CampaignID: f.id, Revision: 2}))
@@ -155,4 +157,87 @@ func TestACampaignThatNeverRanCostsNothing(t *testing.T) {
 		require.Zero(t, b.Held)
 	}
 	f.sound()
+}
+
+// Money that is held for messages of unknown fate follows the proof, whenever it comes,
+// and stays where it is without one.
+func TestUnknownIsSettledWhenItIsKnown(t *testing.T) {
+	f := newFixture(t, nil)
+	f.run()
+	batch := f.create(2, campaign.ChannelSMS)
+	f.sender.judge = func(int, channels.Message) channels.Result { return channels.Result{Verdict: channels.Unknown} }
+	in := f.chunk(2, campaign.ChannelSMS, batch)
+	slow, err := f.Store.Dispatch(in, "slow", lease)
+	require.NoError(t, err)
+	claimed, err := slow.Claim(f.ctx, 2)
+	require.NoError(t, err)
+	_, _, err = slow.Intend(f.ctx, claimed, "sms", 1)
+	require.NoError(t, err)
+	f.exec(`UPDATE contact SET lease_until = now() - interval '1 second' WHERE state = 'sending'`)
+	_, err = f.DispatchChunk(f.ctx, in)
+	require.NoError(t, err)
+	require.Equal(t, map[string]int64{"unknown": batch.Contacts}, f.states(2, campaign.ChannelSMS))
+	require.NoError(t, f.SettleUnknown(f.ctx))
+	require.EqualValues(t, 500_000, f.balance("messages").Held, "the campaign runs")
+	require.NoError(t, f.Settle(f.ctx, f.ref()))
+	require.NoError(t, f.Project(f.ctx, campaign.Projection{CampaignID: f.id, Version: 2, Event: "stage.closed", Status: campaign.Status{
+		Stage: campaign.StageClosed, Hold: campaign.HoldNone, Revision: 1,
+	}}))
+	settled := func(captured, unknown int64) {
+		t.Helper()
+		for range 2 {
+			require.NoError(t, f.SettleUnknown(f.ctx))
+			require.Equal(t, 10*captured, f.balance("messages").Captured)
+			require.Equal(t, 10*unknown, f.balance("messages").Held)
+			f.sound()
+		}
+	}
+	all := batch.Contacts
+	settled(0, all)
+
+	// The worker was only slow: one of its messages had been refused, one had not left.
+	require.NoError(t, slow.Complete(f.ctx, []store.Completion{
+		{ContactID: claimed[0].ContactID, Epoch: claimed[0].Epoch, Outcome: store.AttemptRefused, Reason: "no such number"},
+		{ContactID: claimed[1].ContactID, Epoch: claimed[1].Epoch, Outcome: store.AttemptNotSent},
+	}))
+	settled(0, all-2)
+
+	// Receipts come late, to a campaign that is closed.
+	rows, err := f.Store.Contacts(f.ctx, f.id, store.ContactFilter{Limit: 500})
+	require.NoError(t, err)
+	rows = slices.DeleteFunc(rows, func(c store.Contact) bool {
+		return c.ID == claimed[0].ContactID.String() || c.ID == claimed[1].ContactID.String()
+	})
+	inbox := activities.Inbox{Store: f.Store, Channel: campaign.ChannelSMS}
+	require.NoError(t, inbox.Receipts(f.ctx, []channels.Receipt{
+		{ContactID: rows[0].ID, State: channels.StateDelivered, At: time.Now()},
+		{ContactID: rows[1].ID, ProviderID: "late", State: channels.StateFailed, At: time.Now()},
+		{ContactID: rows[2].ID, State: channels.StateRefused, Reason: "not taken", At: time.Now()},
+		{ContactID: rows[3].ID, State: channels.StateUnknown, At: time.Now()},
+	}))
+	for applied := int64(1); applied > 0; {
+		applied, err = f.Store.SweepReceipts(f.ctx, 100)
+		require.NoError(t, err)
+	}
+	require.Equal(t, []campaign.ContactState{campaign.ContactDelivered, campaign.ContactFailed, campaign.ContactFailed, campaign.ContactUnknown},
+		[]campaign.ContactState{f.state(rows[0].ID), f.state(rows[1].ID), f.state(rows[2].ID), f.state(rows[3].ID)})
+	settled(2, all-5) // what was taken and not delivered is charged for
+
+	// No word ever comes for the rest: that is told, once, and the money waits for the bill.
+	told := func() int64 { return f.count(`SELECT count(*) FROM audit_event WHERE event = 'contacts.unresolved'`) }
+	require.Zero(t, told())
+	f.exec(`UPDATE contact_attempt SET intent_at = intent_at - interval '9 days'`)
+	settled(2, all-5)
+	require.EqualValues(t, 1, told())
+	require.Equal(t, all-5, f.count(`SELECT (data->>'messages')::bigint FROM audit_event WHERE event = 'contacts.unresolved'`))
+
+	var bill []store.Receipt
+	for i, c := range rows[3:] {
+		bill = append(bill, store.Receipt{Provider: "sms", ContactID: c.ID, State: []string{store.ReceiptAccepted, store.ReceiptRefused}[i%2], At: time.Now()})
+	}
+	require.NoError(t, f.Store.RecordReceipts(f.ctx, bill))
+	_, err = f.Store.SweepReceipts(f.ctx, len(bill))
+	require.NoError(t, err)
+	settled(2+int64(len(bill)+1)/2, 0)
+	require.Equal(t, 500_000-f.balance("messages").Captured, f.balance("messages").Available)
 }

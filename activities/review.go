@@ -191,5 +191,8 @@ func (a *Activities) applyRecommendation(ctx context.Context, in campaign.Review
 	if editor == "" {
 		editor = base.EditorID
 	}
-	return a.Store.AddRevision(ctx, in.CampaignID, plan, editor, fmt.Sprintf("recommendation of review %d", in.Review))
+	return a.Store.AddRevision(ctx, in.CampaignID, store.NewRevision{
+		Plan: plan, EditorID: editor, Base: base.Revision, Request: store.RequestOfReview(in.Review),
+		Note: fmt.Sprintf("recommendation of review %d", in.Review),
+	})
 }

@@ -27,9 +27,9 @@ func (a *Activities) SelectTargets(ctx context.Context, in campaign.SelectionInp
 		freeze := store.Freeze{
 			CampaignID: in.CampaignID, Revision: in.Revision, Salt: sel.Salt,
 			Tally: func(steps []store.CountStep) campaign.TargetCount { return tally(sel, steps) },
-			Insert: func(shards int) (string, []any) {
+			Insert: func(table string, shards int) (string, []any) {
 				sel.Shards = shards
-				return sel.SQL()
+				return sel.SQL(table)
 			},
 		}
 		freeze.Count, freeze.CountArgs = sel.CountsSQL()

@@ -1,12 +1,16 @@
 package activities_test
 
 import (
+	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/musterhq/muster/campaign"
+	"github.com/musterhq/muster/channels"
 	"github.com/musterhq/muster/store"
 )
 
@@ -64,7 +68,7 @@ func TestSelectionAgainForAnotherRevision(t *testing.T) {
 	f.run()
 	next := f.plan
 	next.Audience.Filter = "age < 40"
-	loaded, err := f.Store.AddRevision(f.ctx, f.id, next, f.users["planner"].UserID, "narrower")
+	loaded, err := f.Store.AddRevision(f.ctx, f.id, store.NewRevision{Plan: next, EditorID: f.users["planner"].UserID, Base: 1, Request: "narrower"})
 	require.NoError(t, err)
 	require.Equal(t, 2, loaded.Revision)
 	count, err := f.SelectTargets(f.ctx, campaign.SelectionInput{CampaignID: f.id, Revision: 2})
@@ -74,7 +78,7 @@ func TestSelectionAgainForAnotherRevision(t *testing.T) {
 	f.sound()
 	_, err = f.CreateContacts(f.ctx, campaign.DispatchInput{CampaignID: f.id, Wave: 1, Snapshot: 2, Revision: 2, Channel: campaign.ChannelSMS})
 	require.NoError(t, err)
-	_, err = f.Store.AddRevision(f.ctx, f.id, f.plan, f.users["planner"].UserID, "wider")
+	_, err = f.Store.AddRevision(f.ctx, f.id, store.NewRevision{Plan: f.plan, EditorID: f.users["planner"].UserID, Base: 1, Request: "wider"})
 	require.NoError(t, err)
 	_, err = f.SelectTargets(f.ctx, campaign.SelectionInput{CampaignID: f.id, Revision: 3})
 	require.Equal(t, campaign.CodeStateConflict, code(t, err), "contacts exist")
@@ -219,5 +223,74 @@ func TestClosingGivesEveryContactAFinalState(t *testing.T) {
 	f.exec(`UPDATE contact SET lease_until = now() - interval '1 second' WHERE state = 'sending'`)
 	require.NoError(t, f.CloseContacts(f.ctx, f.ref()))
 	require.Equal(t, map[string]int64{"unknown": 4, "expired": sms.Contacts - 4}, f.states(2, campaign.ChannelSMS))
+	f.sound()
+}
+
+// The targets are filled in before their table becomes the campaign's partition; a second
+// selection finds it as one, with all that belongs to it.
+func TestFrozenTargetsAreAPartition(t *testing.T) {
+	f := newFixture(t, nil)
+	f.approve()
+	partition := "campaign_target_" + strings.ReplaceAll(f.id, "-", "")
+	for revision := 1; revision <= 2; revision++ {
+		count, err := f.SelectTargets(f.ctx, campaign.SelectionInput{CampaignID: f.id, Revision: revision})
+		require.NoError(t, err)
+		require.Equal(t, count.Targets, f.count(`SELECT count(*) FROM campaign_target WHERE campaign_id = $1 AND snapshot = $2`, f.id, revision))
+		require.EqualValues(t, 1, f.count(`SELECT count(*) FROM pg_inherits WHERE inhrelid = $1::regclass`, partition))
+		require.EqualValues(t, 1, f.count(`SELECT count(*) FROM pg_index WHERE indrelid = $1::regclass AND indisprimary AND indisvalid`, partition))
+		_, err = f.Store.AddRevision(f.ctx, f.id, store.NewRevision{Plan: f.plan, EditorID: f.users["planner"].UserID, Base: revision, Request: "again"})
+		require.NoError(t, err)
+	}
+}
+
+// A message that comes back after its channel was closed ends as the channel did.
+func TestNotSentAfterTheChannelClosedEndsWithIt(t *testing.T) {
+	f := newFixture(t, nil)
+	f.run()
+	batch := f.create(2, campaign.ChannelSMS)
+	worker, err := f.Store.Dispatch(f.chunk(2, campaign.ChannelSMS, batch), "slow", lease)
+	require.NoError(t, err)
+	claimed, err := worker.Claim(f.ctx, 3)
+	require.NoError(t, err)
+	_, _, err = worker.Intend(f.ctx, claimed, "sms", 1)
+	require.NoError(t, err)
+	notSent := func(i int) {
+		require.NoError(t, worker.Complete(f.ctx, []store.Completion{{
+			ContactID: claimed[i].ContactID, Epoch: claimed[i].Epoch, Outcome: store.AttemptNotSent, Reason: "busy", RetryAfter: time.Minute,
+		}}))
+	}
+	notSent(0)
+	require.Equal(t, campaign.ContactPlanned, f.state(claimed[0].ContactID.String()))
+	ref := campaign.ChannelRef{CampaignID: f.id, Wave: 2, Revision: 1, Channel: campaign.ChannelSMS}
+	_, err = f.CloseChannel(f.ctx, campaign.CloseChannel{ChannelRef: ref, State: campaign.ContactExpired, Reason: "window_closed"})
+	require.NoError(t, err)
+	notSent(1)
+	require.Equal(t, campaign.ContactExpired, f.state(claimed[1].ContactID.String()))
+	require.EqualValues(t, batch.Contacts-1, f.count(`SELECT count(*) FROM contact WHERE state = 'expired' AND reason = 'window_closed'`))
+	f.sound()
+}
+
+// The operator charges for every part of a long message, and so does the budget.
+func TestLongMessagesCostTheirParts(t *testing.T) {
+	f := newFixture(t, func(p *campaign.Plan) {
+		p.Channels[1].Text = strings.Repeat("双倍流量", 30) + "回复T退订" // two parts of UCS-2
+		p.Budget[1].Amount = 509
+	})
+	f.run()
+	batch := f.create(2, campaign.ChannelSMS)
+	require.Equal(t, map[string]int64{"planned": 25, "suppressed": batch.Contacts - 25}, f.states(2, campaign.ChannelSMS))
+	var n atomic.Int64
+	f.sender.judge = func(_ int, m channels.Message) channels.Result {
+		if n.Add(1) > 20 {
+			return channels.Result{Verdict: channels.Unknown}
+		}
+		return channels.Result{Verdict: channels.Accepted, ProviderID: "p-" + m.ContactID}
+	}
+	_, err := f.DispatchChunk(f.ctx, f.chunk(2, campaign.ChannelSMS, batch))
+	require.NoError(t, err)
+	require.NoError(t, f.CloseContacts(f.ctx, f.ref()))
+	require.NoError(t, f.Settle(f.ctx, f.ref()))
+	require.EqualValues(t, 400, f.balance("messages").Captured)
+	require.EqualValues(t, 100, f.balance("messages").Held)
 	f.sound()
 }

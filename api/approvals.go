@@ -60,6 +60,7 @@ func (s *Server) DecideApproval(ctx context.Context, in DecideApprovalRequestObj
 	r := requestOf(ctx)
 	c, b := r.campaign, in.Body
 	approval := c.Status.Approval
+	r.command = campaign.UpdateDecide
 	d := campaign.Decide{
 		Command: s.command(r), SignOffID: r.resultID, Revision: b.Revision, Digest: b.Digest, Level: b.Level, Decision: b.Decision, Words: b.Words,
 	}
@@ -68,7 +69,7 @@ func (s *Server) DecideApproval(ctx context.Context, in DecideApprovalRequestObj
 		return nil, s.refuse(ctx, r, c.ID, err)
 	}
 	if err := approval.Check(d); err != nil {
-		return s.decidedBefore(ctx, r, *b, s.refuse(ctx, r, c.ID, err))
+		return s.decidedBefore(ctx, r, *b, err)
 	}
 	err = s.store.RecordSignOff(ctx, store.SignOff{
 		ID: d.SignOffID, CampaignID: c.ID, Revision: d.Revision, Round: approval.Round, Digest: d.Digest, Level: d.Level, UserID: r.user.ID,
@@ -78,7 +79,7 @@ func (s *Server) DecideApproval(ctx context.Context, in DecideApprovalRequestObj
 	if err != nil {
 		return nil, err
 	}
-	status, err := s.update(ctx, r, campaign.UpdateDecide, d)
+	status, err := s.ask(ctx, r, campaign.UpdateDecide, d)
 	if err != nil {
 		return s.decidedBefore(ctx, r, *b, err)
 	}
@@ -86,19 +87,20 @@ func (s *Server) DecideApproval(ctx context.Context, in DecideApprovalRequestObj
 }
 
 // decidedBefore answers a decision that was refused because the same person's same
-// decision counted already, as a second click does, with that one.
+// decision counted already, as a second click does, with that one. Any other refusal is
+// recorded and stands.
 func (s *Server) decidedBefore(ctx context.Context, r *request, d NewDecision, refusal error) (DecideApprovalResponseObject, error) {
 	switch campaign.CodeOf(refusal) {
 	case campaign.CodeSameActor, campaign.CodeStateConflict:
 	default:
-		return nil, refusal
+		return nil, s.refuse(ctx, r, r.campaign.ID, refusal)
 	}
 	id, err := s.store.CountedSignOff(ctx, r.campaign.ID, r.user.ID, d.Revision, d.Level, d.Decision)
 	if err != nil {
 		return nil, err
 	}
 	if id == "" {
-		return nil, refusal
+		return nil, s.refuse(ctx, r, r.campaign.ID, refusal)
 	}
 	now, err := s.store.Campaign(ctx, r.campaign.ID)
 	if err != nil {
@@ -115,6 +117,7 @@ func (s *Server) signingAuthority(r *request, c store.Campaign, level int) (poli
 		return policies.Authority{}, campaign.Errorf(campaign.CodeStateConflict, "no approval of level %d is waiting for a decision", level)
 	}
 	wanted := approval.Route[level-1]
+	r.action = wanted.Action
 	authority, err := s.policies.Require(r.user.ID, wanted.Action, c.Unit, approval.Amount)
 	if err != nil && wanted.EscalateTo != "" && approval.Escalated && level == approval.Level {
 		if other, escalatedErr := s.policies.Require(r.user.ID, wanted.EscalateTo, c.Unit, approval.Amount); escalatedErr == nil {

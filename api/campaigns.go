@@ -26,9 +26,18 @@ func timeOf(t *time.Time) time.Time {
 	return *t
 }
 
+// holdOf is whether dispatch may go on; empty once the campaign has ended, as nothing is
+// left that could.
+func holdOf(c store.Campaign) campaign.Hold {
+	if c.Stage.Final() {
+		return ""
+	}
+	return c.Hold
+}
+
 func summary(c store.Campaign) CampaignSummary {
 	return CampaignSummary{
-		ID: c.ID, Number: c.Number, Name: c.Name, Unit: c.Unit, Planner: person(c.PlannerID, c.Planner), Stage: c.Stage, Hold: c.Hold,
+		ID: c.ID, Number: c.Number, Name: c.Name, Unit: c.Unit, Planner: person(c.PlannerID, c.Planner), Stage: c.Stage, Hold: holdOf(c),
 		Simulated: c.Simulated, Revision: c.Revision, DraftRevision: c.DraftRevision, WaitingOn: c.Status.WaitingOn,
 		WaitAction: c.WaitAction, DueAt: timeOf(c.DueAt), CreatedAt: c.CreatedAt, UpdatedAt: c.UpdatedAt,
 	}
@@ -42,8 +51,15 @@ func etag(revision int, digest string) string {
 func revisionOf(r store.PlanRevision) Revision {
 	return Revision{
 		Revision: r.Revision, Digest: r.Digest, Etag: etag(r.Revision, r.Digest), Plan: r.Plan, Editor: person(r.EditorID, r.Editor),
-		Note: r.Note, CreatedAt: r.CreatedAt,
+		Base: baseOf(r), Note: r.Note, CreatedAt: r.CreatedAt,
 	}
+}
+
+func baseOf(r store.PlanRevision) int {
+	if r.Base == nil {
+		return 0
+	}
+	return *r.Base
 }
 
 // ListCampaigns implements the operation.
@@ -82,11 +98,11 @@ func (s *Server) ListCampaigns(ctx context.Context, in ListCampaignsRequestObjec
 func (s *Server) CreateCampaign(ctx context.Context, in CreateCampaignRequestObject) (CreateCampaignResponseObject, error) {
 	r := requestOf(ctx)
 	if err := s.checkPlan(ctx, in.Body.Plan); err != nil {
-		return nil, err
+		return nil, inPlan(err)
 	}
 	c, err := s.store.CreateCampaign(ctx, r.resultID, in.Body.Plan, r.user.Actor())
 	if err != nil {
-		return nil, err
+		return nil, inPlan(err)
 	}
 	if err := s.ensureStarted(ctx, c); err != nil {
 		s.log.WarnContext(ctx, "campaign not started yet", "campaign_id", c.ID, "error", err)
@@ -116,14 +132,19 @@ func (s *Server) checkPlan(ctx context.Context, p campaign.Plan) error {
 	if fault != nil && !errors.As(fault, &plan) {
 		return fault
 	}
-	filters, err := s.filterFaults(ctx, p)
+	found, err := s.filterFaults(ctx, p)
 	if err != nil {
 		return err
 	}
 	if plan == nil {
 		plan = &campaign.Error{Code: campaign.CodeInvalidPlan}
 	}
-	if plan.Fields = append(plan.Fields, filters...); len(plan.Fields) == 0 {
+	if s.simulated && !p.Simulated {
+		found = append(found, campaign.FieldError{
+			Field: "simulated", Code: campaign.CodeInvalidPlan, Message: "must be true: every channel of this installation is a simulator", Allowed: []any{true},
+		})
+	}
+	if plan.Fields = append(plan.Fields, found...); len(plan.Fields) == 0 {
 		return nil
 	}
 	// A fault that has a code of its own says more than that the plan is invalid.
@@ -151,7 +172,7 @@ func (s *Server) detail(ctx context.Context, c store.Campaign) (CampaignDetail, 
 		Actions: s.actions(requestOf(ctx).user, c),
 	}
 	// The hold takes effect in its own column before the workflow's status shows it.
-	detail.Status.Hold = c.Hold
+	detail.Status.Hold = holdOf(c)
 	draft, err := s.store.Revision(ctx, c.ID, c.DraftRevision)
 	if err != nil {
 		return detail, err
@@ -242,16 +263,17 @@ func (s *Server) checkSuccessor(ctx context.Context, c store.Campaign, p campaig
 // SubmitCampaign implements the operation.
 func (s *Server) SubmitCampaign(ctx context.Context, in SubmitCampaignRequestObject) (SubmitCampaignResponseObject, error) {
 	r := requestOf(ctx)
+	r.command = campaign.UpdateSubmit
 	if in.Body.Revision != r.campaign.DraftRevision {
-		return nil, campaign.Errorf(campaign.CodeVersionChanged, "revision %d is the newest, not revision %d", r.campaign.DraftRevision, in.Body.Revision).
-			With("revision", r.campaign.DraftRevision)
+		return nil, s.refuse(ctx, r, in.ID, campaign.Errorf(campaign.CodeVersionChanged, "revision %d is the newest, not revision %d", r.campaign.DraftRevision, in.Body.Revision).
+			With("revision", r.campaign.DraftRevision))
 	}
 	plan, err := s.store.LoadPlan(ctx, campaign.PlanRef{CampaignID: in.ID, Revision: in.Body.Revision})
 	if err != nil {
 		return nil, err
 	}
 	if in.Body.Digest != "" && in.Body.Digest != plan.Digest {
-		return nil, campaign.Errorf(campaign.CodeVersionChanged, "revision %d is not the plan with that digest; read it again", in.Body.Revision)
+		return nil, s.refuse(ctx, r, in.ID, campaign.Errorf(campaign.CodeVersionChanged, "revision %d is not the plan with that digest; read it again", in.Body.Revision))
 	}
 	status, err := s.update(ctx, r, campaign.UpdateSubmit, campaign.Submit{Command: s.command(r), Revision: plan.Revision, Digest: plan.Digest})
 	if err != nil {
@@ -264,14 +286,20 @@ func (s *Server) SubmitCampaign(ctx context.Context, in SubmitCampaignRequestObj
 func (s *Server) AmendCampaign(ctx context.Context, in AmendCampaignRequestObject) (AmendCampaignResponseObject, error) {
 	r := requestOf(ctx)
 	c := r.campaign
+	r.command = campaign.UpdateAmend
 	if err := s.checkSuccessor(ctx, c, in.Body.Plan); err != nil {
-		return nil, err
+		return nil, inPlan(err)
 	}
 	if ok, why := stageAllows(campaign.ActCampaignAmend, c); !ok {
-		return nil, campaign.Errorf(campaign.CodeStateConflict, "%s", why)
+		return nil, s.refuse(ctx, r, c.ID, campaign.Errorf(campaign.CodeStateConflict, "%s", why))
 	}
-	// The note carries the key, so that a repeated request finds the revision it wrote.
-	plan, err := s.store.AddRevision(ctx, c.ID, in.Body.Plan, r.user.ID, fmt.Sprintf("%s [%s]", in.Body.Reason, r.resultID))
+	base := in.Body.BaseRevision
+	if base == 0 {
+		base = c.Revision
+	}
+	plan, err := s.store.AddRevision(ctx, c.ID, store.NewRevision{
+		Plan: in.Body.Plan, EditorID: r.user.ID, Base: base, Request: r.resultID, Note: in.Body.Reason,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -279,7 +307,7 @@ func (s *Server) AmendCampaign(ctx context.Context, in AmendCampaignRequestObjec
 		Command: s.command(r), Revision: plan.Revision, Digest: plan.Digest, Reason: in.Body.Reason,
 	})
 	if err != nil {
-		return nil, err
+		return nil, inPlan(err)
 	}
 	return AmendCampaign200JSONResponse{CampaignID: in.ID, Status: status}, nil
 }
@@ -310,17 +338,17 @@ func (s *Server) changeHold(ctx context.Context, name, reason string) (campaign.
 // update sends an update to the request's campaign. A refusal leaves no trace in the
 // workflow's history, so it is recorded here.
 func (s *Server) update(ctx context.Context, r *request, name string, arg any) (campaign.Status, error) {
+	r.command = name
+	status, err := s.ask(ctx, r, name, arg)
+	return status, s.refuse(ctx, r, r.campaign.ID, err)
+}
+
+// ask sends an update and records nothing.
+func (s *Server) ask(ctx context.Context, r *request, name string, arg any) (campaign.Status, error) {
 	if err := s.ensureStarted(ctx, r.campaign); err != nil {
 		return campaign.Status{}, err
 	}
-	status, err := s.orchestrator.Update(ctx, r.campaign.ID, r.key, name, arg)
-	if err == nil {
-		return status, nil
-	}
-	if code := campaign.CodeOf(err); httpStatus(code) >= 500 {
-		return status, err
-	}
-	return status, s.refuse(ctx, r, r.campaign.ID, err)
+	return s.orchestrator.Update(ctx, r.campaign.ID, r.key, name, arg)
 }
 
 // rawJSON gives a missing JSON column the form of an empty object.

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"sync"
@@ -141,6 +142,9 @@ func TestAmendmentIsOneRevisionHoweverOftenItIsTried(t *testing.T) {
 	into[Standing](t, e.send("planner", "POST", path, body, "Idempotency-Key", "k"))
 	asked := e.orch.asked()
 	require.Equal(t, 2, asked[len(asked)-1].arg.(campaign.Amend).Revision)
+	into[Standing](t, e.send("planner", "POST", path, body, "Idempotency-Key", "k2"))
+	asked = e.orch.asked()
+	require.Equal(t, 3, asked[len(asked)-1].arg.(campaign.Amend).Revision, "another request is another revision, whatever its words")
 }
 
 func TestRefusedUpdateIsEvidence(t *testing.T) {
@@ -157,7 +161,119 @@ func TestRefusedUpdateIsEvidence(t *testing.T) {
 	last := page.Items[len(page.Items)-1]
 	require.False(t, last.Allowed)
 	require.Equal(t, "The operator", last.Actor)
-	require.Contains(t, string(last.Data), "budget_insufficient")
+	require.Equal(t, "command.refused", last.Event)
+	require.Equal(t, map[string]any{"code": "budget_insufficient", "command": "Pause", "operation": "pauseCampaign", "action": "campaign.pause", "request_id": p.RequestID}, dataOf(t, last))
+}
+
+func dataOf(t *testing.T, e HistoryEvent) map[string]any {
+	t.Helper()
+	var data map[string]any
+	require.NoError(t, json.Unmarshal(e.Data, &data))
+	return data
+}
+
+// TestRefusalsAreToldApart: who may not is denied access, and what cannot be now is a
+// refused command; a fault of Muster's own is neither.
+func TestRefusalsAreToldApart(t *testing.T) {
+	e := newEnv(t)
+	c := e.newCampaign()
+	at := "/v1/campaigns/" + c.Campaign.ID
+	seen := 0
+	next := func() []HistoryEvent {
+		t.Helper()
+		all := into[HistoryPage](t, e.send("auditor", "GET", at+"/history?limit=200", nil)).Items
+		defer func() { seen = len(all) }()
+		return all[seen:]
+	}
+	next()
+	refused := func(event, code, command string, action campaign.Action) {
+		t.Helper()
+		got := next()
+		require.Len(t, got, 1)
+		require.Equal(t, event, got[0].Event)
+		require.False(t, got[0].Allowed)
+		data := dataOf(t, got[0])
+		require.Equal(t, code, data["code"])
+		require.Equal(t, string(action), data["action"])
+		if command == "" {
+			require.NotContains(t, data, "command")
+		} else {
+			require.Equal(t, command, data["command"])
+		}
+	}
+	reason := HoldReason{Reason: "x"}
+	e.send("planner", "POST", at+"/pause", reason)
+	refused("access.denied", "forbidden", "", campaign.ActCampaignPause)
+	e.send("stranger", "POST", at+"/stop", reason)
+	refused("access.denied", "not_found", "", campaign.ActCampaignStop)
+	e.send("planner", "POST", at+"/submit", Submission{Revision: 9})
+	refused("command.refused", "version_changed", "Submit", campaign.ActCampaignSubmit)
+	e.send("planner", "POST", at+"/amend", Amendment{Plan: validPlan(), Reason: "x"})
+	refused("command.refused", "state_conflict", "Amend", campaign.ActCampaignAmend)
+	e.orch.answer = func(string, any) (campaign.Status, error) {
+		return campaign.Status{}, campaign.Errorf(campaign.CodeForbidden, "revoked meanwhile")
+	}
+	e.send("operator", "POST", at+"/pause", reason)
+	refused("access.denied", "forbidden", "Pause", campaign.ActCampaignPause)
+	e.orch.answer = func(string, any) (campaign.Status, error) { return campaign.Status{}, errAway }
+	e.send("operator", "POST", at+"/pause", reason)
+	require.Empty(t, next())
+
+	// A signature is asked for by the level's own action.
+	e.inApproval(c, 90000)
+	next()
+	decision := NewDecision{Revision: 1, Digest: c.Draft.Digest, Level: 1, Decision: campaign.DecisionApprove}
+	e.send("finance", "POST", at+"/decisions", decision)
+	refused("access.denied", "forbidden", "Decide", campaign.ActApprovalManager)
+	decision.Level = 2
+	e.send("finance", "POST", at+"/decisions", decision)
+	refused("command.refused", "state_conflict", "Decide", campaign.ActApprovalFinance)
+	decision.Digest = "00"
+	e.send("manager", "POST", at+"/decisions", decision)
+	refused("access.denied", "forbidden", "Decide", campaign.ActApprovalFinance)
+}
+
+func TestAnAmendmentNamesWhatItWasMadeFrom(t *testing.T) {
+	e := newEnv(t)
+	c := e.newCampaign()
+	at := "/v1/campaigns/" + c.Campaign.ID
+	e.setStatus(c.Campaign.ID, campaign.Status{Stage: campaign.StageRunning, Revision: 1})
+	plan := validPlan()
+	plan.Goal.Target = 11
+	into[Standing](t, e.send("planner", "POST", at+"/amend", Amendment{Plan: plan, Reason: "more"}))
+	e.setStatus(c.Campaign.ID, campaign.Status{Stage: campaign.StageRunning, Revision: 2})
+	into[Standing](t, e.send("planner", "POST", at+"/amend", Amendment{Plan: plan, Reason: "again"}))
+	into[Standing](t, e.send("planner", "POST", at+"/amend", Amendment{Plan: plan, Reason: "late", BaseRevision: 1}))
+	revisions := into[RevisionList](t, e.send("planner", "GET", at+"/revisions", nil)).Items
+	var bases []int
+	var notes []string
+	for _, r := range revisions {
+		bases, notes = append(bases, r.Base), append(notes, r.Note)
+	}
+	require.Equal(t, []int{1, 2, 1, 0}, bases)
+	require.Equal(t, []string{"late", "again", "more", ""}, notes, "people read what people wrote")
+	require.Equal(t, "invalid_parameter", e.send("planner", "POST", at+"/amend", Amendment{Plan: plan, Reason: "x", BaseRevision: -1}).problem(t).Code)
+
+	// An amendment that another plan overtook cannot be signed any more.
+	approval := e.inApproval(c, 90000)
+	approval.Result = campaign.ApprovalOutdated
+	e.setStatus(c.Campaign.ID, campaign.Status{Stage: campaign.StageRunning, Revision: 2, Approval: approval})
+	p := e.send("manager", "POST", at+"/decisions", NewDecision{Revision: 1, Digest: c.Draft.Digest, Level: 1, Decision: campaign.DecisionApprove}).problem(t)
+	require.Equal(t, "amendment_outdated", p.Code)
+	require.Equal(t, http.StatusConflict, p.Status)
+	require.Contains(t, p.Detail, "amend again")
+	require.Zero(t, e.number(`SELECT count(*) FROM sign_off`))
+}
+
+func TestACampaignThatEndedShowsNoHold(t *testing.T) {
+	e := newEnv(t)
+	c := e.newCampaign()
+	require.Equal(t, campaign.HoldNone, c.Campaign.Hold)
+	e.setStatus(c.Campaign.ID, campaign.Status{Stage: campaign.StageClosed, Hold: campaign.HoldNone, Revision: 1, Ended: "completed"})
+	detail := e.send("planner", "GET", "/v1/campaigns/"+c.Campaign.ID, nil)
+	require.NotContains(t, string(detail.body), `"hold"`)
+	require.NotContains(t, string(e.send("planner", "GET", "/v1/campaigns", nil).body), `"hold"`)
+	require.Equal(t, "completed", into[CampaignDetail](t, detail).Status.Ended)
 }
 
 func TestActionsSayWhyNot(t *testing.T) {
@@ -229,6 +345,7 @@ func TestApproval(t *testing.T) {
 		ids[into[DecisionResult](t, r).SignOffID] = true
 	}
 	require.Len(t, ids, 1, "one click or twenty: one approval")
+	require.Zero(t, e.number(`SELECT count(*) FROM audit_event WHERE NOT allowed AND data->>'code' IN ('sod_same_actor')`), "a second click is no attempt to sign twice")
 
 	detail := into[ApprovalDetail](t, e.send("auditor", "GET", "/v1/campaigns/"+c.Campaign.ID+"/approval", nil))
 	counted := 0

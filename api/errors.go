@@ -29,7 +29,7 @@ func httpStatus(code campaign.Code) int {
 		return http.StatusNotFound
 	case codeMethodNotAllowed:
 		return http.StatusMethodNotAllowed
-	case campaign.CodeStateConflict, campaign.CodeVersionChanged, campaign.CodeAssertionMismatch, campaign.CodeIllegalTransition,
+	case campaign.CodeStateConflict, campaign.CodeVersionChanged, campaign.CodeAmendmentOutdated, campaign.CodeAssertionMismatch, campaign.CodeIllegalTransition,
 		campaign.CodeBudgetInsufficient, campaign.CodeHoldExceeded, campaign.CodeHoldClosed, campaign.CodeLeaseLost, campaign.CodeNotArchived,
 		campaign.CodeAlreadyExists, campaign.CodeRequestInProgress, campaign.CodeHistoryMismatch, campaign.CodeEmptySelection,
 		campaign.CodeRecommendationMissing:

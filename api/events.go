@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -28,9 +27,9 @@ const (
 
 // event says that something changed. REST tells what.
 type event struct {
-	Topic   string `json:"topic"`
-	ID      string `json:"id"`
-	Version int64  `json:"version"`
+	Topic   campaign.Topic `json:"topic"`
+	ID      string         `json:"id"`
+	Version int64          `json:"version"`
 
 	unit   campaign.OrgUnit
 	number int64
@@ -194,17 +193,13 @@ func (h *hub) close() {
 type stream struct {
 	server *Server
 	ctx    context.Context
-	topics []string // none means all
+	topics []campaign.Topic // none means all
 	resync bool
 }
 
 // StreamEvents implements the operation.
 func (s *Server) StreamEvents(ctx context.Context, in StreamEventsRequestObject) (StreamEventsResponseObject, error) {
-	st := stream{server: s, ctx: ctx, resync: in.Params.LastEventID != ""}
-	if in.Params.Topics != "" {
-		st.topics = strings.Split(in.Params.Topics, ",")
-	}
-	return st, nil
+	return stream{server: s, ctx: ctx, topics: in.Params.Topics, resync: in.Params.LastEventID != ""}, nil
 }
 
 // VisitStreamEventsResponse writes the stream.

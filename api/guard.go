@@ -39,7 +39,9 @@ type request struct {
 	route          route
 	address        string // of the peer, never taken from a header
 	body           []byte
-	preconditioned bool // a version conflict is a failed If-Match
+	preconditioned bool            // a version conflict is a failed If-Match
+	command        string          // the update that the campaign was asked for
+	action         campaign.Action // what is asked for; the route's unless the operation knows better
 
 	user     store.User
 	grants   []campaign.Grant
@@ -69,7 +71,7 @@ func (s *Server) guard(rt route, op operation) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			r := requestOf(c.Request().Context())
-			r.route = rt
+			r.route, r.action = rt, rt.action
 			ctx := c.Request().Context()
 			switch rt.operation {
 			case "streamEvents": // goes on as long as the reader wants
@@ -192,7 +194,11 @@ func (s *Server) authorise(ctx context.Context, c echo.Context, r *request) erro
 			unit = body.Plan.Unit
 		}
 		if !unit.Valid() {
-			return faults([]campaign.FieldError{{Field: "unit", Code: campaign.CodeInvalidParameter, Message: "must be a path of org units such as operator/north/harbin"}})
+			fault := faults([]campaign.FieldError{{Field: "unit", Code: campaign.CodeInvalidParameter, Message: "must be a path of org units such as operator/north/harbin"}})
+			if r.route.scope == ofPlan {
+				return inPlan(fault)
+			}
+			return fault
 		}
 		_, err := s.policies.Require(r.user.ID, act, unit, 0)
 		return s.refuse(ctx, r, "", err)
@@ -232,28 +238,42 @@ func (s *Server) permit(ctx context.Context, r *request, unit campaign.OrgUnit, 
 	return s.refuse(ctx, r, campaignID, err)
 }
 
-// recordWithin bounds how long the record of a refused attempt may take.
+// recordWithin bounds how long a record of evidence may take.
 const recordWithin = 10 * time.Second
 
-// refuse records a refused attempt as evidence and passes the refusal on.
+// refuse records a refused attempt as evidence and passes the refusal on. Whoever may not
+// do or see something was denied access; what they may ask for and cannot have now is a
+// refused command. A fault of Muster's own is neither.
 func (s *Server) refuse(ctx context.Context, r *request, campaignID string, err error) error {
-	if err == nil {
-		return nil
+	code := campaign.CodeOf(err)
+	status := httpStatus(code)
+	if err == nil || status >= http.StatusInternalServerError {
+		return err
 	}
 	e := store.AuditEvent{
-		ActorID: &r.user.ID, Actor: r.user.Name, Event: "access.denied",
-		Data: map[string]any{"operation": r.route.operation, "action": r.route.action, "code": campaign.CodeOf(err), "request_id": r.id},
+		ActorID: &r.user.ID, Actor: r.user.Name, Event: "command.refused",
+		Data: map[string]any{"operation": r.route.operation, "action": r.action, "code": code, "request_id": r.id},
+	}
+	if status == http.StatusForbidden || status == http.StatusNotFound {
+		e.Event = "access.denied"
+	}
+	if r.command != "" {
+		e.Data["command"] = r.command
 	}
 	if campaignID != "" {
 		e.CampaignID = &campaignID
 	}
-	// The caller who hangs up is recorded all the same.
-	record, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordWithin)
-	defer cancel()
-	if recordErr := s.store.RecordEvent(record, e); recordErr != nil {
+	if recordErr := s.record(ctx, e); recordErr != nil {
 		return recordErr
 	}
 	return err
+}
+
+// record writes evidence, also when the caller hangs up meanwhile.
+func (s *Server) record(ctx context.Context, e store.AuditEvent) error {
+	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordWithin)
+	defer cancel()
+	return s.store.RecordEvent(within, e)
 }
 
 func checkKey(key string) error {

@@ -29,6 +29,8 @@ var routes = []route{
 	{"login", "", public, false},
 	{"logout", "", self, false},
 	{"getMe", "", self, false},
+	// Whoever may somewhere may only there: createUser asks at each unit.
+	{"createUser", campaign.ActUserAdminister, somewhere, false},
 
 	{"listCampaigns", campaign.ActCampaignRead, somewhere, false},
 	{"createCampaign", campaign.ActCampaignCreate, ofPlan, true},

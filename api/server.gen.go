@@ -20,6 +20,17 @@ import (
 // Action defines model for Action.
 type Action = campaign.Action
 
+// AddedUser defines model for AddedUser.
+type AddedUser struct {
+	ID    string `json:"id"`
+	Login string `json:"login"`
+	Name  string `json:"name"`
+
+	// Password The password that Muster made, told this once; absent when it was given
+	Password string      `json:"password,omitempty,omitzero"`
+	Roles    []RoleGrant `json:"roles"`
+}
+
 // AllowedAction defines model for AllowedAction.
 type AllowedAction struct {
 	Allowed bool   `json:"allowed"`
@@ -29,6 +40,13 @@ type AllowedAction struct {
 
 // Amendment defines model for Amendment.
 type Amendment struct {
+	// BaseRevision The revision in force that the plan was made from; the one in force now when absent. When another has
+	// come in force meanwhile, or comes in force before the amendment is signed: 409 amendment_outdated.
+	BaseRevision int `json:"base_revision,omitempty,omitzero"`
+
+	// Plan Everything a planner decides about a campaign. A plan with a fault is refused with 422 and every field
+	// at fault, named by its path in the body, e.g. `plan.waves[1].channels[0]`. Texts are UTF-8 without control
+	// characters and text-direction overrides.
 	Plan   Plan   `json:"plan"`
 	Reason string `json:"reason"`
 }
@@ -91,7 +109,7 @@ type AttributeList struct {
 	Items []Attribute `json:"items"`
 }
 
-// Audience defines model for Audience.
+// Audience Who the campaign is for
 type Audience = campaign.Audience
 
 // AudienceCount defines model for AudienceCount.
@@ -114,7 +132,7 @@ type AudienceFilter struct {
 	Unit Unit `json:"unit"`
 }
 
-// BudgetLine defines model for BudgetLine.
+// BudgetLine One line of the budget
 type BudgetLine = campaign.BudgetLine
 
 // CampaignDetail defines model for CampaignDetail.
@@ -142,11 +160,13 @@ type CampaignSummary struct {
 	// DraftRevision The newest written
 	DraftRevision int       `json:"draft_revision"`
 	DueAt         time.Time `json:"due_at,omitempty,omitzero"`
-	Hold          Hold      `json:"hold"`
-	ID            string    `json:"id"`
-	Name          string    `json:"name"`
-	Number        int64     `json:"number"`
-	Planner       Person    `json:"planner"`
+
+	// Hold Whether dispatch may go on; absent once the campaign has ended
+	Hold    Hold   `json:"hold,omitempty,omitzero"`
+	ID      string `json:"id"`
+	Name    string `json:"name"`
+	Number  int64  `json:"number"`
+	Planner Person `json:"planner"`
 
 	// Revision In force; 0 before the first submission
 	Revision  int   `json:"revision"`
@@ -162,10 +182,10 @@ type CampaignSummary struct {
 	WaitingOn string `json:"waiting_on,omitempty,omitzero"`
 }
 
-// Channel defines model for Channel.
+// Channel `sms` messages are sent; `call` tasks are worked by agents
 type Channel = campaign.Channel
 
-// ChannelPlan defines model for ChannelPlan.
+// ChannelPlan How the campaign uses one channel
 type ChannelPlan = campaign.ChannelPlan
 
 // ClaimedTasks defines model for ClaimedTasks.
@@ -175,20 +195,25 @@ type ClaimedTasks struct {
 
 // Contact defines model for Contact.
 type Contact struct {
-	Attempts   int          `json:"attempts"`
+	Attempts int `json:"attempts"`
+
+	// Channel `sms` messages are sent; `call` tasks are worked by agents
 	Channel    Channel      `json:"channel"`
 	CustomerID string       `json:"customer_id"`
 	ID         string       `json:"id"`
 	NotAfter   time.Time    `json:"not_after"`
 	Reason     string       `json:"reason,omitempty,omitzero"`
 	State      ContactState `json:"state"`
-	Tier       Tier         `json:"tier"`
-	UpdatedAt  time.Time    `json:"updated_at"`
-	Wave       int          `json:"wave"`
+
+	// Tier How promising a customer is
+	Tier      Tier      `json:"tier"`
+	UpdatedAt time.Time `json:"updated_at"`
+	Wave      int       `json:"wave"`
 }
 
 // ContactCount defines model for ContactCount.
 type ContactCount struct {
+	// Channel `sms` messages are sent; `call` tasks are worked by agents
 	Channel  Channel      `json:"channel"`
 	Contacts Count        `json:"contacts"`
 	State    ContactState `json:"state"`
@@ -240,7 +265,7 @@ type Evaluation struct {
 // FieldError defines model for FieldError.
 type FieldError = campaign.FieldError
 
-// Goal defines model for Goal.
+// Goal What the campaign is to reach
 type Goal = campaign.Goal
 
 // HistoryEvent defines model for HistoryEvent.
@@ -263,7 +288,7 @@ type HistoryPage struct {
 	Next  string         `json:"next,omitempty,omitzero"`
 }
 
-// Hold defines model for Hold.
+// Hold Whether dispatch may go on; absent once the campaign has ended
 type Hold = campaign.Hold
 
 // HoldReason defines model for HoldReason.
@@ -281,7 +306,7 @@ type Me struct {
 	Name    string       `json:"name"`
 }
 
-// Measurement defines model for Measurement.
+// Measurement How results are observed
 type Measurement = campaign.Measurement
 
 // NamedTaskReport defines model for NamedTaskReport.
@@ -295,6 +320,9 @@ type NamedTaskReport struct {
 
 // NewCampaign defines model for NewCampaign.
 type NewCampaign struct {
+	// Plan Everything a planner decides about a campaign. A plan with a fault is refused with 422 and every field
+	// at fault, named by its path in the body, e.g. `plan.waves[1].channels[0]`. Texts are UTF-8 without control
+	// characters and text-direction overrides.
 	Plan Plan `json:"plan"`
 }
 
@@ -326,7 +354,22 @@ type NewReviewDecision struct {
 	Words    Words                   `json:"words,omitempty,omitzero"`
 }
 
-// Offer defines model for Offer.
+// NewUser defines model for NewUser.
+type NewUser struct {
+	// Login Lower-case letters, digits, dots, hyphens and underscores; the first a letter or digit
+	Login string `json:"login"`
+
+	// Name The name that others see
+	Name string `json:"name"`
+
+	// Password Made by Muster and told in the answer when absent
+	Password string `json:"password,omitempty,omitzero"`
+
+	// Roles What the user may do at these units and below them; the units exist
+	Roles []RoleGrant `json:"roles"`
+}
+
+// Offer What customers are told, defined once for all channels
 type Offer = campaign.Offer
 
 // OutcomeBatch defines model for OutcomeBatch.
@@ -365,7 +408,9 @@ type Person struct {
 	Name string `json:"name"`
 }
 
-// Plan defines model for Plan.
+// Plan Everything a planner decides about a campaign. A plan with a fault is refused with 422 and every field
+// at fault, named by its path in the body, e.g. `plan.waves[1].channels[0]`. Texts are UTF-8 without control
+// characters and text-direction overrides.
 type Plan = campaign.Plan
 
 // Problem RFC 9457 problem
@@ -415,7 +460,7 @@ type ReviewList struct {
 	Items []Review `json:"items"`
 }
 
-// ReviewPlan defines model for ReviewPlan.
+// ReviewPlan The mid-course review
 type ReviewPlan = campaign.ReviewPlan
 
 // ReviewRun defines model for ReviewRun.
@@ -423,15 +468,21 @@ type ReviewRun = campaign.ReviewRun
 
 // Revision defines model for Revision.
 type Revision struct {
+	// Base The revision that it was made from; absent for a draft
+	Base      int       `json:"base,omitempty,omitzero"`
 	CreatedAt time.Time `json:"created_at"`
 
 	// Digest SHA-256 of the plan
-	Digest   string `json:"digest"`
-	Editor   Person `json:"editor"`
-	Etag     string `json:"etag"`
-	Note     string `json:"note,omitempty,omitzero"`
-	Plan     Plan   `json:"plan"`
-	Revision int    `json:"revision"`
+	Digest string `json:"digest"`
+	Editor Person `json:"editor"`
+	Etag   string `json:"etag"`
+	Note   string `json:"note,omitempty,omitzero"`
+
+	// Plan Everything a planner decides about a campaign. A plan with a fault is refused with 422 and every field
+	// at fault, named by its path in the body, e.g. `plan.waves[1].channels[0]`. Texts are UTF-8 without control
+	// characters and text-direction overrides.
+	Plan     Plan `json:"plan"`
+	Revision int  `json:"revision"`
 }
 
 // RevisionList defines model for RevisionList.
@@ -450,10 +501,10 @@ type RoleGrant struct {
 	Unit Unit `json:"unit"`
 }
 
-// Schedule defines model for Schedule.
+// Schedule The campaign's own time limits, up to three years each
 type Schedule = campaign.Schedule
 
-// Seconds defines model for Seconds.
+// Seconds Whole seconds
 type Seconds = int64
 
 // SignOff defines model for SignOff.
@@ -505,8 +556,10 @@ type Submission struct {
 type Target struct {
 	Arm        campaign.Arm `json:"arm"`
 	CustomerID string       `json:"customer_id"`
-	Tier       Tier         `json:"tier"`
-	Wave       int          `json:"wave"`
+
+	// Tier How promising a customer is
+	Tier Tier `json:"tier"`
+	Wave int  `json:"wave"`
 }
 
 // TargetCount defines model for TargetCount.
@@ -535,8 +588,10 @@ type Task struct {
 	Attempt int `json:"attempt"`
 
 	// Campaign The campaign's name
-	Campaign        string       `json:"campaign"`
-	CampaignID      string       `json:"campaign_id"`
+	Campaign   string `json:"campaign"`
+	CampaignID string `json:"campaign_id"`
+
+	// Channel `sms` messages are sent; `call` tasks are worked by agents
 	Channel         Channel      `json:"channel"`
 	Customer        TaskCustomer `json:"customer"`
 	ID              string       `json:"id"`
@@ -545,7 +600,9 @@ type Task struct {
 	NotAfter        time.Time    `json:"not_after"`
 	Script          string       `json:"script"`
 	Simulated       bool         `json:"simulated"`
-	Tier            Tier         `json:"tier"`
+
+	// Tier How promising a customer is
+	Tier Tier `json:"tier"`
 
 	// Unit Path of an org unit, e.g. operator/north/harbin
 	Unit Unit `json:"unit"`
@@ -554,7 +611,9 @@ type Task struct {
 
 // TaskClaim defines model for TaskClaim.
 type TaskClaim struct {
-	CampaignID   string  `json:"campaign_id,omitempty,omitzero"`
+	CampaignID string `json:"campaign_id,omitempty,omitzero"`
+
+	// Channel `sms` messages are sent; `call` tasks are worked by agents
 	Channel      Channel `json:"channel"`
 	LeaseSeconds int     `json:"lease_seconds"`
 	Limit        int     `json:"limit"`
@@ -621,19 +680,24 @@ type TaskResultList struct {
 	Items []TaskResult `json:"items"`
 }
 
-// Tier defines model for Tier.
+// Tier How promising a customer is
 type Tier = campaign.Tier
 
 // TierCount defines model for TierCount.
 type TierCount struct {
 	Arm     campaign.Arm `json:"arm"`
 	Targets Count        `json:"targets"`
-	Tier    Tier         `json:"tier"`
-	Wave    int          `json:"wave"`
+
+	// Tier How promising a customer is
+	Tier Tier `json:"tier"`
+	Wave int  `json:"wave"`
 }
 
-// TierRule defines model for TierRule.
+// TierRule Gives a tier to the customers its filter holds for
 type TierRule = campaign.TierRule
+
+// Topic What changed: `campaign` is anything about a campaign, `task` its tasks
+type Topic = campaign.Topic
 
 // Unit Path of an org unit, e.g. operator/north/harbin
 type Unit = campaign.OrgUnit
@@ -645,7 +709,7 @@ type WaitingApproval struct {
 	Level    ApprovalLevel   `json:"level"`
 }
 
-// WavePlan defines model for WavePlan.
+// WavePlan An ordered part of the audience with its start and channels
 type WavePlan = campaign.WavePlan
 
 // WaveRun defines model for WaveRun.
@@ -811,8 +875,8 @@ type ListTargetsParams struct {
 
 // StreamEventsParams defines parameters for StreamEvents.
 type StreamEventsParams struct {
-	// Topics Only these topics, separated by commas
-	Topics string `form:"topics,omitempty" json:"topics,omitempty,omitzero"`
+	// Topics Only these topics, separated by commas; all when absent
+	Topics []Topic `form:"topics,omitempty" json:"topics,omitempty,omitzero"`
 
 	// LastEventID Sent by browsers when they reconnect; the stream then begins with a resync
 	LastEventID LastEventID `json:"Last-Event-ID,omitempty,omitzero"`
@@ -890,6 +954,9 @@ type CompleteTasksJSONRequestBody = TaskReportBatch
 
 // CompleteTaskJSONRequestBody defines body for CompleteTask for application/json ContentType.
 type CompleteTaskJSONRequestBody = TaskReport
+
+// CreateUserJSONRequestBody defines body for CreateUser for application/json ContentType.
+type CreateUserJSONRequestBody = NewUser
 
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
@@ -995,6 +1062,9 @@ type ServerInterface interface {
 	// CompleteTask Report a worked task
 	// (POST /v1/tasks/{task_id}/complete)
 	CompleteTask(ctx echo.Context, taskID TaskID, params CompleteTaskParams) error
+	// CreateUser Add a user with their roles
+	// (POST /v1/users)
+	CreateUser(ctx echo.Context) error
 }
 
 // ServerInterfaceWrapper converts echo contexts to parameters.
@@ -1711,7 +1781,7 @@ func (w *ServerInterfaceWrapper) StreamEvents(ctx echo.Context) error {
 	var params StreamEventsParams
 	// ------------- Optional query parameter "topics" -------------
 
-	err = runtime.BindQueryParameterWithOptions("form", true, false, "topics", ctx.QueryParams(), &params.Topics, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	err = runtime.BindQueryParameterWithOptions("form", false, false, "topics", ctx.QueryParams(), &params.Topics, runtime.BindQueryParameterOptions{Type: "array", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter topics: %s", err))
 	}
@@ -1897,6 +1967,15 @@ func (w *ServerInterfaceWrapper) CompleteTask(ctx echo.Context) error {
 	return err
 }
 
+// CreateUser converts echo context to params.
+func (w *ServerInterfaceWrapper) CreateUser(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreateUser(ctx)
+	return err
+}
+
 // This is a simple interface which specifies echo.Route addition functions which
 // are present on both echo.Echo and echo.Group, since we want to allow using
 // either of them for path registration
@@ -1947,6 +2026,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/v1/sessions", wrapper.Login, options.OperationMiddlewares["login"]...)
 	router.DELETE(options.BaseURL+"/v1/sessions/current", wrapper.Logout, options.OperationMiddlewares["logout"]...)
 	router.GET(options.BaseURL+"/v1/me", wrapper.GetMe, options.OperationMiddlewares["getMe"]...)
+	router.POST(options.BaseURL+"/v1/users", wrapper.CreateUser, options.OperationMiddlewares["createUser"]...)
 	router.GET(options.BaseURL+"/v1/campaigns", wrapper.ListCampaigns, options.OperationMiddlewares["listCampaigns"]...)
 	router.POST(options.BaseURL+"/v1/campaigns", wrapper.CreateCampaign, options.OperationMiddlewares["createCampaign"]...)
 	router.GET(options.BaseURL+"/v1/campaigns/:id", wrapper.GetCampaign, options.OperationMiddlewares["getCampaign"]...)
@@ -3392,6 +3472,45 @@ func (response CompleteTaskdefaultApplicationProblemPlusJSONResponse) VisitCompl
 	return err
 }
 
+type CreateUserRequestObject struct {
+	Body *CreateUserJSONRequestBody
+}
+
+type CreateUserResponseObject interface {
+	VisitCreateUserResponse(w http.ResponseWriter) error
+}
+
+type CreateUser201JSONResponse AddedUser
+
+func (response CreateUser201JSONResponse) VisitCreateUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateUserdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response CreateUserdefaultApplicationProblemPlusJSONResponse) VisitCreateUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
 	// ListApprovals Inbox: what waits for a decision the caller may give
@@ -3496,6 +3615,9 @@ type StrictServerInterface interface {
 	// CompleteTask Report a worked task
 	// (POST /v1/tasks/{task_id}/complete)
 	CompleteTask(ctx context.Context, request CompleteTaskRequestObject) (CompleteTaskResponseObject, error)
+	// CreateUser Add a user with their roles
+	// (POST /v1/users)
+	CreateUser(ctx context.Context, request CreateUserRequestObject) (CreateUserResponseObject, error)
 }
 
 type StrictHandlerFunc func(ctx echo.Context, request any) (any, error)
@@ -4699,6 +4821,52 @@ func (sh *strictHandler) CompleteTask(ctx echo.Context, taskID TaskID, params Co
 		return err
 	} else if validResponse, ok := response.(CompleteTaskResponseObject); ok {
 		return validResponse.VisitCompleteTaskResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreateUser operation middleware
+func (sh *strictHandler) CreateUser(ctx echo.Context) error {
+	var request CreateUserRequestObject
+
+	var body CreateUserJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateUser(ctx.Request().Context(), request.(CreateUserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateUser")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreateUserResponseObject); ok {
+		return validResponse.VisitCreateUserResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

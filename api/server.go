@@ -46,6 +46,9 @@ type Deps struct {
 	// SecureCookies is set where the API is reached over TLS: browsers then send the
 	// session back over TLS only.
 	SecureCookies bool
+	// Simulated is set where every channel is a simulator, as in a demonstration: plans
+	// must say the same, lest somebody believe that people are contacted.
+	Simulated bool
 }
 
 // Server is the API. It is an http.Handler; live events need Serve.
@@ -54,6 +57,7 @@ type Server struct {
 	policies     *policies.Enforcer
 	orchestrator Orchestrator
 	log          *slog.Logger
+	simulated    bool
 
 	handler     http.Handler
 	sessions    *scs.SessionManager
@@ -72,7 +76,7 @@ func New(d Deps) (*Server, error) {
 		return nil, fmt.Errorf("hash password: %w", err)
 	}
 	s := &Server{
-		store: d.Store, policies: d.Policies, orchestrator: d.Orchestrator, log: d.Logger,
+		store: d.Store, policies: d.Policies, orchestrator: d.Orchestrator, log: d.Logger, simulated: d.Simulated,
 		attempts: &attempts{counts: map[string]*window{}}, hashing: make(chan struct{}, hashesAtOnce), nobodysHash: nobody,
 		hub: newHub(d.Store, d.Logger),
 		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{

@@ -81,12 +81,23 @@ func (s *Server) Login(ctx context.Context, in LoginRequestObject) (LoginRespons
 	}
 	match, hashErr := argon2id.ComparePasswordAndHash(in.Body.Password, hash)
 	<-s.hashing
-	if err != nil || hashErr != nil || !match || u.Disabled {
-		e := store.AuditEvent{Event: "session.refused", Data: map[string]any{"request_id": r.id}}
-		if err == nil {
+	reason := ""
+	switch {
+	case err != nil:
+		reason = "unknown_login"
+	case hashErr != nil || !match:
+		reason = "wrong_password"
+	case u.Disabled:
+		reason = "disabled"
+	}
+	if reason != "" {
+		// What was typed is recorded in no form: it may be a password in the wrong field, and
+		// a hash of one can be guessed.
+		e := store.AuditEvent{Event: "session.refused", Data: map[string]any{"code": campaign.CodeUnauthenticated, "reason": reason, "request_id": r.id}}
+		if u.ID != "" {
 			e.ActorID, e.Actor = &u.ID, u.Name
 		}
-		if err := s.store.RecordEvent(ctx, e); err != nil {
+		if err := s.record(ctx, e); err != nil {
 			return nil, err
 		}
 		return nil, campaign.Errorf(campaign.CodeUnauthenticated, "the login or the password is wrong")
@@ -101,6 +112,9 @@ func (s *Server) Login(ctx context.Context, in LoginRequestObject) (LoginRespons
 	if err != nil {
 		return nil, fmt.Errorf("begin session: %w", err)
 	}
+	if err := s.record(ctx, store.AuditEvent{Event: "session.begun", ActorID: &u.ID, Actor: u.Name, Allowed: true, Data: map[string]any{"request_id": r.id}}); err != nil {
+		return nil, err
+	}
 	u, grants, err := s.store.UserWithGrants(ctx, u.ID)
 	if err != nil {
 		return nil, err
@@ -114,6 +128,10 @@ func (s *Server) Login(ctx context.Context, in LoginRequestObject) (LoginRespons
 func (s *Server) Logout(ctx context.Context, _ LogoutRequestObject) (LogoutResponseObject, error) {
 	if err := s.sessions.Destroy(ctx); err != nil {
 		return nil, fmt.Errorf("end session: %w", err)
+	}
+	r := requestOf(ctx)
+	if err := s.record(ctx, store.AuditEvent{Event: "session.ended", ActorID: &r.user.ID, Actor: r.user.Name, Allowed: true, Data: map[string]any{"request_id": r.id}}); err != nil {
+		return nil, err
 	}
 	return Logout204Response{Headers: Logout204ResponseHeaders{SetCookie: s.cookie("", time.Unix(1, 0)).String()}}, nil
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/musterhq/muster/api/client"
@@ -61,6 +62,27 @@ func TestWrongAndUnknownLoginLookAlike(t *testing.T) {
 	wrong.RequestID, unknown.RequestID = "", ""
 	require.Equal(t, wrong, unknown)
 	require.EqualValues(t, 2, e.number(`SELECT count(*) FROM audit_event WHERE event = 'session.refused'`))
+}
+
+func TestSessionsAreEvidence(t *testing.T) {
+	e := newEnv(t)
+	const typed = "my-secret-instead-of-my-login"
+	e.send("", "POST", "/v1/sessions", Credentials{Login: "planner", Password: "wrong"})
+	e.send("", "POST", "/v1/sessions", Credentials{Login: typed, Password: "wrong"})
+	e.send("", "POST", "/v1/sessions", Credentials{Login: "manager", Password: password})
+	require.NoError(t, e.store.SetDisabled(t.Context(), e.users["finance"], true))
+	e.send("", "POST", "/v1/sessions", Credentials{Login: "finance", Password: password})
+	require.Equal(t, http.StatusNoContent, e.send("reviewer", "DELETE", "/v1/sessions/current", nil).status)
+	rows, err := e.store.Pool().Query(t.Context(), `SELECT event || ' ' || coalesce(u.login, '-') || ' ' || allowed || ' ' || coalesce(data->>'reason', '')
+		FROM audit_event a LEFT JOIN app_user u ON u.id = a.actor_id ORDER BY seq`)
+	require.NoError(t, err)
+	got, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	require.Equal(t, []string{
+		"session.refused planner false wrong_password", "session.refused - false unknown_login", "session.begun manager true ",
+		"session.refused finance false disabled", "session.ended reviewer true ",
+	}, got)
+	require.Zero(t, e.number(`SELECT count(*) FROM audit_event a WHERE a::text LIKE '%' || $1 || '%'`, typed), "it may be a password")
 }
 
 func TestGuessingIsLimited(t *testing.T) {
@@ -193,6 +215,21 @@ func TestLiveEvents(t *testing.T) {
 	e.server.hub.close()
 	for range mine {
 	}
+}
+
+func TestTopicsAreThoseThatAreDescribed(t *testing.T) {
+	e := newEnv(t)
+	p := e.send("planner", "GET", "/v1/events?topics=campaign,weather", nil).problem(t)
+	require.Equal(t, "invalid_parameter", p.Code)
+	require.Equal(t, "topics[1]", p.Fields[0].Field)
+	require.ElementsMatch(t, []any{"campaign", "task"}, p.Fields[0].Allowed)
+	doc, err := description()
+	require.NoError(t, err)
+	var described []campaign.Topic
+	for _, topic := range doc.Components.Schemas["Topic"].Value.Enum {
+		described = append(described, campaign.Topic(topic.(string)))
+	}
+	require.Equal(t, campaign.Topics(), described)
 }
 
 func TestSlowReaderIsToldToReadAgain(t *testing.T) {

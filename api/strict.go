@@ -67,6 +67,21 @@ func faults(fields []campaign.FieldError) error {
 	return &campaign.Error{Code: fields[0].Code, Message: message, Fields: fields}
 }
 
+// inPlan says of an error about a plan's fields that the plan is the field "plan" of the
+// body.
+func inPlan(err error) error {
+	var e *campaign.Error
+	if !errors.As(err, &e) || len(e.Fields) == 0 {
+		return err
+	}
+	outer := *e
+	outer.Fields = slices.Clone(e.Fields)
+	for i := range outer.Fields {
+		outer.Fields[i].Field = "plan." + outer.Fields[i].Field
+	}
+	return &outer
+}
+
 type bodyCheck struct {
 	tokens *json.Decoder
 	fields []campaign.FieldError

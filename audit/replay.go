@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 
 	enumspb "go.temporal.io/api/enums/v1"
@@ -15,8 +16,12 @@ import (
 	"github.com/musterhq/muster/store"
 )
 
-// maxFault bounds the words about one run: a report travels as a workflow's result.
-const maxFault = 1000
+// A report travels as a workflow's result, which may have 2 MB. So it names that many
+// runs, each with so many bytes of words, which JSON may make six times as long.
+const (
+	maxRuns  = 300
+	maxFault = 1000
+)
 
 // Replayer runs today's code over archived histories.
 type Replayer struct {
@@ -26,7 +31,8 @@ type Replayer struct {
 }
 
 // Replay checks the digest of every archived run of a campaign and replays it. A run
-// that fails either is named in the report with its fault; the others go on. A
+// that fails either is named in the report with its fault; the others go on. A long
+// report names the runs that failed before the others and counts those it leaves out. A
 // campaign without an archive is CodeNotArchived. progress is called after each run
 // with the number of runs done.
 //
@@ -65,6 +71,18 @@ func (r *Replayer) Replay(ctx context.Context, campaignID string, progress func(
 		report.Events += run.Events
 		report.Runs = append(report.Runs, result)
 		progress(i + 1)
+	}
+	if omitted := len(report.Runs) - maxRuns; omitted > 0 {
+		slices.SortStableFunc(report.Runs, func(a, b campaign.ReplayRun) int {
+			switch {
+			case a.OK == b.OK:
+				return 0
+			case b.OK:
+				return -1
+			}
+			return 1
+		})
+		report.Runs, report.Omitted = report.Runs[:maxRuns], omitted
 	}
 	return report, nil
 }

@@ -1,6 +1,9 @@
 package audit
 
 import (
+	"encoding/json"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -115,6 +118,40 @@ func TestReplayOfACampaign(t *testing.T) {
 	want.OK, want.Runs[1].OK = false, false
 	want.Runs[1].Fault = "the archived history does not have the digest that was recorded with it"
 	require.Equal(t, want, report)
+}
+
+// TestALongReportFitsIntoAResult: Temporal would run an activity again and again whose
+// result it does not take.
+func TestALongReportFitsIntoAResult(t *testing.T) {
+	const mayHave = 2 << 20
+	s, ctx := openStore(t), t.Context()
+	id := newCampaign(t, s)
+	h := record(t, "", "you").task().sleep(time.Minute).task().completes()
+	body, digest, err := encode(h)
+	require.NoError(t, err)
+	const runs, broken = maxRuns + 20, 3
+	for n := range runs {
+		run := describe(execution{campaign.CampaignWorkflowID(id), fmt.Sprintf("%036d", n)}, h, digest)
+		if n >= runs-broken {
+			run.SHA256 = strings.Repeat("0", len(digest))
+		}
+		require.NoError(t, s.SaveHistory(ctx, id, run, body))
+	}
+	report, err := (&Replayer{Store: s, Register: registering(greeting)}).Replay(ctx, id, func(int) {})
+	require.NoError(t, err)
+	require.False(t, report.OK)
+	require.Len(t, report.Runs, maxRuns)
+	require.Equal(t, runs-maxRuns, report.Omitted)
+	require.EqualValues(t, runs*len(h.Events), report.Events)
+	for n, run := range report.Runs {
+		require.Equal(t, n >= broken, run.OK)
+	}
+	for n := range report.Runs {
+		report.Runs[n].Fault = strings.Repeat("<", maxFault)
+	}
+	text, err := json.Marshal(report)
+	require.NoError(t, err)
+	require.Less(t, len(text), mayHave*99/100)
 }
 
 func TestSaveHistory(t *testing.T) {

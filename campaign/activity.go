@@ -47,7 +47,9 @@ type LoadedPlan struct {
 	Revision int    `json:"revision"`
 	Digest   string `json:"digest"`
 	EditorID string `json:"editor_id"` // who wrote the revision
-	Plan     Plan   `json:"plan"`
+	// Base is the revision that it was made from; 0 for a draft.
+	Base int  `json:"base,omitempty"`
+	Plan Plan `json:"plan"`
 }
 
 // RoutedApproval is a plan revision with the route it must take.
@@ -72,6 +74,7 @@ type SignOffClaim struct {
 	Round      int           `json:"round"`
 	Decide     Decide        `json:"decide"`
 	Level      ApprovalLevel `json:"level"`
+	Levels     int           `json:"levels,omitempty"` // that the round has
 	Amount     int64         `json:"amount"`
 	Requester  string        `json:"requester"`
 	Escalated  bool          `json:"escalated"`
@@ -119,13 +122,15 @@ type Projection struct {
 	Version    int64  `json:"version"`
 	Status     Status `json:"status"`
 	Event      string `json:"event"` // what happened, stable name, e.g. "campaign.submitted"
-	Actor      Actor  `json:"actor,omitzero"`
+	// Wave is the wave that the event is about; 0 for none.
+	Wave  int   `json:"wave,omitempty"`
+	Actor Actor `json:"actor,omitzero"`
 }
 
 // Status answers: where does it stand, who must act, until when.
 type Status struct {
 	Stage       Stage       `json:"stage"`
-	Hold        Hold        `json:"hold"`
+	Hold        Hold        `json:"hold,omitempty"` // empty once the campaign has ended
 	Revision    int         `json:"revision"`
 	Digest      string      `json:"digest,omitempty"`
 	WaitingOn   string      `json:"waiting_on,omitempty"` // in words: "marketing manager", "review decision", "wave 2 starts"

@@ -57,6 +57,9 @@ const (
 	ApprovalReturned ApprovalResult = "returned"
 	ApprovalRejected ApprovalResult = "rejected"
 	ApprovalExpired  ApprovalResult = "expired"
+	// ApprovalOutdated means that another revision came in force than the amendment was
+	// made from.
+	ApprovalOutdated ApprovalResult = "outdated"
 	// ApprovalWithdrawn means that the campaign ended or was stopped first.
 	ApprovalWithdrawn ApprovalResult = "withdrawn"
 )
@@ -88,6 +91,8 @@ func (a *Approval) Current() (ApprovalLevel, bool) {
 func (a *Approval) Check(d Decide) error {
 	level, open := a.Current()
 	switch {
+	case a != nil && a.Result == ApprovalOutdated && d.Revision == a.Revision:
+		return OutdatedAmendment(a.Revision)
 	case !open:
 		return Errorf(CodeStateConflict, "no approval is waiting for a decision")
 	case d.Revision != a.Revision || d.Digest != a.Digest:
@@ -113,6 +118,13 @@ func (a *Approval) Check(d Decide) error {
 		return Errorf(CodeInvalidParameter, "decision must be approve, return or reject")
 	}
 	return nil
+}
+
+// OutdatedAmendment is the refusal of an amendment that was made from another revision
+// than the one in force: adopting it would undo in silence what came in force since.
+func OutdatedAmendment(revision int) error {
+	return Errorf(CodeAmendmentOutdated, "another plan came in force since revision %d was made; read the plan in force and amend again", revision).
+		With("revision", revision)
 }
 
 // Count adds a checked and verified decision and moves the round on.

@@ -62,6 +62,9 @@ func TestEachFaultIsNamedAtItsField(t *testing.T) {
 		{"type", campaign.CodeInvalidParameter, func(p *campaign.Plan) { p.Type = "spam" }},
 		{"unit", campaign.CodeInvalidParameter, func(p *campaign.Plan) { p.Unit = "bank//north" }},
 		{"currency", campaign.CodeInvalidParameter, func(p *campaign.Plan) { p.Currency = "eur" }},
+		{"currency", campaign.CodeInvalidParameter, func(p *campaign.Plan) { p.Currency = "ABC" }},
+		{"currency", campaign.CodeInvalidParameter, func(p *campaign.Plan) { p.Currency = "DEM" }}, // withdrawn
+		{"currency", campaign.CodeInvalidParameter, func(p *campaign.Plan) { p.Currency = "XAU" }}, // no minor unit
 		{"goal.target", campaign.CodeInvalidParameter, func(p *campaign.Plan) { p.Goal.Target = 0 }},
 		{"goal.unit_benefit", campaign.CodeAmountOutOfRange, func(p *campaign.Plan) { p.Goal.UnitBenefit = -1 }},
 		{"goal.outcome", campaign.CodeInvalidParameter, func(p *campaign.Plan) { p.Goal.Outcome = "bought" }},
@@ -142,6 +145,11 @@ func TestMoneyArithmeticNeverWraps(t *testing.T) {
 	})
 	require.Equal(t, "-12.05 CNY", campaign.Money{Minor: -1205, Currency: "CNY"}.String())
 	require.Equal(t, "-92233720368547758.08 CNY", campaign.Money{Minor: math.MinInt64, Currency: "CNY"}.String())
+	require.Equal(t, "-0.05 EUR", campaign.Money{Minor: -5, Currency: "EUR"}.String())
+	require.Equal(t, "0 JPY", campaign.Money{Currency: "JPY"}.String())
+	require.Equal(t, "-1205 JPY", campaign.Money{Minor: -1205, Currency: "JPY"}.String())
+	require.Equal(t, "0.012 KWD", campaign.Money{Minor: 12, Currency: "KWD"}.String())
+	require.Equal(t, "12.3456 CLF", campaign.Money{Minor: 123456, Currency: "CLF"}.String())
 	_, err := campaign.Money{Minor: 1, Currency: "CNY"}.Add(campaign.Money{Minor: 1, Currency: "EUR"})
 	require.Equal(t, campaign.CodeCurrencyMismatch, campaign.CodeOf(err))
 }
@@ -216,6 +224,32 @@ func TestApprovalRound(t *testing.T) {
 	require.Equal(t, campaign.ApprovalApproved, a.Result)
 	require.Equal(t, campaign.CodeStateConflict, campaign.CodeOf(a.Check(decide("x", 2, campaign.DecisionApprove))))
 	require.Equal(t, campaign.CodeStateConflict, campaign.CodeOf((*campaign.Approval)(nil).Check(decide("x", 1, campaign.DecisionApprove))))
+	a.Result = campaign.ApprovalOutdated
+	require.Equal(t, campaign.CodeAmendmentOutdated, campaign.CodeOf(a.Check(decide("x", 2, campaign.DecisionApprove))))
+}
+
+func TestACampaignThatEndedShowsNoHold(t *testing.T) {
+	for _, stage := range campaign.Stages() {
+		for _, hold := range []campaign.Hold{campaign.HoldNone, campaign.HoldPaused, campaign.HoldStopped} {
+			s := campaign.State{Stage: stage, Hold: hold}
+			if stage.Final() {
+				hold = ""
+			}
+			require.Equal(t, hold, s.Status().Hold, stage)
+		}
+	}
+}
+
+func TestCurrencies(t *testing.T) {
+	for code, want := range map[string]int{"CNY": 2, "EUR": 2, "USD": 2, "JPY": 0, "KWD": 3, "UYW": 4, "XCG": 2} {
+		digits, known := campaign.MinorDigits(code)
+		require.True(t, known, code)
+		require.Equal(t, want, digits, code)
+	}
+	for _, code := range []string{"", "cny", "CNYX", "ABC", "DEM", "ZWL", "XXX", "XTS", "XAU"} {
+		_, known := campaign.MinorDigits(code)
+		require.False(t, known, code)
+	}
 }
 
 func TestAmendmentsKeepWhatHasHappened(t *testing.T) {

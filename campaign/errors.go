@@ -27,6 +27,7 @@ const (
 	CodeNoRoute               Code = "no_approval_route"
 	CodeStateConflict         Code = "state_conflict"
 	CodeVersionChanged        Code = "version_changed"
+	CodeAmendmentOutdated     Code = "amendment_outdated"
 	CodeAssertionMismatch     Code = "assertion_mismatch"
 	CodeReasonRequired        Code = "reason_required"
 	CodeDraining              Code = "draining"

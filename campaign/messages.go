@@ -39,6 +39,9 @@ const (
 	SignalDecided = "Decided"
 	// SignalHold goes from the campaign to its waves and on to their shards: Hold.
 	SignalHold = "Hold"
+	// SignalAttend goes from a continued campaign to a stage, which need not receive it:
+	// that it cannot be delivered says that the stage has ended.
+	SignalAttend = "Attend"
 )
 
 // ---- Campaign entity: start and updates ----
@@ -152,6 +155,18 @@ type Decided struct {
 type HoldChange struct {
 	Hold Hold `json:"hold"`
 }
+
+// Topic says what a live event is about.
+type Topic string
+
+// The topics of live events.
+const (
+	TopicCampaign Topic = "campaign" // anything about a campaign
+	TopicTask     Topic = "task"     // a campaign's tasks
+)
+
+// Topics lists the topics of live events.
+func Topics() []Topic { return []Topic{TopicCampaign, TopicTask} }
 
 // ---- Stage inputs and results ----
 
@@ -325,6 +340,7 @@ type ReplayReport struct {
 	CampaignID string      `json:"campaign_id"`
 	OK         bool        `json:"ok"`
 	Runs       []ReplayRun `json:"runs"`
+	Omitted    int         `json:"omitted,omitempty"` // runs that a long report does not name; those that failed are named first
 	Events     int64       `json:"events"`
 	BuildID    string      `json:"build_id"` // of the code that replayed
 }

@@ -21,13 +21,23 @@ func (m Money) Add(o Money) (Money, error) {
 	return Money{Minor: sum, Currency: m.Currency}, err
 }
 
-// String formats m with two decimals, e.g. "1234.50 CNY".
+// String formats m with its currency's decimals, e.g. "1234.50 CNY" or "1234 JPY"; a
+// currency that is not known gets two.
 func (m Money) String() string {
+	digits, known := MinorDigits(m.Currency)
+	if !known {
+		digits = 2
+	}
 	sign, abs := "", uint64(m.Minor)
 	if m.Minor < 0 {
 		sign, abs = "-", uint64(-m.Minor)
 	}
-	return fmt.Sprintf("%s%d.%02d %s", sign, abs/100, abs%100, m.Currency)
+	text := fmt.Sprintf("%0*d", digits+1, abs)
+	whole, part := text[:len(text)-digits], text[len(text)-digits:]
+	if part != "" {
+		part = "." + part
+	}
+	return sign + whole + part + " " + m.Currency
 }
 
 // AddMinor returns a+b in minor units, or CodeAmountOutOfRange on overflow.

@@ -84,7 +84,7 @@ type Driver string
 // The cost drivers.
 const (
 	DriverFixed      Driver = "fixed"       // the whole amount, once
-	DriverPerContact Driver = "per_contact" // unit cost × attempts (call) or accepted messages (SMS) in the line's channel
+	DriverPerContact Driver = "per_contact" // unit cost × attempts (call) or parts of accepted messages (SMS) in the line's channel
 	DriverPerOrder   Driver = "per_order"   // unit cost × successes
 )
 

@@ -100,6 +100,9 @@ func (s *State) Status() Status {
 		Stage: s.Stage, Hold: s.Hold, Revision: s.Revision, Digest: s.Digest, Approval: s.Approval,
 		Waves: s.Waves, Reviews: s.Reviews, Problem: s.Problem, ProblemCode: s.Fault,
 	}
+	if s.Stage.Final() {
+		st.Hold = "" // nothing is left that could run
+	}
 	if s.Selection != nil {
 		st.Targets = s.Selection.Targets
 	}

@@ -29,8 +29,8 @@ func (p *Plan) Validate() error {
 	if !p.Unit.Valid() {
 		v.add("unit", CodeInvalidParameter, "must be a path of org units such as operator/north/harbin")
 	}
-	if len(p.Currency) != 3 || strings.ToUpper(p.Currency) != p.Currency || !asciiLetters(p.Currency) {
-		v.add("currency", CodeInvalidParameter, "must be an ISO 4217 code such as CNY")
+	if _, known := MinorDigits(p.Currency); !known {
+		v.add("currency", CodeInvalidParameter, "must be the code of an active ISO 4217 currency such as CNY")
 	}
 	v.goal(p.Goal)
 	v.budget(p)
@@ -286,15 +286,6 @@ func identifier(s string) bool {
 	}
 	for _, r := range s {
 		if r != '_' && (r < 'a' || r > 'z') && (r < '0' || r > '9') {
-			return false
-		}
-	}
-	return true
-}
-
-func asciiLetters(s string) bool {
-	for _, r := range s {
-		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') {
 			return false
 		}
 	}

@@ -75,6 +75,9 @@ const (
 	StateFailed State = "failed"
 	// StateExpired: was not delivered within its validity. Final.
 	StateExpired State = "expired"
+	// StateRefused: the provider did not take it, and will not charge for it: a late
+	// answer to a message already judged Unknown. Final.
+	StateRefused State = "refused"
 	// StateUnknown: the provider itself cannot tell. Final, and no proof.
 	StateUnknown State = "unknown"
 )

@@ -6,15 +6,17 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/musterhq/muster/campaign"
 )
 
-// band is the approval route of the amounts up to and including UpTo and above the
-// band before it.
+// band is the approval route of the amounts of a currency up to and including UpTo and
+// above the currency's band before it.
 type band struct {
-	UpTo   int64                    `json:"up_to"` // minor units
-	Levels []campaign.ApprovalLevel `json:"levels"`
+	Currency string                   `json:"currency"` // ISO 4217
+	UpTo     int64                    `json:"up_to"`    // minor units
+	Levels   []campaign.ApprovalLevel `json:"levels"`
 }
 
 // signing actions are the only ones an approval level may ask for.
@@ -34,13 +36,16 @@ func readBands(text []byte) ([]band, error) {
 	if len(bands) == 0 {
 		return nil, campaign.Errorf(campaign.CodeEmptyPolicy, "the table of approval routes is empty: no campaign could ever be approved")
 	}
-	below := int64(-1)
+	below := map[string]int64{}
 	for i := range bands {
 		b := &bands[i]
-		if b.UpTo <= below {
+		if _, known := campaign.MinorDigits(b.Currency); !known {
+			return nil, bandFault(i, "is in %q, which is no active ISO 4217 currency", b.Currency)
+		}
+		if before, found := below[b.Currency]; b.UpTo < 0 || found && b.UpTo <= before {
 			return nil, bandFault(i, "ends at %d, which is not above the band before it", b.UpTo)
 		}
-		below = b.UpTo
+		below[b.Currency] = b.UpTo
 		if len(b.Levels) == 0 {
 			return nil, bandFault(i, "has no level: an approval that nobody gives is none")
 		}
@@ -68,17 +73,28 @@ func bandFault(i int, format string, args ...any) error {
 	return err
 }
 
-// Route returns the levels that must sign for amount (minor units), in order. An
-// amount that no route covers is CodeNoRoute: nothing is approved by default.
-func (e *Enforcer) Route(amount int64) ([]campaign.ApprovalLevel, error) {
-	if amount >= 0 {
-		for _, b := range e.bands {
-			if amount <= b.UpTo {
-				return slices.Clone(b.Levels), nil
-			}
+// Route returns the levels that must sign for amount, in order. An amount or a currency
+// that no route covers is CodeNoRoute: nothing is approved by default, and nothing is
+// converted.
+func (e *Enforcer) Route(amount campaign.Money) ([]campaign.ApprovalLevel, error) {
+	var currencies []string
+	most := int64(-1)
+	for _, b := range e.bands {
+		if !slices.Contains(currencies, b.Currency) {
+			currencies = append(currencies, b.Currency)
 		}
+		if b.Currency != amount.Currency {
+			continue
+		}
+		if amount.Minor >= 0 && amount.Minor <= b.UpTo {
+			return slices.Clone(b.Levels), nil
+		}
+		most = b.UpTo
 	}
-	most := e.bands[len(e.bands)-1].UpTo
-	return nil, campaign.Errorf(campaign.CodeNoRoute, "no approval route covers %d minor units; the last one ends at %d", amount, most).
-		With("amount", amount).With("most", most)
+	if most < 0 {
+		return nil, campaign.Errorf(campaign.CodeNoRoute, "no approval route is in %s; there are routes in %s", amount.Currency, strings.Join(currencies, ", ")).
+			With("currency", amount.Currency).With("currencies", currencies)
+	}
+	return nil, campaign.Errorf(campaign.CodeNoRoute, "no approval route covers %s; the last one ends at %s", amount, campaign.Money{Minor: most, Currency: amount.Currency}).
+		With("amount", amount.Minor).With("most", most).With("currency", amount.Currency)
 }

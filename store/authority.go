@@ -79,8 +79,8 @@ func (s *Store) CountSignOff(ctx context.Context, c campaign.SignOffClaim, allow
 		if err := allowed(unit); err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, `INSERT INTO sign_off_counted (sign_off_id, campaign_id, revision, level, at)
-			VALUES ($1, $2, $3, $4, clock_timestamp())`, d.SignOffID, c.CampaignID, d.Revision, d.Level)
+		_, err = tx.Exec(ctx, `INSERT INTO sign_off_counted (sign_off_id, campaign_id, revision, level, levels, at)
+			VALUES ($1, $2, $3, $4, nullif($5, 0), clock_timestamp())`, d.SignOffID, c.CampaignID, d.Revision, d.Level, c.Levels)
 		if err != nil {
 			return fmt.Errorf("count sign-off: %w", err)
 		}

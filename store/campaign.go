@@ -52,6 +52,7 @@ type PlanRevision struct {
 	Plan       campaign.Plan `gorm:"serializer:json"`
 	EditorID   string
 	Editor     *User `gorm:"foreignKey:EditorID"`
+	Base       *int  // the revision it was made from; nil for a draft
 	Note       string
 	CreatedAt  time.Time
 }

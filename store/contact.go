@@ -16,10 +16,12 @@ import (
 // ended without reaching, and whose conversation has not ended: no success, refusal,
 // complaint or opt-out.
 //
-// affordable bounds the contacts that the channel's budget can pay for; those beyond
-// it, in order of seq, are created as suppressed with the reason "budget", so that
-// nobody is left without a state. goal is the outcome that counts as a success.
-func (s *Store) CreateContacts(ctx context.Context, in campaign.DispatchInput, affordable int64, goal campaign.OutcomeKind) (campaign.ContactBatch, error) {
+// line is the budget line of the channel's contacts, of which each takes parts units.
+// Contacts beyond what it can pay for, in order of seq, are created as suppressed with
+// the reason "budget", so that nobody is left without a state. Everybody else is sure of
+// a first attempt; a further one is made as long as the line pays for it. goal is the
+// outcome that counts as a success.
+func (s *Store) CreateContacts(ctx context.Context, in campaign.DispatchInput, line campaign.BudgetLine, parts int, goal campaign.OutcomeKind) (campaign.ContactBatch, error) {
 	var batch campaign.ContactBatch
 	contacts, err := partition("contact", in.CampaignID)
 	if err != nil {
@@ -30,9 +32,9 @@ func (s *Store) CreateContacts(ctx context.Context, in campaign.DispatchInput, a
 		return batch, err
 	}
 	err = s.inTx(ctx, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`, fmt.Sprintf("contacts:%s:%d:%s", in.CampaignID, in.Wave, in.Channel))
+		room, err := roomLeft(ctx, tx, in.CampaignID, line)
 		if err != nil {
-			return fmt.Errorf("wait for another creation of contacts: %w", err)
+			return err
 		}
 		err = tx.QueryRow(ctx, `SELECT contacts, shards FROM contact_batch WHERE campaign_id = $1 AND wave = $2 AND channel = $3`,
 			in.CampaignID, in.Wave, in.Channel).Scan(&batch.Contacts, &batch.Shards)
@@ -45,19 +47,19 @@ func (s *Store) CreateContacts(ctx context.Context, in campaign.DispatchInput, a
 		// The targets of a wave are numbered densely per shard already; those whom a
 		// later channel takes are numbered anew.
 		who, seq := "", "t.seq"
-		args := []any{in.CampaignID, in.Wave, in.Channel, in.ClosesAt, in.Snapshot, affordable}
+		args := []any{in.CampaignID, in.Wave, in.Channel, in.ClosesAt, in.Snapshot, room / int64(parts)}
 		if len(in.After) > 0 {
 			seq = "row_number() OVER (PARTITION BY t.shard ORDER BY t.seq)::int"
 			args = append(args, in.After, len(in.After), goal)
 			who = ` AND (SELECT count(*) FROM ` + contacts + ` p WHERE p.campaign_id = $1 AND p.wave = $2 AND p.channel = ANY($7)
 			            AND p.customer_id = t.customer_id AND p.state IN ('failed', 'expired')) = $8
 			        AND NOT EXISTS (SELECT FROM outcome o WHERE o.campaign_id = $1 AND o.customer_id = t.customer_id
-			            AND o.kind IN ($9, 'declined', 'complained', 'opted_out'))`
+			            AND (o.kind = $9 OR o.kind IN (` + refusals + `)))`
 		}
 		_, err = tx.Exec(ctx, `
 			INSERT INTO `+contacts+` (campaign_id, id, customer_id, not_after, seq, wave, shard, channel, tier, state, reason)
 			SELECT $1, gen_random_uuid(), customer_id, $4, seq, $2, shard, $3, tier,
-			    CASE WHEN place <= $6 THEN 'planned' ELSE 'suppressed' END, CASE WHEN place <= $6 THEN '' ELSE 'budget' END
+			    CASE WHEN place <= $6 THEN 'planned' ELSE 'suppressed' END, CASE WHEN place <= $6 THEN '' ELSE '`+beyondBudget+`' END
 			FROM (SELECT customer_id, shard, tier, seq, row_number() OVER (ORDER BY seq, shard) AS place
 			      FROM (SELECT t.customer_id, t.shard, t.tier, `+seq+` AS seq FROM `+targets+` t
 			            WHERE t.wave = $2 AND t.arm = 'treated' AND t.snapshot = $5`+who+`) taken) placed`, args...)
@@ -72,8 +74,8 @@ func (s *Store) CreateContacts(ctx context.Context, in campaign.DispatchInput, a
 		if err != nil {
 			return fmt.Errorf("count contacts: %w", err)
 		}
-		_, err = tx.Exec(ctx, `INSERT INTO contact_batch (campaign_id, wave, channel, revision, contacts, shards) VALUES ($1, $2, $3, $4, $5, $6)`,
-			in.CampaignID, in.Wave, in.Channel, in.Revision, batch.Contacts, batch.Shards)
+		_, err = tx.Exec(ctx, `INSERT INTO contact_batch (campaign_id, wave, channel, revision, contacts, shards, parts) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+			in.CampaignID, in.Wave, in.Channel, in.Revision, batch.Contacts, batch.Shards, parts)
 		if err != nil {
 			return fmt.Errorf("record contacts: %w", err)
 		}
@@ -114,6 +116,12 @@ func (s *Store) CloseChannel(ctx context.Context, c campaign.CloseChannel) error
 		if err != nil {
 			return fmt.Errorf("withdraw tasks: %w", err)
 		}
+		// From here on a message that comes back not sent is ended by its worker.
+		_, err = tx.Exec(ctx, `UPDATE contact_batch SET closed_state = $4, closed_reason = $5 WHERE campaign_id = $1 AND wave = $2 AND channel = $3`,
+			c.CampaignID, c.Wave, c.Channel, c.State, c.Reason)
+		if err != nil {
+			return fmt.Errorf("close channel: %w", err)
+		}
 		_, err = tx.Exec(ctx, `UPDATE contact SET state = $4, reason = $5, lease_until = NULL, lease_owner = NULL, updated_at = now()
 			WHERE campaign_id = $1 AND wave = $2 AND channel = $3 AND state IN ('planned', 'claimed')`,
 			c.CampaignID, c.Wave, c.Channel, c.State, c.Reason)
@@ -148,6 +156,10 @@ func (s *Store) CloseContacts(ctx context.Context, campaignID string) (sending i
 		if err != nil {
 			return fmt.Errorf("withdraw tasks: %w", err)
 		}
+		_, err = tx.Exec(ctx, `UPDATE contact_batch SET closed_state = $2, closed_reason = $3 WHERE campaign_id = $1 AND closed_state IS NULL`, campaignID, state, reason)
+		if err != nil {
+			return fmt.Errorf("close channels: %w", err)
+		}
 		_, err = tx.Exec(ctx, `UPDATE contact SET reason = CASE state WHEN 'sending' THEN '`+interrupted+`' ELSE $3 END,
 			    state = CASE state WHEN 'sending' THEN 'unknown' ELSE $2 END, lease_until = NULL, updated_at = now()
 			WHERE campaign_id = $1 AND (state IN ('planned', 'claimed') OR state = 'sending' AND lease_until < now())`,
@@ -162,27 +174,4 @@ func (s *Store) CloseContacts(ctx context.Context, campaignID string) (sending i
 		return notify(ctx, tx, "campaign", campaignID, 0)
 	})
 	return sending, err
-}
-
-// ChannelSpend counts what a channel of a campaign has cost and may cost yet.
-type ChannelSpend struct {
-	Billable int64 // accepted messages, or worked attempts
-	Unknown  int64 // messages that may have left without proof
-	Open     int64 // contacts planned, claimed or being sent
-}
-
-// ChannelSpend counts, for a channel, what is paid for and what is not decided.
-func (s *Store) ChannelSpend(ctx context.Context, campaignID string, c campaign.Channel) (ChannelSpend, error) {
-	var out ChannelSpend
-	err := s.pool.QueryRow(ctx, `
-		SELECT coalesce(sum(a.paid), 0)::bigint, count(*) FILTER (WHERE c.state = 'unknown'),
-		       count(*) FILTER (WHERE c.state IN ('planned', 'claimed', 'sending'))
-		FROM contact c LEFT JOIN (
-		    SELECT contact_id, count(*) AS paid FROM contact_attempt
-		    WHERE campaign_id = $1 AND outcome IN ('accepted', 'worked') GROUP BY contact_id) a ON a.contact_id = c.id
-		WHERE c.campaign_id = $1 AND c.channel = $2`, campaignID, c).Scan(&out.Billable, &out.Unknown, &out.Open)
-	if err != nil {
-		return out, fmt.Errorf("count cost: %w", err)
-	}
-	return out, nil
 }

@@ -96,6 +96,9 @@ func TestImportCustomers(t *testing.T) {
 	require.EqualValues(t, 36_999, one[int64](t, st, `SELECT count(*) FROM phone_vault`))
 	require.NoError(t, st.Pool().QueryRow(ctx, `SELECT count(*) FROM customer_import WHERE finished_at IS NOT NULL`).Scan(&n))
 	require.EqualValues(t, 2, n)
+	// The first import filled the tables before their indexes.
+	require.EqualValues(t, 2, one[int64](t, st, `SELECT count(*) FROM pg_index WHERE indisvalid
+		AND (indexrelid = 'customer_external'::regclass AND indisunique OR indexrelid = 'phone_vault_lookup'::regclass)`))
 }
 
 func TestImportLandsWholeOrNotAtAll(t *testing.T) {
@@ -133,6 +136,7 @@ func TestImportLandsWholeOrNotAtAll(t *testing.T) {
 			}
 			require.Zero(t, one[int64](t, st, `SELECT count(*) FROM customer`))
 			require.Zero(t, one[int64](t, st, `SELECT count(*) FROM customer_import`))
+			require.True(t, one[bool](t, st, `SELECT to_regclass('customer_external') IS NOT NULL AND to_regclass('phone_vault_lookup') IS NOT NULL`))
 		})
 	}
 	_, err := st.ImportCustomers(ctx, store.CustomerImport{Name: "seed", Digest: "seed", Attributes: attributes}, people(0, 10, nil), nil)

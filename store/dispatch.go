@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -137,11 +138,19 @@ func (d *Dispatch) Claim(ctx context.Context, n int) ([]Claim, error) {
 	return claims, nil
 }
 
-// barred is why a contact c may not be made any more, or NULL. It needs customers.
+// refusals are the outcomes by which a customer ends a campaign's conversation. They
+// stand in the order in which min tells them.
+const refusals = `'complained', 'declined', 'opted_out'`
+
+// barred is why nobody may reach out for c any more, or NULL. c is a contact or its task,
+// u its customer: what is sent and what is called is held to the same.
 const barred = `CASE WHEN c.not_after <= now() THEN 'window_closed' WHEN u.id IS NULL THEN 'unknown_customer'
-		WHEN u.opted_out THEN 'opted_out' WHEN v.customer_id IS NULL THEN 'no_number'
-		WHEN EXISTS (SELECT FROM outcome o WHERE o.campaign_id = c.campaign_id AND o.customer_id = c.customer_id
-		    AND o.kind IN ('complained', 'opted_out')) THEN 'complained' END`
+		WHEN u.opted_out THEN 'opted_out'
+		ELSE (SELECT min(o.kind) FROM outcome o WHERE o.campaign_id = c.campaign_id AND o.customer_id = c.customer_id
+		    AND o.kind IN (` + refusals + `)) END`
+
+// undeliverable is barred for a contact that has still to go out, which also needs a number v.
+const undeliverable = `coalesce(` + barred + `, CASE WHEN v.customer_id IS NULL THEN 'no_number' END)`
 
 // customers joins a contact c to its customer u and the customer's number v.
 const customers = `LEFT JOIN customer u ON u.id = c.customer_id LEFT JOIN phone_vault v ON v.customer_id = c.customer_id`
@@ -193,7 +202,7 @@ func (d *Dispatch) Intend(ctx context.Context, claims []Claim, provider string, 
 		if held = !may; held {
 			return nil
 		}
-		rows, err := tx.Query(ctx, `SELECT c.id, c.epoch, c.customer_id, v.sealed, coalesce(`+barred+`, '')
+		rows, err := tx.Query(ctx, `SELECT c.id, c.epoch, c.customer_id, v.sealed, coalesce(`+undeliverable+`, '')
 			FROM unnest($2::uuid[], $3::int[]) k (id, epoch) JOIN `+d.contacts+` c
 			    ON c.campaign_id = $1 AND c.id = k.id AND c.epoch = k.epoch AND c.lease_owner = $4 AND c.state = 'claimed' `+customers, d.in.CampaignID, mine.ids, mine.epochs, d.owner)
 		if err != nil {
@@ -298,7 +307,8 @@ type Completion struct {
 
 // Complete writes what became of attempts, in one transaction. The attempt keeps its
 // outcome in any case. The contact takes it when epoch and owner still match; one that
-// is unknown by now takes only proof: accepted or refused.
+// is unknown by now takes only proof: accepted or refused. One that was not sent and whose
+// channel has been closed meanwhile ends as the others of the channel did.
 func (d *Dispatch) Complete(ctx context.Context, done []Completion) error {
 	n := len(done)
 	var k keys
@@ -309,6 +319,11 @@ func (d *Dispatch) Complete(ctx context.Context, done []Completion) error {
 		providerIDs[i], reasons[i], waits[i] = c.ProviderID, c.Reason, c.RetryAfter.Seconds()
 	}
 	batch := &pgx.Batch{}
+	notSent := slices.Contains(outcomes, AttemptNotSent)
+	if notSent {
+		// Before the contacts, as CloseChannel does: the channel closes before this or after it.
+		batch.Queue(`SELECT FROM contact_batch WHERE campaign_id = $1 AND wave = $2 AND channel = $3 FOR SHARE`, d.in.CampaignID, d.in.Wave, d.in.Channel)
+	}
 	batch.Queue(`UPDATE `+d.attempts+` a SET outcome = k.outcome, outcome_at = now(), provider_id = nullif(k.provider_id, ''), reason = k.reason
 		FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[]) k (id, epoch, outcome, provider_id, reason)
 		WHERE a.contact_id = k.id AND a.epoch = k.epoch AND a.outcome IS NULL`, k.ids, k.epochs, outcomes, providerIDs, reasons)
@@ -319,6 +334,11 @@ func (d *Dispatch) Complete(ctx context.Context, done []Completion) error {
 		WHERE c.campaign_id = $1 AND c.id = k.id AND c.epoch = k.epoch AND c.lease_owner = $7
 		  AND (c.state = 'sending' OR c.state = 'unknown' AND k.outcome IN ('accepted', 'refused'))`,
 		d.in.CampaignID, k.ids, k.epochs, outcomes, reasons, waits, d.owner)
+	if notSent {
+		batch.Queue(`UPDATE `+d.contacts+` c SET state = b.closed_state, reason = b.closed_reason, lease_until = NULL, updated_at = now() FROM contact_batch b
+			WHERE c.campaign_id = $1 AND c.id = ANY($4) AND c.state = 'planned'
+			  AND b.campaign_id = $1 AND b.wave = $2 AND b.channel = $3 AND b.closed_state IS NOT NULL`, d.in.CampaignID, d.in.Wave, d.in.Channel, k.ids)
+	}
 	if err := d.store.pool.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("complete contacts: %w", err)
 	}
@@ -355,7 +375,7 @@ func (d *Dispatch) PublishTasks(ctx context.Context, p campaign.ChannelPlan) (he
 		}
 		batch := &pgx.Batch{}
 		batch.Queue(`UPDATE `+d.contacts+` c SET state = `+ended+`, reason = s.reason, updated_at = now()
-			FROM (SELECT c.customer_id, `+barred+` AS reason FROM (SELECT * FROM `+d.contacts+` c WHERE `+chunk+` FOR UPDATE) c `+customers+`) s
+			FROM (SELECT c.customer_id, `+undeliverable+` AS reason FROM (SELECT * FROM `+d.contacts+` c WHERE `+chunk+` FOR UPDATE) c `+customers+`) s
 			WHERE `+chunk+` AND c.customer_id = s.customer_id AND s.reason IS NOT NULL`, args...)
 		batch.Queue(`WITH published AS (
 				UPDATE `+d.contacts+` c SET state = 'claimed', lease_until = NULL, updated_at = now() WHERE `+chunk+`

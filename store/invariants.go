@@ -16,7 +16,8 @@ var invariantsText string
 type Invariant struct {
 	Name    string // D: dispatch, T: targets, A: approvals
 	Promise string // in words
-	query   string // returns one row of words for each violation
+	// broken returns words for each violation.
+	broken func(ctx context.Context, tx pgx.Tx, campaignID string) ([]string, error)
 }
 
 var invariantHead = regexp.MustCompile(`(?m)^-- ([A-Z]\d+): (.*)$`)
@@ -24,13 +25,26 @@ var invariantHead = regexp.MustCompile(`(?m)^-- ([A-Z]\d+): (.*)$`)
 // Invariants lists everything that CheckInvariants looks at.
 func Invariants() []Invariant {
 	heads := invariantHead.FindAllStringSubmatchIndex(invariantsText, -1)
-	all := make([]Invariant, len(heads))
+	all := []Invariant{{
+		Name: "A1", Promise: "whatever was dispatched was signed, was a review's accepted recommendation, or did less of the same",
+		broken: unsignedBatches,
+	}}
 	for i, h := range heads {
 		end := len(invariantsText)
 		if i+1 < len(heads) {
 			end = heads[i+1][0]
 		}
-		all[i] = Invariant{Name: invariantsText[h[2]:h[3]], Promise: invariantsText[h[4]:h[5]], query: invariantsText[h[1]:end]}
+		query := invariantsText[h[1]:end]
+		all = append(all, Invariant{
+			Name: invariantsText[h[2]:h[3]], Promise: invariantsText[h[4]:h[5]],
+			broken: func(ctx context.Context, tx pgx.Tx, campaignID string) ([]string, error) {
+				rows, err := tx.Query(ctx, query, campaignID)
+				if err != nil {
+					return nil, err
+				}
+				return pgx.CollectRows(rows, pgx.RowTo[string])
+			},
+		})
 	}
 	return all
 }
@@ -49,11 +63,7 @@ func (s *Store) CheckInvariants(ctx context.Context, campaignID string) ([]Viola
 	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
 	err := pgx.BeginTxFunc(ctx, s.pool, options, func(tx pgx.Tx) error {
 		for _, i := range Invariants() {
-			rows, err := tx.Query(ctx, i.query, campaignID)
-			if err != nil {
-				return fmt.Errorf("check %s: %w", i.Name, err)
-			}
-			broken, err := pgx.CollectRows(rows, pgx.RowTo[string])
+			broken, err := i.broken(ctx, tx, campaignID)
 			if err != nil {
 				return fmt.Errorf("check %s: %w", i.Name, err)
 			}

@@ -44,6 +44,13 @@ SELECT format('a receipt for contact %s waits since %s', a.contact_id, r.receive
 FROM receipt r JOIN contact_attempt a ON a.provider_id = r.provider_id AND a.provider = r.provider
 WHERE a.campaign_id = $1 AND NOT r.applied AND r.received_at < now() - interval '24 hours';
 
+-- D11: a message without proof is told within nine days
+SELECT format('contact %s: nobody was told of its message of %s', c.id, a.intent_at)
+FROM contact c JOIN contact_attempt a ON a.campaign_id = $1 AND a.contact_id = c.id AND (a.outcome IS NULL OR a.outcome = 'unknown')
+WHERE c.campaign_id = $1 AND c.state = 'unknown' AND a.intent_at < now() - interval '9 days' AND NOT EXISTS (
+    SELECT FROM audit_event e WHERE e.campaign_id = $1 AND e.event = 'contacts.unresolved'
+      AND e.data->>'channel' = c.channel AND (e.data->>'sent_until')::timestamptz >= a.intent_at);
+
 -- D12: what the attempts prove is what the contact says
 SELECT format('contact %s is %s, its attempts prove %s', c.id, c.state, a.proof)
 FROM contact c JOIN (
@@ -67,14 +74,6 @@ GROUP BY s.counts HAVING count(t.customer_id) <> (s.counts->>'targets')::bigint
 SELECT format('contact %s: customer is %s', c.id, coalesce(t.arm, 'no target'))
 FROM contact c LEFT JOIN campaign_target t ON t.campaign_id = $1 AND t.customer_id = c.customer_id
 WHERE c.campaign_id = $1 AND t.arm IS DISTINCT FROM 'treated';
-
--- A1: contacts exist only in a campaign of which some revision was signed as it is stored
-SELECT format('%s batches of contacts, no counted approval', count(*))
-FROM contact_batch b WHERE b.campaign_id = $1 AND NOT EXISTS (
-    SELECT FROM sign_off_counted k JOIN sign_off o ON o.id = k.sign_off_id
-    JOIN plan_revision p ON p.campaign_id = o.campaign_id AND p.revision = o.revision AND p.digest = o.digest
-    WHERE k.campaign_id = $1 AND o.decision = 'approve' AND k.revision <= b.revision)
-GROUP BY b.campaign_id;
 
 -- A2: nobody signed a revision that they wrote
 SELECT format('sign-off %s is by the editor of revision %s', o.id, o.revision)

@@ -18,7 +18,7 @@ type FunnelCell struct {
 	Sent       int64 // with an accepted message or a worked attempt
 	Delivered  int64 // proven to have reached the customer
 	Unknown    int64 // messages that may have left without proof
-	Billable   int64 // accepted messages, worked attempts
+	Billable   int64 // parts of accepted messages, worked attempts
 	Positive   int64 // customers with the goal's outcome
 	Complained int64
 	OptedOut   int64
@@ -30,7 +30,7 @@ type FunnelCell struct {
 func (s *Store) Funnel(ctx context.Context, campaignID string, goal campaign.OutcomeKind) ([]FunnelCell, error) {
 	rows, err := s.pool.Query(ctx, `
 		WITH tried AS (
-			SELECT a.contact_id, count(*) FILTER (WHERE a.outcome IN ('accepted', 'worked')) AS billable, max(a.intent_at) AS at
+			SELECT a.contact_id, coalesce(sum(a.parts) FILTER (WHERE a.outcome IN ('accepted', 'worked')), 0) AS billable, max(a.intent_at) AS at
 			FROM contact_attempt a WHERE a.campaign_id = $1 GROUP BY a.contact_id),
 		touch AS (
 			SELECT DISTINCT ON (c.customer_id) c.customer_id, c.id

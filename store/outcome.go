@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -32,11 +33,44 @@ type Landed struct {
 // clockSkew is how far in the future an outcome may lie.
 const clockSkew = 5 * time.Minute
 
+func (o Outcome) inFuture() bool { return o.At.After(time.Now().Add(clockSkew)) }
+
+// sourceTask is the source of what agents report of their tasks, and the provider of
+// their attempts.
+const sourceTask = "task"
+
+// reserved reports whether a source is Muster's own: an outcome from elsewhere under its
+// name could take the place of a real one.
+func reserved(source string) bool {
+	return source == sourceTask || slices.Contains(campaign.Channels(), campaign.Channel(source))
+}
+
+// refuseReserved fails with CodeInvalidText when an outcome bears a reserved source.
+func refuseReserved(batch []Outcome) error {
+	var faults []campaign.FieldError
+	for i, o := range batch {
+		if reserved(o.Source) {
+			faults = append(faults, campaign.FieldError{
+				Field: fmt.Sprintf("outcomes[%d].source", i), Code: campaign.CodeInvalidText,
+				Message: fmt.Sprintf("%q is a source of Muster's own; name the system that the outcome comes from", o.Source),
+			})
+		}
+	}
+	if faults != nil {
+		return &campaign.Error{Code: campaign.CodeInvalidText, Message: "an outcome bears a source that is reserved", Fields: faults}
+	}
+	return nil
+}
+
 // RecordOutcomes lands a batch of outcomes of one campaign, each once by source and
 // source id. One that names no target of the campaign, or lies in the future, is a
-// fault and keeps no other from landing. Who opted out is opted out from then on.
+// fault and keeps no other from landing. Who opted out is opted out from then on. The
+// sources of Muster's own, its channels' and its tasks', are refused with CodeInvalidText.
 func (s *Store) RecordOutcomes(ctx context.Context, campaignID string, simulated bool, batch []Outcome) (Landed, error) {
 	var landed Landed
+	if err := refuseReserved(batch); err != nil {
+		return landed, err
+	}
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
 		who, err := resolve(ctx, tx, campaignID, batch)
 		if err != nil {
@@ -55,7 +89,7 @@ func (s *Store) RecordOutcomes(ctx context.Context, campaignID string, simulated
 				landed.Faults = append(landed.Faults, campaign.FieldError{
 					Field: field + name, Code: campaign.CodeNotFound, Message: "is no target of the campaign",
 				})
-			case o.At.After(time.Now().Add(clockSkew)):
+			case o.inFuture():
 				landed.Faults = append(landed.Faults, campaign.FieldError{
 					Field: field + "at", Code: campaign.CodeInvalidParameter, Message: "lies in the future",
 				})

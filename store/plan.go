@@ -27,8 +27,8 @@ func (s *Store) LoadPlan(ctx context.Context, ref campaign.PlanRef) (campaign.Lo
 func loadPlan(ctx context.Context, q querier, ref campaign.PlanRef) (campaign.LoadedPlan, error) {
 	p := campaign.LoadedPlan{Revision: ref.Revision}
 	var text []byte
-	err := q.QueryRow(ctx, `SELECT digest, editor_id::text, plan FROM plan_revision WHERE campaign_id = $1 AND revision = $2`,
-		ref.CampaignID, ref.Revision).Scan(&p.Digest, &p.EditorID, &text)
+	err := q.QueryRow(ctx, `SELECT digest, editor_id::text, coalesce(base, 0), plan FROM plan_revision WHERE campaign_id = $1 AND revision = $2`,
+		ref.CampaignID, ref.Revision).Scan(&p.Digest, &p.EditorID, &p.Base, &text)
 	if err != nil {
 		return p, notFound(err, fmt.Sprintf("plan revision %d", ref.Revision))
 	}
@@ -63,11 +63,23 @@ func (s *Store) RevisionInForce(ctx context.Context, campaignID string) (int, er
 	return revision, notFound(err, "campaign")
 }
 
-// AddRevision stores plan as the campaign's next revision and returns it. note makes
-// it idempotent: a revision of the campaign with the same note is returned as it is.
-func (s *Store) AddRevision(ctx context.Context, campaignID string, plan campaign.Plan, editorID, note string) (campaign.LoadedPlan, error) {
-	loaded := campaign.LoadedPlan{Digest: plan.Digest(), EditorID: editorID, Plan: plan}
-	text, err := json.Marshal(plan)
+// NewRevision is a plan that is to follow the one in force while a campaign is in flight.
+type NewRevision struct {
+	Plan     campaign.Plan
+	EditorID string
+	Base     int    // the revision it was made from
+	Request  string // what wrote it; the same request of a campaign writes one revision
+	Note     string // for people
+}
+
+// RequestOfReview is the request by which a review's recommendation becomes a revision.
+func RequestOfReview(number int) string { return fmt.Sprintf("review:%d", number) }
+
+// AddRevision stores a campaign's next revision and returns it, or the one that the same
+// request wrote before as it is.
+func (s *Store) AddRevision(ctx context.Context, campaignID string, r NewRevision) (campaign.LoadedPlan, error) {
+	loaded := campaign.LoadedPlan{Digest: r.Plan.Digest(), EditorID: r.EditorID, Base: r.Base, Plan: r.Plan}
+	text, err := json.Marshal(r.Plan)
 	if err != nil {
 		return loaded, fmt.Errorf("write plan: %w", err)
 	}
@@ -78,8 +90,7 @@ func (s *Store) AddRevision(ctx context.Context, campaignID string, plan campaig
 			return notFound(err, "campaign")
 		}
 		var revision int
-		err = tx.QueryRow(ctx, `SELECT revision FROM plan_revision WHERE campaign_id = $1 AND note = $2 ORDER BY revision LIMIT 1`,
-			campaignID, note).Scan(&revision)
+		err = tx.QueryRow(ctx, `SELECT revision FROM plan_revision WHERE campaign_id = $1 AND request_id = $2`, campaignID, r.Request).Scan(&revision)
 		if err == nil {
 			loaded, err = loadPlan(ctx, tx, campaign.PlanRef{CampaignID: campaignID, Revision: revision})
 			return err
@@ -88,8 +99,8 @@ func (s *Store) AddRevision(ctx context.Context, campaignID string, plan campaig
 			return fmt.Errorf("read plan revisions: %w", err)
 		}
 		loaded.Revision = newest + 1
-		_, err = tx.Exec(ctx, `INSERT INTO plan_revision (campaign_id, revision, digest, plan, editor_id, note)
-			VALUES ($1, $2, $3, $4, $5, $6)`, campaignID, loaded.Revision, loaded.Digest, text, editorID, note)
+		_, err = tx.Exec(ctx, `INSERT INTO plan_revision (campaign_id, revision, digest, plan, editor_id, note, base, request_id)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`, campaignID, loaded.Revision, loaded.Digest, text, r.EditorID, r.Note, r.Base, r.Request)
 		if err != nil {
 			return fmt.Errorf("store plan revision: %w", err)
 		}

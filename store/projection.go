@@ -53,7 +53,7 @@ func CampaignEvent(campaignID, key, event string, by campaign.Actor, data map[st
 }
 
 // notify tells every API process that something changed.
-func notify(ctx context.Context, q executor, topic, id string, version int64) error {
+func notify(ctx context.Context, q executor, topic campaign.Topic, id string, version int64) error {
 	if _, err := q.Exec(ctx, `SELECT notify_event($1, $2, $3)`, topic, id, version); err != nil {
 		return fmt.Errorf("notify: %w", err)
 	}
@@ -79,10 +79,14 @@ func (s *Store) Project(ctx context.Context, p campaign.Projection) error {
 		if err != nil {
 			return fmt.Errorf("project campaign: %w", err)
 		}
-		err = recordOnce(ctx, tx, CampaignEvent(p.CampaignID, fmt.Sprintf("%s:%d:%s", p.CampaignID, p.Version, p.Event), p.Event, p.Actor, map[string]any{
+		data := map[string]any{
 			"version": p.Version, "stage": p.Status.Stage, "hold": p.Status.Hold, "revision": p.Status.Revision,
 			"digest": p.Status.Digest, "problem": p.Status.Problem, "ended": p.Status.Ended,
-		}))
+		}
+		if p.Wave > 0 {
+			data["wave"] = p.Wave
+		}
+		err = recordOnce(ctx, tx, CampaignEvent(p.CampaignID, fmt.Sprintf("%s:%d:%s", p.CampaignID, p.Version, p.Event), p.Event, p.Actor, data))
 		if err != nil {
 			return err
 		}

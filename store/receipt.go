@@ -21,6 +21,7 @@ const (
 	ReceiptDelivered = "delivered" // final; wins over all others
 	ReceiptFailed    = "failed"    // final
 	ReceiptExpired   = "expired"   // final: not delivered within its validity
+	ReceiptRefused   = "refused"   // final: it was not taken after all, and is not charged for
 	ReceiptUnknown   = "unknown"   // the provider cannot tell; proves nothing
 )
 
@@ -50,16 +51,16 @@ func (s *Store) RecordReceipts(ctx context.Context, receipts []Receipt) error {
 	}
 	digests := make([][]byte, n)
 	providers, ids, states, reasons := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
-	contacts, at := make([]*uuid.UUID, n), make([]time.Time, n)
+	contacts, at := make([]*[16]byte, n), make([]time.Time, n)
 	for i, r := range receipts {
 		switch r.State {
-		case ReceiptAccepted, ReceiptDelivered, ReceiptFailed, ReceiptExpired, ReceiptUnknown:
+		case ReceiptAccepted, ReceiptDelivered, ReceiptFailed, ReceiptExpired, ReceiptRefused, ReceiptUnknown:
 		default:
 			return campaign.Errorf(campaign.CodeInvalidParameter, "a receipt cannot have the state %q", r.State)
 		}
 		digests[i], providers[i], ids[i], states[i], reasons[i], at[i] = r.digest(), r.Provider, r.ProviderID, r.State, r.Reason, r.At
 		if id, err := uuid.Parse(r.ContactID); err == nil {
-			contacts[i] = &id
+			contacts[i] = (*[16]byte)(&id)
 		}
 	}
 	return s.inTx(ctx, func(tx pgx.Tx) error {
@@ -71,18 +72,49 @@ func (s *Store) RecordReceipts(ctx context.Context, receipts []Receipt) error {
 		if err != nil {
 			return fmt.Errorf("record receipts: %w", err)
 		}
-		_, err = applyReceipts(ctx, tx, `digest = ANY($1)`, digests)
+		open, err := openCampaigns(ctx, tx)
+		if err != nil {
+			return err
+		}
+		// The sweep looks for what belongs to none of these: to look through the messages of
+		// every campaign ever run for each receipt takes longer with every campaign.
+		_, err = applyReceipts(ctx, tx, `digest = ANY($1)`, digests, `a.campaign_id = ANY($2)`, open)
 		return err
 	})
 }
 
-// SweepReceipts applies up to limit parked receipts whose message has become known, and
-// returns how many it applied.
+// openCampaigns returns the campaigns whose messages may be under way.
+func openCampaigns(ctx context.Context, tx pgx.Tx) ([][16]byte, error) {
+	rows, err := tx.Query(ctx, `SELECT k.id FROM campaign k WHERE k.stage NOT IN ('rejected', 'evaluation', 'closed')
+		AND EXISTS (SELECT FROM contact_batch b WHERE b.campaign_id = k.id)`)
+	if err != nil {
+		return nil, fmt.Errorf("list open campaigns: %w", err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[[16]byte])
+	if err != nil {
+		return nil, fmt.Errorf("list open campaigns: %w", err)
+	}
+	return ids, nil
+}
+
+// meant is the condition that a receipt n which names a contact speaks of its attempt a.
+const meant = `a.contact_id = n.contact_id AND a.provider = n.provider AND (a.provider_id IS NULL OR n.provider_id = '')
+		AND (a.outcome IS NULL OR a.outcome IN ('accepted', 'unknown'))`
+
+// SweepReceipts applies up to limit parked receipts whose message has become known, or
+// belongs to a campaign that is over, and returns how many it applied.
 func (s *Store) SweepReceipts(ctx context.Context, limit int) (int64, error) {
 	var applied int64
-	err := s.inTx(ctx, func(tx pgx.Tx) (err error) {
-		applied, err = applyReceipts(ctx, tx, `digest IN (SELECT p.digest FROM receipt p WHERE NOT p.applied AND EXISTS (
-			SELECT FROM contact_attempt a WHERE a.provider_id = p.provider_id AND a.provider = p.provider) LIMIT $1)`, limit)
+	err := s.inTx(ctx, func(tx pgx.Tx) error {
+		// Few receipts are parked and messages are many, which the planner cannot know.
+		_, err := tx.Exec(ctx, `SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off`)
+		if err != nil {
+			return fmt.Errorf("prepare sweep: %w", err)
+		}
+		applied, err = applyReceipts(ctx, tx, `digest IN (
+			SELECT n.digest FROM receipt n JOIN contact_attempt a ON a.provider_id = n.provider_id AND a.provider = n.provider WHERE NOT n.applied
+			UNION SELECT n.digest FROM receipt n JOIN contact_attempt a ON `+meant+` WHERE NOT n.applied
+			LIMIT $1)`, limit, `true`)
 		return err
 	})
 	return applied, err
@@ -99,29 +131,28 @@ type receiptHit struct {
 	Epoch      int32
 }
 
-// finality ranks the states of a receipt.
-var finality = map[string]int{ReceiptUnknown: 0, ReceiptAccepted: 1, ReceiptFailed: 2, ReceiptExpired: 2, ReceiptDelivered: 3}
+// finality ranks the states of a receipt. That it was refused gives way to whatever shows
+// that it was taken.
+var finality = map[string]int{ReceiptUnknown: 0, ReceiptRefused: 1, ReceiptAccepted: 2, ReceiptFailed: 3, ReceiptExpired: 3, ReceiptDelivered: 4}
 
-// applyReceipts folds the unapplied receipts chosen by which into their contacts, by
-// finality and not by order of arrival. A receipt proves that the provider took the
-// message, so an attempt without proof becomes accepted. A contact that stands at or
-// above the receipt's finality keeps its state. It returns how many were applied.
-func applyReceipts(ctx context.Context, tx pgx.Tx, which string, arg any) (int64, error) {
+// applyReceipts folds the unapplied receipts chosen by which into the contacts whose
+// attempts a are found where it says, by finality and not by order of arrival. A receipt
+// proves that the provider took the message, so an attempt without proof becomes accepted;
+// that it was refused proves the contrary. A contact that stands at or above the receipt's
+// finality keeps its state. It returns how many were applied.
+func applyReceipts(ctx context.Context, tx pgx.Tx, which string, arg any, where string, args ...any) (int64, error) {
 	rows, err := tx.Query(ctx, `
 		WITH new AS (SELECT * FROM receipt WHERE NOT applied AND `+which+` FOR UPDATE SKIP LOCKED),
 		known AS (
 			SELECT n.digest, n.provider_id, n.state, n.reason, a.campaign_id, a.contact_id, a.epoch
-			FROM new n JOIN contact_attempt a ON a.provider_id = n.provider_id AND a.provider = n.provider)
+			FROM new n JOIN contact_attempt a ON a.provider_id = n.provider_id AND a.provider = n.provider AND `+where+`)
 		SELECT * FROM known
 		UNION ALL
 		SELECT n.digest, n.provider_id, n.state, n.reason, a.campaign_id, a.contact_id, a.epoch
 		FROM new n JOIN LATERAL (
-		    SELECT a.campaign_id, a.contact_id, a.epoch
-		    FROM contact c JOIN contact_attempt a ON a.campaign_id = c.campaign_id AND a.contact_id = c.id
-		    WHERE c.id = n.contact_id AND a.provider = n.provider AND (a.provider_id IS NULL OR n.provider_id = '')
-		      AND (a.outcome IS NULL OR a.outcome IN ('accepted', 'unknown'))
+		    SELECT a.campaign_id, a.contact_id, a.epoch FROM contact_attempt a WHERE `+meant+` AND `+where+`
 		    ORDER BY a.epoch DESC LIMIT 1) a ON true
-		WHERE n.digest NOT IN (SELECT digest FROM known)`, arg)
+		WHERE n.contact_id IS NOT NULL AND n.digest NOT IN (SELECT digest FROM known)`, append([]any{arg}, args...)...)
 	if err != nil {
 		return 0, fmt.Errorf("join receipts: %w", err)
 	}
@@ -150,7 +181,7 @@ func applyReceipts(ctx context.Context, tx pgx.Tx, which string, arg any) (int64
 	// other in a circle.
 	order := slices.SortedFunc(maps.Keys(best), func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) })
 	n := len(order)
-	campaigns, contacts, epochs := make([]uuid.UUID, n), make([]uuid.UUID, n), make([]int32, n)
+	campaigns, contacts, epochs := make([][16]byte, n), make([][16]byte, n), make([]int32, n)
 	ids, states, reasons := make([]string, n), make([]string, n), make([]string, n)
 	for i, id := range order {
 		h := best[id]
@@ -159,18 +190,19 @@ func applyReceipts(ctx context.Context, tx pgx.Tx, which string, arg any) (int64
 	batch := &pgx.Batch{}
 	batch.Queue(`SELECT FROM unnest($1::uuid[], $2::uuid[]) k (campaign_id, id) JOIN contact c ON c.campaign_id = k.campaign_id AND c.id = k.id
 		ORDER BY c.id FOR UPDATE OF c`, campaigns, contacts)
-	batch.Queue(`UPDATE contact_attempt a SET outcome = 'accepted', outcome_at = coalesce(a.outcome_at, now()),
+	batch.Queue(`UPDATE contact_attempt a SET outcome = CASE k.state WHEN 'refused' THEN 'refused' ELSE 'accepted' END, outcome_at = coalesce(a.outcome_at, now()),
 			provider_id = coalesce(a.provider_id, nullif(k.provider_id, ''))
 		FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::text[]) k (campaign_id, id, epoch, provider_id, state)
 		WHERE a.campaign_id = k.campaign_id AND a.contact_id = k.id AND a.epoch = k.epoch AND k.state <> 'unknown'
 		  AND (a.outcome IS NULL OR a.outcome = 'unknown')`, campaigns, contacts, epochs, ids, states)
 	batch.Queue(`UPDATE contact c SET lease_until = NULL, updated_at = now(),
-			state = CASE k.state WHEN 'accepted' THEN 'sent' WHEN 'expired' THEN 'failed' ELSE k.state END,
-			reason = CASE WHEN k.state IN ('failed', 'expired') THEN coalesce(nullif(k.reason, ''), k.state) ELSE '' END
+			state = CASE k.state WHEN 'accepted' THEN 'sent' WHEN 'expired' THEN 'failed' WHEN 'refused' THEN 'failed' ELSE k.state END,
+			reason = CASE WHEN k.state IN ('failed', 'expired', 'refused') THEN coalesce(nullif(k.reason, ''), k.state) ELSE '' END
 		FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[]) k (campaign_id, id, state, reason)
 		WHERE c.campaign_id = k.campaign_id AND c.id = k.id AND c.state = ANY (CASE k.state
 		    WHEN 'delivered' THEN ARRAY['sending', 'sent', 'unknown', 'failed']
 		    WHEN 'accepted' THEN ARRAY['sending', 'unknown']
+		    WHEN 'refused' THEN ARRAY['sending', 'unknown']
 		    WHEN 'unknown' THEN ARRAY[]::text[]
 		    ELSE ARRAY['sending', 'sent', 'unknown'] END)`, campaigns, contacts, states, reasons)
 	batch.Queue(`UPDATE receipt SET applied = true WHERE digest = ANY($1)`, digests)

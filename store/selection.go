@@ -22,8 +22,8 @@ type Freeze struct {
 	Count     string
 	CountArgs []any
 	Tally     func([]CountStep) campaign.TargetCount
-	// Insert returns the statement that freezes the targets into that many shards.
-	Insert func(shards int) (string, []any)
+	// Insert returns the statement that freezes the targets into table, in that many shards.
+	Insert func(table string, shards int) (string, []any)
 }
 
 // CountStep is one row of the counting statement.
@@ -48,60 +48,15 @@ func (s *Store) FreezeTargets(ctx context.Context, f Freeze) (campaign.TargetCou
 	if err != nil {
 		return count, err
 	}
-	if _, err := s.pool.Exec(ctx, `SELECT create_campaign_partitions($1)`, f.CampaignID); err != nil {
-		return count, fmt.Errorf("create partitions: %w", err)
-	}
-	// Repeatable read, so that the counts and the targets are of the same customers.
-	err = pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead}, func(tx pgx.Tx) error {
-		// The lock comes before the first query, which fixes the snapshot: a second
-		// worker sees what the first one froze.
-		if _, err := tx.Exec(ctx, "LOCK TABLE "+table+" IN SHARE ROW EXCLUSIVE MODE"); err != nil {
-			return fmt.Errorf("wait for another selection: %w", err)
-		}
-		found, err := frozen(ctx, tx, f, &count)
-		if err != nil || found {
-			return err
-		}
-		// The statements sort and hash a campaign's targets; just-in-time compilation
-		// costs them more than it gives.
-		if _, err := tx.Exec(ctx, `SET LOCAL jit = off; SET LOCAL work_mem = '256MB'`); err != nil {
-			return fmt.Errorf("prepare selection: %w", err)
-		}
-		rows, err := tx.Query(ctx, f.Count, f.CountArgs...)
-		if err != nil {
-			return fmt.Errorf("count customers: %w", err)
-		}
-		steps, err := pgx.CollectRows(rows, pgx.RowToStructByPos[CountStep])
-		if err != nil {
-			return fmt.Errorf("count customers: %w", err)
-		}
-		count = f.Tally(steps)
-		if err := clearTargets(ctx, tx, f.CampaignID, table); err != nil {
-			return err
-		}
-		shards := int(min(max((count.Matching-count.Suppressed+targetsPerShard-1)/targetsPerShard, 1), maximumShards))
-		sql, args := f.Insert(shards)
-		if _, err := tx.Exec(ctx, sql, args...); err != nil {
-			return fmt.Errorf("freeze targets: %w", err)
-		}
-		if err := countWaves(ctx, tx, table, &count); err != nil {
-			return err
-		}
-		if count.Targets == 0 {
-			return campaign.Errorf(campaign.CodeEmptySelection, "no customer of the unit is a target: %d considered, %d match the filter and a tier, %d of those may not be contacted",
-				count.Considered, count.Matching, count.Suppressed).With("considered", count.Considered).With("matching", count.Matching)
-		}
-		count.Snapshot = f.Revision
-		text, err := json.Marshal(count)
-		if err != nil {
-			return err
-		}
-		_, err = tx.Exec(ctx, `INSERT INTO selection (campaign_id, snapshot, revision, counts, salt) VALUES ($1, $2, $3, $4, $5)`,
-			f.CampaignID, count.Snapshot, f.Revision, text, f.Salt)
-		if err != nil {
-			return fmt.Errorf("record selection: %w", err)
-		}
-		return nil
+	err = s.Exclusive(ctx, "targets:"+f.CampaignID, func() error {
+		// Repeatable read, so that the counts and the targets are of the same customers.
+		return pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead}, func(tx pgx.Tx) error {
+			found, err := frozen(ctx, tx, f, &count)
+			if err != nil || found {
+				return err
+			}
+			return freeze(ctx, tx, f, table, &count)
+		})
 	})
 	if err != nil {
 		return campaign.TargetCount{}, err
@@ -110,6 +65,56 @@ func (s *Store) FreezeTargets(ctx context.Context, f Freeze) (campaign.TargetCou
 		return count, fmt.Errorf("analyse targets: %w", err)
 	}
 	return count, nil
+}
+
+func freeze(ctx context.Context, tx pgx.Tx, f Freeze, table string, count *campaign.TargetCount) error {
+	// The statements sort and hash a campaign's targets; just-in-time compilation costs them
+	// more than it gives. The planner takes the few counts for many and shuns to gather them.
+	_, err := tx.Exec(ctx, `SET LOCAL jit = off; SET LOCAL work_mem = '256MB'; SET LOCAL maintenance_work_mem = '256MB';
+		SET LOCAL parallel_setup_cost = 0; SET LOCAL parallel_tuple_cost = 0`)
+	if err != nil {
+		return fmt.Errorf("prepare selection: %w", err)
+	}
+	rows, err := tx.Query(ctx, f.Count, f.CountArgs...)
+	if err != nil {
+		return fmt.Errorf("count customers: %w", err)
+	}
+	steps, err := pgx.CollectRows(rows, pgx.RowToStructByPos[CountStep])
+	if err != nil {
+		return fmt.Errorf("count customers: %w", err)
+	}
+	*count = f.Tally(steps)
+	if err := clearTargets(ctx, tx, f.CampaignID, table); err != nil {
+		return err
+	}
+	shards := int(min(max((count.Matching-count.Suppressed+targetsPerShard-1)/targetsPerShard, 1), maximumShards))
+	sql, args := f.Insert(table, shards)
+	if _, err := tx.Exec(ctx, sql, args...); err != nil {
+		return fmt.Errorf("freeze targets: %w", err)
+	}
+	if err := countWaves(ctx, tx, table, count); err != nil {
+		return err
+	}
+	if count.Targets == 0 {
+		return campaign.Errorf(campaign.CodeEmptySelection, "no customer of the unit is a target: %d considered, %d match the filter and a tier, %d of those may not be contacted",
+			count.Considered, count.Matching, count.Suppressed).With("considered", count.Considered).With("matching", count.Matching)
+	}
+	count.Snapshot = f.Revision
+	text, err := json.Marshal(count)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `INSERT INTO selection (campaign_id, snapshot, revision, counts, salt) VALUES ($1, $2, $3, $4, $5)`,
+		f.CampaignID, count.Snapshot, f.Revision, text, f.Salt)
+	if err != nil {
+		return fmt.Errorf("record selection: %w", err)
+	}
+	// The filled table becomes the campaign's partition, which builds its primary key. Last,
+	// because other campaigns wait for theirs meanwhile.
+	if _, err := tx.Exec(ctx, `SELECT create_campaign_partitions($1)`, f.CampaignID); err != nil {
+		return fmt.Errorf("create partitions: %w", err)
+	}
+	return nil
 }
 
 // frozen reports whether the revision was frozen before, with its counts.
@@ -125,7 +130,8 @@ func frozen(ctx context.Context, tx pgx.Tx, f Freeze, count *campaign.TargetCoun
 	return true, json.Unmarshal(text, count)
 }
 
-// clearTargets removes the targets of an earlier revision that nobody was contacted for.
+// clearTargets makes an empty table for the targets, without an index that would have to be
+// filled row by row, or removes those of an earlier revision that nobody was contacted for.
 func clearTargets(ctx context.Context, tx pgx.Tx, campaignID, table string) error {
 	var contacts bool
 	err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM contact_batch WHERE campaign_id = $1)`, campaignID).Scan(&contacts)
@@ -135,7 +141,8 @@ func clearTargets(ctx context.Context, tx pgx.Tx, campaignID, table string) erro
 	if contacts {
 		return campaign.Errorf(campaign.CodeStateConflict, "contacts were created from an earlier selection; the targets are frozen")
 	}
-	if _, err := tx.Exec(ctx, "DELETE FROM "+table); err != nil {
+	_, err = tx.Exec(ctx, `CREATE TABLE IF NOT EXISTS `+table+` (LIKE campaign_target INCLUDING DEFAULTS INCLUDING CONSTRAINTS); DELETE FROM `+table)
+	if err != nil {
 		return fmt.Errorf("clear targets: %w", err)
 	}
 	return nil

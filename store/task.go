@@ -1,11 +1,13 @@
 package store
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -53,31 +55,96 @@ type TaskClaim struct {
 }
 
 // ClaimTasks gives open tasks, and tasks whose lease ended, to an agent. Several
-// agents may claim at once: each task goes to one of them. Customers who opted out
-// meanwhile are left alone.
+// agents may claim at once: each task goes to one of them. A task whose customer may
+// not be contacted any more ends instead, with the reason, and so does its contact.
 func (s *Store) ClaimTasks(ctx context.Context, c TaskClaim) ([]Task, error) {
 	exact, patterns := below(c.Units)
 	var only *string
 	if c.CampaignID != "" {
 		only = &c.CampaignID
 	}
-	rows, err := s.pool.Query(ctx, `
-		WITH picked AS (
-		    SELECT t.id FROM task t JOIN campaign c ON c.id = t.campaign_id
-		    WHERE t.channel = $3 AND `+claimable+` AND ($4::uuid IS NULL OR t.campaign_id = $4)
-		        AND NOT EXISTS (SELECT FROM customer cu WHERE cu.id = t.customer_id AND cu.opted_out)
-		    ORDER BY t.not_before, t.id LIMIT $5 FOR UPDATE OF t SKIP LOCKED)
-		UPDATE task t SET state = 'claimed', claimed_by = $6, lease_until = now() + $7 * interval '1 second', updated_at = now()
-		FROM picked WHERE t.id = picked.id RETURNING t.id`,
-		exact, patterns, c.Channel, only, c.Limit, c.AgentID, c.Lease.Seconds())
-	if err != nil {
-		return nil, fmt.Errorf("claim tasks: %w", err)
+	var mine [][16]byte
+	// Whom the bar takes out makes room for others, who may be barred as well.
+	for more := true; more; {
+		err := s.inTx(ctx, func(tx pgx.Tx) error {
+			rows, err := tx.Query(ctx, `
+				SELECT c.id, c.campaign_id, coalesce(`+barred+`, '') FROM (
+				    SELECT t.* FROM task t JOIN campaign c ON c.id = t.campaign_id
+				    WHERE t.channel = $3 AND `+claimable+` AND ($4::uuid IS NULL OR t.campaign_id = $4)
+				    ORDER BY t.not_before, t.id LIMIT $5 FOR UPDATE OF t SKIP LOCKED) c
+				LEFT JOIN customer u ON u.id = c.customer_id`, exact, patterns, c.Channel, only, c.Limit-len(mine))
+			if err != nil {
+				return err
+			}
+			var free [][16]byte
+			over := map[uuid.UUID]*endedTasks{}
+			var id, campaignID uuid.UUID
+			var reason string
+			_, err = pgx.ForEachRow(rows, []any{&id, &campaignID, &reason}, func() error {
+				if reason == "" {
+					free = append(free, id)
+				} else {
+					endedIn(over, campaignID).add(id, reason)
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+			_, err = tx.Exec(ctx, `UPDATE task SET state = 'claimed', claimed_by = $2, lease_until = now() + $3 * interval '1 second', updated_at = now()
+				WHERE id = ANY($1)`, free, c.AgentID, c.Lease.Seconds())
+			if err != nil {
+				return err
+			}
+			for _, id := range sortedKeys(over) {
+				if err := over[id].write(ctx, tx, id, "withdrawn"); err != nil {
+					return err
+				}
+			}
+			more = len(over) > 0
+			mine = append(mine, free...)
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("claim tasks: %w", err)
+		}
 	}
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-	if err != nil {
-		return nil, fmt.Errorf("claim tasks: %w", err)
+	return s.tasks(ctx, `t.id = ANY($1)`, mine)
+}
+
+// endedTasks are tasks of one campaign whose customers may not be contacted any more.
+type endedTasks struct {
+	ids     [][16]byte
+	reasons []string
+}
+
+func endedIn(m map[uuid.UUID]*endedTasks, campaignID uuid.UUID) *endedTasks {
+	e := m[campaignID]
+	if e == nil {
+		e = &endedTasks{}
+		m[campaignID] = e
 	}
-	return s.tasks(ctx, `t.id = ANY($1)`, ids)
+	return e
+}
+
+func (e *endedTasks) add(id uuid.UUID, reason string) {
+	e.ids, e.reasons = append(e.ids, id), append(e.reasons, reason)
+}
+
+// write ends the tasks in a state of theirs, and then their contacts.
+func (e *endedTasks) write(ctx context.Context, tx pgx.Tx, campaignID uuid.UUID, state string) error {
+	_, err := tx.Exec(ctx, `UPDATE task t SET state = $1, result = s.reason, lease_until = NULL, updated_at = now()
+		FROM unnest($2::uuid[], $3::text[]) s (id, reason) WHERE t.id = s.id`, state, e.ids, e.reasons)
+	if err != nil {
+		return fmt.Errorf("end tasks: %w", err)
+	}
+	_, err = tx.Exec(ctx, `UPDATE contact c SET state = `+ended+`, reason = s.reason, updated_at = now()
+		FROM unnest($2::uuid[], $3::text[]) s (id, reason) WHERE c.campaign_id = $1 AND c.id = s.id AND c.state = 'claimed'`,
+		campaignID, e.ids, e.reasons)
+	if err != nil {
+		return fmt.Errorf("end contacts: %w", err)
+	}
+	return nil
 }
 
 // ClaimedTasks returns the tasks that are an agent's now.
@@ -170,17 +237,21 @@ type TaskResult struct {
 
 type taskRow struct {
 	id, campaignID, customerID uuid.UUID
+	channel                    campaign.Channel
 	state                      string
 	attempts, maximum          int
 	claimedBy                  *string
 	reportKey                  string
+	revision                   int // in force
 	visible, simulated         bool
 }
 
 // CompleteTasks writes the reports of an agent in one transaction: the tasks, their
 // contacts, the attempts and the outcomes. The answer has one result for each report,
 // in order. key makes the same report count once. A task whose lease ended is still
-// the agent's as long as nobody else claimed it: the call was really made.
+// the agent's as long as nobody else claimed it: the call was really made. One that was
+// not answered is opened again while it has attempts left, its channel's budget pays for
+// one more, and its customer may be contacted; else it ends with the reason.
 func (s *Store) CompleteTasks(ctx context.Context, agentID string, units []campaign.OrgUnit, key string, reports []TaskReport) ([]TaskResult, error) {
 	results := make([]TaskResult, len(reports))
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
@@ -188,7 +259,7 @@ func (s *Store) CompleteTasks(ctx context.Context, agentID string, units []campa
 		if err != nil {
 			return err
 		}
-		work := map[uuid.UUID]*taskWork{}
+		work := map[taskGroup]*taskWork{}
 		seen := map[uuid.UUID]bool{}
 		for i, r := range reports {
 			results[i] = TaskResult{TaskID: r.TaskID}
@@ -197,6 +268,9 @@ func (s *Store) CompleteTasks(ctx context.Context, agentID string, units []campa
 			switch {
 			case err != nil || !known || !row.visible:
 				results[i].Fault = campaign.Errorf(campaign.CodeNotFound, "there is no such task")
+				continue
+			case slices.ContainsFunc(r.Outcomes, Outcome.inFuture):
+				results[i].Fault = campaign.Errorf(campaign.CodeInvalidParameter, "an outcome lies in the future")
 				continue
 			case seen[id]:
 				results[i].Fault = campaign.Errorf(campaign.CodeInvalidParameter, "the task is reported twice in this request")
@@ -209,15 +283,19 @@ func (s *Store) CompleteTasks(ctx context.Context, agentID string, units []campa
 				continue
 			}
 			seen[id] = true
-			w := work[row.campaignID]
+			g := taskGroup{row.campaignID, row.channel}
+			w := work[g]
 			if w == nil {
-				w = &taskWork{simulated: row.simulated}
-				work[row.campaignID] = w
+				w = &taskWork{taskGroup: g, revision: row.revision, simulated: row.simulated}
+				work[g] = w
 			}
-			results[i].State, results[i].Attempts = w.add(row, r)
+			w.tasks, w.reports, w.results = append(w.tasks, row), append(w.reports, r), append(w.results, &results[i])
 		}
-		for _, id := range sortedKeys(work) {
-			if err := work[id].write(ctx, tx, id, key); err != nil {
+		groups := slices.SortedFunc(maps.Keys(work), func(a, b taskGroup) int {
+			return cmp.Or(bytes.Compare(a.campaignID[:], b.campaignID[:]), cmp.Compare(a.channel, b.channel))
+		})
+		for _, g := range groups {
+			if err := work[g].write(ctx, tx, key); err != nil {
 				return err
 			}
 		}
@@ -227,12 +305,7 @@ func (s *Store) CompleteTasks(ctx context.Context, agentID string, units []campa
 }
 
 func sortedKeys[V any](m map[uuid.UUID]V) []uuid.UUID {
-	keys := make([]uuid.UUID, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.SortFunc(keys, func(a, b uuid.UUID) int { return strings.Compare(string(a[:]), string(b[:])) })
-	return keys
+	return slices.SortedFunc(maps.Keys(m), func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) })
 }
 
 func lockTasks(ctx context.Context, tx pgx.Tx, units []campaign.OrgUnit, reports []TaskReport) (map[uuid.UUID]taskRow, error) {
@@ -241,16 +314,16 @@ func lockTasks(ctx context.Context, tx pgx.Tx, units []campaign.OrgUnit, reports
 	for i, r := range reports {
 		ids[i] = r.TaskID
 	}
-	rows, err := tx.Query(ctx, `SELECT t.id, t.campaign_id, t.customer_id, t.state, t.attempts, t.max_attempts, t.claimed_by::text, t.report_key,
-		    (t.unit = ANY($2) OR t.unit LIKE ANY($3)), c.simulated
+	rows, err := tx.Query(ctx, `SELECT t.id, t.campaign_id, t.customer_id, t.channel, t.state, t.attempts, t.max_attempts, t.claimed_by::text, t.report_key,
+		    (t.unit = ANY($2) OR t.unit LIKE ANY($3)), c.simulated, c.revision
 		FROM task t JOIN campaign c ON c.id = t.campaign_id WHERE t.id = ANY($1::uuid[]) ORDER BY t.id FOR UPDATE OF t`, ids, exact, patterns)
 	if err != nil {
 		return nil, fmt.Errorf("lock tasks: %w", err)
 	}
 	found := map[uuid.UUID]taskRow{}
 	var r taskRow
-	_, err = pgx.ForEachRow(rows, []any{&r.id, &r.campaignID, &r.customerID, &r.state, &r.attempts, &r.maximum, &r.claimedBy, &r.reportKey,
-		&r.visible, &r.simulated}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&r.id, &r.campaignID, &r.customerID, &r.channel, &r.state, &r.attempts, &r.maximum, &r.claimedBy, &r.reportKey,
+		&r.visible, &r.simulated, &r.revision}, func() error {
 		found[r.id] = r
 		r.claimedBy = nil
 		return nil
@@ -261,72 +334,154 @@ func lockTasks(ctx context.Context, tx pgx.Tx, units []campaign.OrgUnit, reports
 	return found, nil
 }
 
-// taskWork collects what the reports change in one campaign, column by column.
+// taskGroup are the tasks that one budget line pays for.
+type taskGroup struct {
+	campaignID uuid.UUID
+	channel    campaign.Channel
+}
+
+// taskWork is what an agent reports of one group, and what that changes, column by column.
 type taskWork struct {
-	simulated        bool
-	ids              []uuid.UUID
-	states, results  []string // of the tasks
+	taskGroup
+	revision  int // in force
+	simulated bool
+	tasks     []taskRow
+	reports   []TaskReport
+	results   []*TaskResult
+
+	ids              [][16]byte
+	states, answers  []string // of the tasks
 	contacts, faults []string // states and reasons of the contacts
 	notes            []string
 	attempts         []int32
 	outcomes         []Outcome
 }
 
-func (w *taskWork) add(t taskRow, r TaskReport) (state string, attempts int) {
-	attempts = t.attempts + 1
+// unanswered reports whether the i-th task has attempts left and a reason for one more.
+func (w *taskWork) unanswered(i int) bool {
+	return w.reports[i].Result == campaign.OutcomeNoAnswer && w.tasks[i].attempts+1 < w.tasks[i].maximum
+}
+
+// affordable returns how many of the tasks the budget lets be opened again.
+func (w *taskWork) affordable(ctx context.Context, tx pgx.Tx) (int64, error) {
+	wanted := false
+	for i := range w.tasks {
+		wanted = wanted || w.unanswered(i)
+	}
+	if !wanted {
+		return 0, nil
+	}
+	plan, err := loadPlan(ctx, tx, campaign.PlanRef{CampaignID: w.campaignID.String(), Revision: w.revision})
+	if err != nil {
+		return 0, err
+	}
+	line, ok := plan.Plan.ContactLine(w.channel)
+	if !ok {
+		return 0, nil
+	}
+	// The attempts that are reported here were promised when the tasks were opened.
+	return roomLeft(ctx, tx, w.campaignID.String(), line)
+}
+
+// add works out what the i-th report changes. again is whether another attempt can be paid for.
+func (w *taskWork) add(i int, again bool) {
+	t, r := w.tasks[i], w.reports[i]
+	attempts := t.attempts + 1
 	state, contact, fault := "done", campaign.ContactDelivered, ""
 	if r.Result == campaign.OutcomeNoAnswer {
 		contact, fault = campaign.ContactFailed, string(campaign.OutcomeNoAnswer)
-		if attempts < t.maximum {
+	}
+	if w.unanswered(i) {
+		if again {
 			state, contact, fault = "open", campaign.ContactClaimed, ""
+		} else {
+			fault = beyondBudget
 		}
 	}
 	w.ids = append(w.ids, t.id)
 	w.states = append(w.states, state)
-	w.results = append(w.results, string(r.Result))
+	w.answers = append(w.answers, string(r.Result))
 	w.contacts = append(w.contacts, string(contact))
 	w.faults = append(w.faults, fault)
 	w.notes = append(w.notes, r.Note)
 	w.attempts = append(w.attempts, int32(attempts))
+	w.results[i].State, w.results[i].Attempts = state, attempts
 	answer := Outcome{Kind: r.Result}
 	if r.Result == campaign.OutcomeConnected {
 		answer.Value = &r.Seconds
 	}
 	for _, o := range append([]Outcome{answer}, r.Outcomes...) {
 		o.CustomerID, o.ContactID = t.customerID.String(), t.id.String()
-		o.Source, o.SourceID = "task", fmt.Sprintf("%s/%d/%s", t.id, attempts, o.Kind)
+		o.Source, o.SourceID = sourceTask, fmt.Sprintf("%s/%d/%s", t.id, attempts, o.Kind)
 		if o.At.IsZero() {
 			o.At = time.Now()
 		}
 		w.outcomes = append(w.outcomes, o)
 	}
-	return state, attempts
 }
 
-func (w *taskWork) write(ctx context.Context, tx pgx.Tx, campaignID uuid.UUID, key string) error {
-	_, err := tx.Exec(ctx, `UPDATE task t SET state = u.state, attempts = u.attempts, result = u.result, note = u.note, report_key = $1,
+func (w *taskWork) write(ctx context.Context, tx pgx.Tx, key string) error {
+	room, err := w.affordable(ctx, tx)
+	if err != nil {
+		return err
+	}
+	for i := range w.tasks {
+		w.add(i, room > 0)
+		if w.states[i] == "open" {
+			room--
+		}
+	}
+	_, err = tx.Exec(ctx, `UPDATE task t SET state = u.state, attempts = u.attempts, result = u.result, note = u.note, report_key = $1,
 		    claimed_by = CASE WHEN u.state = 'done' THEN t.claimed_by END, lease_until = NULL, updated_at = now(),
 		    not_before = CASE WHEN u.state = 'open' THEN now() + t.retry_after * interval '1 second' ELSE t.not_before END
 		FROM unnest($2::uuid[], $3::text[], $4::smallint[], $5::text[], $6::text[]) u(id, state, attempts, result, note) WHERE t.id = u.id`,
-		key, w.ids, w.states, w.attempts, w.results, w.notes)
+		key, w.ids, w.states, w.attempts, w.answers, w.notes)
 	if err != nil {
 		return fmt.Errorf("write tasks: %w", err)
 	}
 	_, err = tx.Exec(ctx, `INSERT INTO contact_attempt (campaign_id, contact_id, epoch, outcome_at, outcome, provider, reason)
-		SELECT $1, u.id, u.attempts, now(), 'worked', 'task', u.result FROM unnest($2::uuid[], $3::int[], $4::text[]) u(id, attempts, result)`,
-		campaignID, w.ids, w.attempts, w.results)
+		SELECT $1, u.id, u.attempts, now(), 'worked', '`+sourceTask+`', u.result FROM unnest($2::uuid[], $3::int[], $4::text[]) u(id, attempts, result)`,
+		w.campaignID, w.ids, w.attempts, w.answers)
 	if err != nil {
 		return fmt.Errorf("write attempts: %w", err)
 	}
 	tag, err := tx.Exec(ctx, `UPDATE contact k SET state = u.state, reason = u.reason, attempts = u.attempts, epoch = u.attempts, updated_at = now()
 		FROM unnest($2::uuid[], $3::text[], $4::text[], $5::smallint[]) u(id, state, reason, attempts)
-		WHERE k.campaign_id = $1 AND k.id = u.id AND k.state = 'claimed'`, campaignID, w.ids, w.contacts, w.faults, w.attempts)
+		WHERE k.campaign_id = $1 AND k.id = u.id AND k.state = 'claimed'`, w.campaignID, w.ids, w.contacts, w.faults, w.attempts)
 	if err != nil {
 		return fmt.Errorf("write contacts: %w", err)
 	}
 	if int(tag.RowsAffected()) != len(w.ids) {
 		return campaign.Errorf(campaign.CodeStateConflict, "a contact of these tasks was ended meanwhile; read your tasks again")
 	}
-	_, err = insertOutcomes(ctx, tx, campaignID.String(), w.simulated, w.outcomes)
-	return err
+	if _, err = insertOutcomes(ctx, tx, w.campaignID.String(), w.simulated, w.outcomes); err != nil {
+		return err
+	}
+	return w.endBarred(ctx, tx)
+}
+
+// endBarred ends the tasks that were opened again for nothing: their customers refused, in
+// these reports or elsewhere.
+func (w *taskWork) endBarred(ctx context.Context, tx pgx.Tx) error {
+	if !slices.Contains(w.states, "open") {
+		return nil
+	}
+	rows, err := tx.Query(ctx, `SELECT s.id, s.reason FROM (
+		    SELECT c.id, `+barred+` AS reason FROM task c LEFT JOIN customer u ON u.id = c.customer_id WHERE c.id = ANY($1) AND c.state = 'open') s
+		WHERE s.reason IS NOT NULL`, w.ids)
+	if err != nil {
+		return fmt.Errorf("look up customers: %w", err)
+	}
+	var over endedTasks
+	var id uuid.UUID
+	var reason string
+	if _, err := pgx.ForEachRow(rows, []any{&id, &reason}, func() error { over.add(id, reason); return nil }); err != nil {
+		return fmt.Errorf("look up customers: %w", err)
+	}
+	for i := range w.tasks {
+		if slices.Contains(over.ids, w.ids[i]) {
+			w.results[i].State = "done"
+		}
+	}
+	return over.write(ctx, tx, w.campaignID, "done")
 }

@@ -4,8 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
+	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"gorm.io/gorm"
@@ -42,6 +47,109 @@ func (s *Store) CreateUser(ctx context.Context, u User) error {
 		return fmt.Errorf("create user: %w", err)
 	}
 	return nil
+}
+
+var loginPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
+
+// AddUser adds a user with the roles they hold, all or nothing, records it as done by
+// by, and returns the user's id. by is the zero Actor when it was done on the machine
+// itself. u.PasswordHash is argon2id in its usual text form, u.ID is given when empty,
+// and the grants' user is u whatever they name. It fails with
+//   - CodeInvalidParameter, the fields named, on a login, name, role, unit or hash that
+//     is none, also when the unit does not exist,
+//   - CodeAlreadyExists when the login is taken.
+//
+// Policies decide by the grants once they are read again.
+func (s *Store) AddUser(ctx context.Context, u User, grants []campaign.Grant, by campaign.Actor) (string, error) {
+	if err := checkUser(u, grants); err != nil {
+		return "", err
+	}
+	if u.ID == "" {
+		id, err := uuid.NewV7()
+		if err != nil {
+			return "", fmt.Errorf("add user: %w", err)
+		}
+		u.ID = id.String()
+	}
+	roles, units, held := make([]campaign.Role, len(grants)), make([]campaign.OrgUnit, len(grants)), make([]map[string]any, len(grants))
+	for i, g := range grants {
+		roles[i], units[i], held[i] = g.Role, g.Unit, map[string]any{"role": g.Role, "unit": g.Unit}
+	}
+	err := s.inTx(ctx, func(tx pgx.Tx) error {
+		var missing []campaign.OrgUnit
+		err := tx.QueryRow(ctx, `SELECT coalesce(array_agg(DISTINCT p), '{}') FROM unnest($1::text[]) p
+			WHERE NOT EXISTS (SELECT FROM org_unit WHERE path = p)`, units).Scan(&missing)
+		if err != nil {
+			return err
+		}
+		if len(missing) > 0 {
+			fault := campaign.Errorf(campaign.CodeInvalidParameter, "a role is to be held at a unit that does not exist")
+			for i, unit := range units {
+				if slices.Contains(missing, unit) {
+					fault.Fields = append(fault.Fields, campaign.FieldError{
+						Field: fmt.Sprintf("roles[%d].unit", i), Code: campaign.CodeInvalidParameter, Message: fmt.Sprintf("there is no org unit %q", unit),
+					})
+				}
+			}
+			return fault
+		}
+		_, err = tx.Exec(ctx, `INSERT INTO app_user (id, login, name, password_hash, disabled, demo) VALUES ($1, $2, $3, $4, $5, $6)`,
+			u.ID, u.Login, u.Name, u.PasswordHash, u.Disabled, u.Demo)
+		if uniqueViolation(err, "app_user_login_key") {
+			return campaign.Errorf(campaign.CodeAlreadyExists, "there is a user %q already", u.Login)
+		}
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `INSERT INTO role_grant (user_id, role, unit) SELECT $1, r, p FROM unnest($2::text[], $3::text[]) g (r, p) ON CONFLICT DO NOTHING`,
+			u.ID, roles, units)
+		if err != nil {
+			return err
+		}
+		e := AuditEvent{Actor: by.Name, Event: "user.added", Allowed: true, Data: map[string]any{"user": u.ID, "roles": held}}
+		if by.UserID != "" {
+			e.ActorID = &by.UserID
+		}
+		return recordOnce(ctx, tx, e)
+	})
+	var rule *campaign.Error
+	if errors.As(err, &rule) {
+		return "", rule
+	}
+	if err != nil {
+		return "", fmt.Errorf("add user: %w", err)
+	}
+	return u.ID, nil
+}
+
+func checkUser(u User, grants []campaign.Grant) error {
+	var fields []campaign.FieldError
+	add := func(field, message string) {
+		fields = append(fields, campaign.FieldError{Field: field, Code: campaign.CodeInvalidParameter, Message: message})
+	}
+	if !loginPattern.MatchString(u.Login) {
+		add("login", "must be 1 to 64 lower-case letters, digits, dots, hyphens and underscores, and begin with a letter or digit")
+	}
+	if fault := campaign.TextFault(u.Name); fault != "" {
+		add("name", fault)
+	} else if n := utf8.RuneCountInString(u.Name); strings.TrimSpace(u.Name) == "" || n > 200 {
+		add("name", "must have 1 to 200 characters")
+	}
+	if !strings.HasPrefix(u.PasswordHash, "$argon2id$") {
+		add("password", "must be stored as an argon2id hash")
+	}
+	for i, g := range grants {
+		if !slices.Contains(campaign.Roles(), g.Role) {
+			add(fmt.Sprintf("roles[%d].role", i), fmt.Sprintf("%q is no role", g.Role))
+		}
+		if !g.Unit.Valid() {
+			add(fmt.Sprintf("roles[%d].unit", i), "must be a path of org units such as operator/north/harbin")
+		}
+	}
+	if len(fields) == 0 {
+		return nil
+	}
+	return &campaign.Error{Code: campaign.CodeInvalidParameter, Message: "the user cannot be added as described", Fields: fields}
 }
 
 // UserByLogin returns the user of that login, or CodeNotFound.

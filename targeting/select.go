@@ -6,10 +6,9 @@ import (
 	"strings"
 )
 
-// The tables and columns that a selection reads and writes. The customer table has the
-// alias c in every filter column, suppression and function.
+// The table and columns that a selection reads. The customer table has the alias c in
+// every filter column, suppression and function.
 const (
-	TargetTable   = "campaign_target"
 	CustomerTable = "customer"
 
 	customerID       = "c.id"
@@ -84,11 +83,11 @@ func (s *statement) tier(tiers []Tier) string {
 	return b.String()
 }
 
-// SQL returns the one statement that freezes the snapshot, and its arguments. Its command
-// tag counts the targets, control group included. It reads customer once and sorts the narrow
-// rows of the targets twice, for seq and for the order of their primary key, which costs less
-// than filling that key's index at random places: run it with a work_mem of about 200 bytes a
-// target and with jit off.
+// SQL returns the one statement that freezes the snapshot into table, a trusted name, and its
+// arguments. Its command tag counts the targets, control group included. It reads customer once
+// and sorts the narrow rows of the targets for seq: run it with a work_mem of about 100 bytes a
+// target and with jit off. Rows come in the order of seq, so an index of the table by customer
+// is better built afterwards.
 //
 // A target's tier is the first whose rule holds, its wave the tier's. Its arm is control iff
 // control_u < Threshold(ControlShare). Its shard is control_u mod Shards. seq counts from 1
@@ -100,7 +99,7 @@ func (s *statement) tier(tiers []Tier) string {
 //
 // It panics without a tier, with fewer than one shard or with a control share out of range: a
 // plan is validated before it is frozen.
-func (sel Selection) SQL() (string, []any) {
+func (sel Selection) SQL(table string) (string, []any) {
 	if len(sel.Tiers) == 0 || sel.Shards < 1 {
 		panic(fmt.Sprintf("targeting: selection with %d tiers and %d shards", len(sel.Tiers), sel.Shards))
 	}
@@ -147,9 +146,8 @@ FROM (
       OFFSET 0
     ) drawn%[17]s
   ) ranked
-) celled
-ORDER BY id`,
-		TargetTable, campaign, snapshot, name, wave, threshold, ArmControl, ArmTreated, shards,
+) celled`,
+		table, campaign, snapshot, name, wave, threshold, ArmControl, ArmTreated, shards,
 		hashBits, placeSQL("u"), draw, customerID, tier, CustomerTable,
 		strings.Join(where, "\n          AND "), limit), s.args
 }

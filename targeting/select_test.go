@@ -101,7 +101,7 @@ func TestSelectionFreezesExactlyTheTargets(t *testing.T) {
 	db := database(t)
 	customers(t, db)
 	sel := testSelection(t)
-	sql, args := sel.SQL()
+	sql, args := sel.SQL("campaign_target")
 	n := execute(t, db, sql, args...)
 	got := targets(t, db, 1)
 	want := eligible(t)
@@ -138,7 +138,7 @@ func TestSelectionFreezesExactlyTheTargets(t *testing.T) {
 	execute(t, db, "CREATE INDEX shuffle ON customer (tenure, id)")
 	execute(t, db, "CLUSTER customer USING shuffle")
 	sel.Snapshot = 2
-	sql, args = sel.SQL()
+	sql, args = sel.SQL("campaign_target")
 	execute(t, db, sql, args...)
 	require.Equal(t, got, targets(t, db, 2))
 }
@@ -152,7 +152,7 @@ func TestSelectionLimitKeepsTheBestTiersAndBothArms(t *testing.T) {
 		perTier[tier]++
 	}
 	sel.Limit = int64(perTier["core"] + perTier["general"]/2)
-	sql, args := sel.SQL()
+	sql, args := sel.SQL("campaign_target")
 	require.Equal(t, sel.Limit, execute(t, db, sql, args...))
 	limited := targets(t, db, 1)
 	got, control := map[string]int{}, 0
@@ -167,7 +167,7 @@ func TestSelectionLimitKeepsTheBestTiersAndBothArms(t *testing.T) {
 	require.Less(t, control, len(limited)/3)
 
 	sel.Snapshot, sel.Limit = 2, 0
-	sql, args = sel.SQL()
+	sql, args = sel.SQL("campaign_target")
 	execute(t, db, sql, args...)
 	all := targets(t, db, 2)
 	for _, g := range limited {
@@ -247,8 +247,8 @@ func TestUnitIsTakenLiterally(t *testing.T) {
 func TestSelectionNeedsATierAndAShard(t *testing.T) {
 	sel := testSelection(t)
 	sel.Shards = 0
-	require.Panics(t, func() { sel.SQL() })
+	require.Panics(t, func() { sel.SQL("campaign_target") })
 	sel = testSelection(t)
 	sel.Tiers = nil
-	require.Panics(t, func() { sel.SQL() })
+	require.Panics(t, func() { sel.SQL("campaign_target") })
 }

@@ -87,6 +87,31 @@ func TestEveryWorkflowHasARecordedHistory(t *testing.T) {
 	require.Empty(t, missing, "workflows without a recorded history: run make record-histories")
 }
 
+// TestACampaignThatWentOnAsNewIsRecorded: a later run decides from the state that it is
+// given, which the first one of a campaign never does.
+func TestACampaignThatWentOnAsNewIsRecorded(t *testing.T) {
+	var first, between, last int
+	for _, file := range recorded(t) {
+		h := read(t, file)
+		if begun(h).GetWorkflowType().GetName() != string(campaign.WorkflowCampaign) {
+			continue
+		}
+		continues := begun(h).GetContinuedExecutionRunId() != ""
+		continued := h.Events[len(h.Events)-1].GetEventType() == enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW
+		switch {
+		case continues && continued:
+			between++
+		case continues:
+			last++
+		case continued:
+			first++
+		}
+	}
+	require.Positive(t, first)
+	require.Positive(t, between)
+	require.Positive(t, last)
+}
+
 // TestAnotherDecisionIsNoticed makes sure that the replay can fail: for every kind of
 // command, a history that records another one than the code gives is refused.
 func TestAnotherDecisionIsNoticed(t *testing.T) {

@@ -132,7 +132,7 @@ func beginOnce[In any](ctx workflow.Context, c *entity, id string, name campaign
 	if c.state.Begun == id {
 		return
 	}
-	if err := begin(ctx, id, name, in); err != nil {
+	if err := begin(ctx, c, id, name, in); err != nil {
 		c.fail(ctx, err)
 		return
 	}
@@ -186,7 +186,7 @@ func (c *entity) startWaves(ctx workflow.Context) {
 		plan := s.Plan.Waves[i]
 		w.Channels = plan.Channels
 		window := min(plan.ChannelWindow, int64(s.RunEndsAt.Sub(now).Seconds()))
-		err := begin(ctx, campaign.WaveWorkflowID(s.CampaignID, w.Number), campaign.WorkflowWave, campaign.WaveInput{
+		err := begin(ctx, c, campaign.WaveWorkflowID(s.CampaignID, w.Number), campaign.WorkflowWave, campaign.WaveInput{
 			CampaignID: s.CampaignID, Wave: w.Number, Snapshot: s.Selection.Snapshot, Revision: s.Revision,
 			Channels: w.Channels, Window: window, Hold: s.Hold,
 		})
@@ -195,7 +195,7 @@ func (c *entity) startWaves(ctx workflow.Context) {
 			return
 		}
 		w.Begun = true
-		c.changed(ctx, "wave.begun", campaign.Actor{})
+		c.changedWave(ctx, "wave.begun", w.Number)
 	}
 }
 
@@ -216,7 +216,7 @@ func (c *entity) startReviews(ctx workflow.Context) {
 				in.OpenWaves = append(in.OpenWaves, w.Number)
 			}
 		}
-		if err := begin(ctx, campaign.ReviewWorkflowID(s.CampaignID, r.Number), campaign.WorkflowReview, in); err != nil {
+		if err := begin(ctx, c, campaign.ReviewWorkflowID(s.CampaignID, r.Number), campaign.WorkflowReview, in); err != nil {
 			c.fail(ctx, err)
 			return
 		}

@@ -25,13 +25,17 @@ func Approval(ctx workflow.Context, in campaign.ApprovalInput) error {
 			level, due = moved.Level, moved.DueAt
 			continue
 		}
+		if ctx.Err() != nil {
+			return finish(ctx, in.CampaignID, campaign.StageReport{}, ctx.Err())
+		}
 		report(ctx, in.CampaignID, campaign.StageReport{Kind: campaign.ReportApprovalExpired, Number: level, Round: in.Round})
 		return nil
 	}
 }
 
 // awaitLevel waits out one level with its reminder and escalation. It returns the news
-// when the round moved on or closed, and nothing when the level expired.
+// when the round moved on or closed, and nothing when the level expired or the clock
+// was cancelled.
 func awaitLevel(
 	ctx workflow.Context, decided workflow.ReceiveChannel, in campaign.ApprovalInput, level int, due time.Time, allowed time.Duration,
 ) (moved *campaign.Decided, closed bool) {
@@ -51,6 +55,9 @@ func awaitLevel(
 	for _, step := range steps {
 		if d, ok := receiveUntil[campaign.Decided](ctx, decided, step.at); ok {
 			return &d, d.Closed
+		}
+		if ctx.Err() != nil {
+			break
 		}
 		step.do()
 	}

@@ -32,7 +32,8 @@ type entity struct {
 	lock     workflow.Mutex   // held by whoever changes state, the root or one update handler
 	wake     workflow.Channel // tells the root that a handler changed something
 	reports  workflow.ReceiveChannel
-	draining bool // the run is about to be continued as new: no more updates
+	lost     workflow.Channel // stages that ended without their report
+	draining bool             // the run is about to be continued as new: no more updates
 }
 
 func newEntity(ctx workflow.Context, in campaign.Start) *entity {
@@ -42,7 +43,7 @@ func newEntity(ctx workflow.Context, in campaign.Start) *entity {
 	}
 	return &entity{
 		state: state, lock: workflow.NewMutex(ctx), wake: workflow.NewBufferedChannel(ctx, 1),
-		reports: workflow.GetSignalChannel(ctx, campaign.SignalReport),
+		reports: workflow.GetSignalChannel(ctx, campaign.SignalReport), lost: workflow.NewBufferedChannel(ctx, 100),
 	}
 }
 
@@ -51,11 +52,15 @@ func (c *entity) run(ctx workflow.Context) error {
 	var timerAt time.Time
 	sel := workflow.NewSelector(ctx)
 	sel.AddReceive(c.wake, func(ch workflow.ReceiveChannel, _ bool) { ch.Receive(ctx, nil) })
-	sel.AddReceive(c.reports, func(ch workflow.ReceiveChannel, _ bool) {
-		var r campaign.StageReport
-		ch.Receive(ctx, &r)
-		c.exclusively(ctx, func() { c.take(ctx, r) })
-	})
+	// In this order: what a stage has reported comes before that it has ended.
+	for _, ch := range []workflow.ReceiveChannel{c.reports, c.lost} {
+		sel.AddReceive(ch, func(ch workflow.ReceiveChannel, _ bool) {
+			var r campaign.StageReport
+			ch.Receive(ctx, &r)
+			c.exclusively(ctx, func() { c.take(ctx, r) })
+		})
+	}
+	c.attend(ctx)
 	for {
 		c.exclusively(ctx, func() { c.advance(ctx) })
 		if ctx.Err() != nil {
@@ -116,15 +121,19 @@ func (c *entity) close(ctx workflow.Context) error {
 		return err
 	}
 	id := campaign.ArchiveWorkflowID(c.state.CampaignID)
-	return begin(ctx, id, campaign.WorkflowArchive, campaign.ArchiveInput{CampaignID: c.state.CampaignID})
+	return begin(ctx, c, id, campaign.WorkflowArchive, campaign.ArchiveInput{CampaignID: c.state.CampaignID})
 }
 
 // begin starts a stage. One that is there already, from before the run was continued,
 // counts as begun.
-func begin[In any](ctx workflow.Context, id string, name campaign.Workflow[In], in In) error {
-	err := start(stage(ctx, id), name, in).GetChildWorkflowExecution().Get(ctx, nil)
+func begin[In any](ctx workflow.Context, c *entity, id string, name campaign.Workflow[In], in In) error {
+	child := start(stage(ctx, id), name, in)
+	err := child.GetChildWorkflowExecution().Get(ctx, nil)
 	if temporal.IsWorkflowExecutionAlreadyStartedError(err) {
 		return nil
+	}
+	if err == nil {
+		c.watch(ctx, id, child)
 	}
 	return err
 }
@@ -159,11 +168,18 @@ func (c *entity) nextDue() time.Time {
 // changed records an event: it writes the read model before anybody else can see the
 // new state through another door.
 func (c *entity) changed(ctx workflow.Context, event string, actor campaign.Actor) {
+	c.project(ctx, campaign.Projection{Event: event, Actor: actor})
+}
+
+// changedWave is changed for an event about a wave.
+func (c *entity) changedWave(ctx workflow.Context, event string, wave int) {
+	c.project(ctx, campaign.Projection{Event: event, Wave: wave})
+}
+
+func (c *entity) project(ctx workflow.Context, p campaign.Projection) {
 	c.state.Version++
-	err := workflow.ExecuteLocalActivity(local(ctx), string(campaign.ActivityProject), campaign.Projection{
-		CampaignID: c.state.CampaignID, Version: c.state.Version, Status: c.state.Status(), Event: event, Actor: actor,
-	}).Get(ctx, nil)
-	if err != nil {
-		workflow.GetLogger(ctx).Error("the read model was not written", "event", event, "error", err)
+	p.CampaignID, p.Version, p.Status = c.state.CampaignID, c.state.Version, c.state.Status()
+	if err := workflow.ExecuteLocalActivity(local(ctx), string(campaign.ActivityProject), p).Get(ctx, nil); err != nil {
+		workflow.GetLogger(ctx).Error("the read model was not written", "event", p.Event, "error", err)
 	}
 }

@@ -3,18 +3,13 @@ package workflows_test
 import (
 	"errors"
 	"fmt"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
-	"go.temporal.io/sdk/testsuite"
-	"go.temporal.io/sdk/workflow"
 
 	"github.com/musterhq/muster/campaign"
-	"github.com/musterhq/muster/workflows"
 )
 
 const campaignID = "0190a000-0000-7000-8000-000000000001"
@@ -61,144 +56,6 @@ func testRoute() []campaign.ApprovalLevel {
 		{Level: 1, Name: "marketing manager", Action: campaign.ActApprovalManager, DueAfter: 2 * day, EscalateTo: campaign.ActApprovalFinance},
 		{Level: 2, Name: "finance", Action: campaign.ActApprovalFinance, DueAfter: 2 * day},
 	}
-}
-
-// bench is a test environment with every workflow registered and every activity faked.
-type bench struct {
-	*testsuite.TestWorkflowEnvironment
-	t        *testing.T
-	plans    map[int]campaign.Plan
-	events   []string
-	reminded int
-	holds    []campaign.Hold
-	mu       sync.Mutex // shards run their chunks side by side
-	chunks   []campaign.ChunkInput
-	reviews  []campaign.ReviewOutcome
-	updates  int
-}
-
-func newBench(t *testing.T) *bench {
-	t.Helper()
-	var suite testsuite.WorkflowTestSuite
-	b := &bench{TestWorkflowEnvironment: suite.NewTestWorkflowEnvironment(), t: t, plans: map[int]campaign.Plan{1: testPlan()}}
-	b.SetTestTimeout(30 * time.Second)
-	for name, f := range map[string]any{
-		string(campaign.WorkflowCampaign): workflows.Campaign, string(campaign.WorkflowApproval): workflows.Approval,
-		string(campaign.WorkflowSelection): workflows.Selection, string(campaign.WorkflowWave): workflows.Wave,
-		string(campaign.WorkflowDispatch): workflows.Dispatch, string(campaign.WorkflowShard): workflows.DispatchShard,
-		string(campaign.WorkflowReview): workflows.Review, string(campaign.WorkflowSettlement): workflows.Settlement,
-		string(campaign.WorkflowEvaluation): workflows.Evaluation, string(campaign.WorkflowArchive): workflows.Archive,
-	} {
-		b.RegisterWorkflowWithOptions(f, workflow.RegisterOptions{Name: name})
-	}
-	b.SetStartWorkflowOptions(startOptions())
-	// Only for workflows that this environment does not run: clocks of an earlier run.
-	b.OnSignalExternalWorkflow(anything, anything, anything, anything, anything).Return(nil).Maybe()
-	for name, f := range b.activities() {
-		b.RegisterActivityWithOptions(f, activity.RegisterOptions{Name: name})
-	}
-	return b
-}
-
-func (b *bench) loaded(revision int) (campaign.LoadedPlan, error) {
-	p, ok := b.plans[revision]
-	if !ok {
-		return campaign.LoadedPlan{}, temporal.NewNonRetryableApplicationError("no such revision", string(campaign.CodeNotFound), nil)
-	}
-	return campaign.LoadedPlan{Revision: revision, Digest: p.Digest(), EditorID: planner.UserID, Plan: p}, nil
-}
-
-func (b *bench) activities() map[string]any {
-	return map[string]any{
-		string(campaign.ActivityProject): func(p campaign.Projection) error { b.events = append(b.events, p.Event); return nil },
-		string(campaign.ActivityVerify): func(c campaign.Claim) error {
-			if c.Actor.Login == "intruder" {
-				return temporal.NewNonRetryableApplicationError("not yours", string(campaign.CodeForbidden), nil)
-			}
-			return nil
-		},
-		string(campaign.ActivityCountSignOff): func(c campaign.SignOffClaim) error {
-			if c.Decide.SignOffID == "forged" {
-				return temporal.NewNonRetryableApplicationError("no such sign-off", string(campaign.CodeAssertionMismatch), nil)
-			}
-			return nil
-		},
-		string(campaign.ActivityRouteApproval): func(p campaign.PlanRef) (campaign.RoutedApproval, error) {
-			l, err := b.loaded(p.Revision)
-			total, _ := l.Plan.BudgetTotal()
-			return campaign.RoutedApproval{LoadedPlan: l, Amount: total, Route: testRoute()}, err
-		},
-		string(campaign.ActivityRemind):  func(campaign.Reminder) error { b.reminded++; return nil },
-		string(campaign.ActivityReserve): func(campaign.PlanRef) error { return nil },
-		string(campaign.ActivityPrepare): func(campaign.PlanRef) error { return nil },
-		string(campaign.ActivitySelectTargets): func(in campaign.SelectionInput) (campaign.TargetCount, error) {
-			if b.plans[in.Revision].Audience.Filter == "false" {
-				return campaign.TargetCount{}, temporal.NewNonRetryableApplicationError("nobody matches", string(campaign.CodeEmptySelection), nil)
-			}
-			return campaign.TargetCount{Snapshot: in.Revision, Targets: 10_000, Control: 1_000}, nil
-		},
-		string(campaign.ActivityCreateContacts): func(campaign.DispatchInput) (campaign.ContactBatch, error) {
-			return campaign.ContactBatch{Contacts: 9_000, Shards: []int64{4_500, 0, 4_500}}, nil
-		},
-		string(campaign.ActivityDispatchChunk): func(in campaign.ChunkInput) (campaign.ChunkResult, error) {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			b.chunks = append(b.chunks, in)
-			return campaign.ChunkResult{Settled: in.ToSeq - in.FromSeq + 1}, nil
-		},
-		string(campaign.ActivityProgress):       func(campaign.ChannelRef) (campaign.ChannelProgress, error) { return campaign.ChannelProgress{}, nil },
-		string(campaign.ActivityCloseChannel):   func(campaign.CloseChannel) (campaign.ChannelProgress, error) { return campaign.ChannelProgress{}, nil },
-		string(campaign.ActivityCaptureChannel): func(campaign.ChannelRef) error { return nil },
-		string(campaign.ActivitySetHold):        func(h campaign.SetHold) error { b.holds = append(b.holds, h.Hold); return nil },
-		string(campaign.ActivityMeasure):        func(campaign.ReviewInput) (campaign.Measured, error) { return campaign.Measured{Recommends: true}, nil },
-		string(campaign.ActivityCloseReview):    func(o campaign.ReviewOutcome) error { b.reviews = append(b.reviews, o); return nil },
-		string(campaign.ActivityApplyRecommendation): func(campaign.ReviewRef) (campaign.LoadedPlan, error) {
-			p := testPlan()
-			p.Waves[1].Channels = []campaign.Channel{campaign.ChannelSMS}
-			b.plans[2] = p
-			return b.loaded(2)
-		},
-		string(campaign.ActivityCloseContacts): func(campaign.PlanRef) error { return nil },
-		string(campaign.ActivitySettle):        func(campaign.PlanRef) error { return nil },
-		string(campaign.ActivityEvaluate):      func(campaign.EvaluationInput) error { return nil },
-		string(campaign.ActivityArchive):       func(campaign.ArchiveInput) (campaign.Archived, error) { return campaign.Archived{}, nil },
-	}
-}
-
-func startOptions() (o clientStartOptions) {
-	o.ID = campaign.CampaignWorkflowID(campaignID)
-	o.TaskQueue = campaign.QueueWorkflows
-	return o
-}
-
-// answer is what an update came to.
-type answer struct {
-	status   campaign.Status
-	err      error
-	rejected bool
-}
-
-// at sends an update after d of simulated time.
-func (b *bench) at(d time.Duration, name string, arg any) *answer {
-	b.updates++
-	return b.atWithID(d, fmt.Sprintf("update-%d", b.updates), name, arg)
-}
-
-func (b *bench) atWithID(d time.Duration, id, name string, arg any) *answer {
-	a := &answer{}
-	b.RegisterDelayedCallback(func() {
-		b.UpdateWorkflow(name, id, &testsuite.TestUpdateCallback{
-			OnReject: func(err error) { a.err, a.rejected = err, true },
-			OnAccept: func() {},
-			OnComplete: func(got any, err error) {
-				a.err = err
-				if s, ok := got.(campaign.Status); ok {
-					a.status = s
-				}
-			},
-		}, arg)
-	}, d)
-	return a
 }
 
 func command(by campaign.Actor, id string) campaign.Command {

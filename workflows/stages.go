@@ -31,6 +31,9 @@ func Review(ctx workflow.Context, in campaign.ReviewInput) error {
 	if _, ok := receiveUntil[campaign.Decided](ctx, decided, due); ok {
 		return nil
 	}
+	if ctx.Err() != nil {
+		return finish(ctx, in.CampaignID, campaign.StageReport{Number: in.Review}, ctx.Err())
+	}
 	report(ctx, in.CampaignID, campaign.StageReport{Kind: campaign.ReportReviewLapsed, Number: in.Review})
 	return nil
 }

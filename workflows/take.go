@@ -64,18 +64,22 @@ func (c *entity) waveDone(ctx workflow.Context, number int) {
 	for i := range c.state.Waves {
 		if w := &c.state.Waves[i]; w.Number == number && !w.Done {
 			w.Done = true
-			c.changed(ctx, "wave.done", campaign.Actor{})
+			c.changedWave(ctx, "wave.done", number)
 		}
 	}
 }
 
 // takeFailure records that a stage could not do its work. A wave that failed counts as
 // done, so that the campaign still settles what it has; a review that failed is closed;
-// the others wait for a person to resume, amend or stop.
+// an approval round without its clock expires; the others wait for a person to resume,
+// amend or stop.
 func (c *entity) takeFailure(ctx workflow.Context, r campaign.StageReport) {
 	s := c.state
 	for i := range s.Waves {
 		if r.WorkflowID == campaign.WaveWorkflowID(s.CampaignID, s.Waves[i].Number) {
+			if s.Waves[i].Done {
+				return
+			}
 			workflow.GetLogger(ctx).Error("a wave failed", "wave", s.Waves[i].Number, "code", r.Code, "message", r.Message)
 			s.Waves[i].Failure = r.Message
 			c.waveDone(ctx, s.Waves[i].Number)
@@ -84,10 +88,18 @@ func (c *entity) takeFailure(ctx workflow.Context, r campaign.StageReport) {
 	}
 	for i := range s.Reviews {
 		if r.WorkflowID == campaign.ReviewWorkflowID(s.CampaignID, s.Reviews[i].Number) {
+			if s.Reviews[i].Decision != "" {
+				return
+			}
 			s.Reviews[i].Open, s.Reviews[i].Decision = false, campaign.ReviewKeep
 			c.changed(ctx, "review.failed", campaign.Actor{})
 			return
 		}
+	}
+	if _, open := s.Approval.Current(); open && r.WorkflowID == c.clockID() {
+		s.Approval.Result = campaign.ApprovalExpired
+		c.changed(ctx, "approval.expired", campaign.Actor{})
+		return
 	}
 	if r.WorkflowID == s.Begun {
 		s.Begun = ""
@@ -156,6 +168,7 @@ func (c *entity) adoptRecommendation(ctx workflow.Context, review int, by campai
 		return err
 	}
 	c.adopt(loaded)
+	c.dropOutdated(ctx)
 	return nil
 }
 
@@ -179,7 +192,12 @@ func (c *entity) tellReview(ctx workflow.Context, number int) {
 }
 
 func (c *entity) tellClock(ctx workflow.Context, d campaign.Decided) {
-	c.tell(ctx, campaign.ApprovalWorkflowID(c.state.CampaignID, c.state.Approval.Revision, c.state.Rounds), d)
+	c.tell(ctx, c.clockID(), d)
+}
+
+// clockID is the workflow of the approval round in progress.
+func (c *entity) clockID() string {
+	return campaign.ApprovalWorkflowID(c.state.CampaignID, c.state.Approval.Revision, c.state.Rounds)
 }
 
 // tell answers a clock. One that has run out meanwhile needs no answer.

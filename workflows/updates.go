@@ -125,7 +125,7 @@ func (c *entity) route(ctx workflow.Context, revision int, digest string) (campa
 func (c *entity) openApproval(ctx workflow.Context, r campaign.RoutedApproval, requester string) error {
 	round := c.state.Rounds + 1
 	approval := campaign.NewApproval(r.Revision, r.Digest, r.Amount, requester, r.Route, workflow.Now(ctx))
-	err := begin(ctx, campaign.ApprovalWorkflowID(c.state.CampaignID, r.Revision, round), campaign.WorkflowApproval, campaign.ApprovalInput{
+	err := begin(ctx, c, campaign.ApprovalWorkflowID(c.state.CampaignID, r.Revision, round), campaign.WorkflowApproval, campaign.ApprovalInput{
 		CampaignID: c.state.CampaignID, Revision: r.Revision, Round: round, Route: r.Route, DueAt: approval.DueAt,
 	})
 	if err != nil {
@@ -147,7 +147,7 @@ func (c *entity) decide(ctx workflow.Context, in campaign.Decide) (string, error
 	a := c.state.Approval
 	level, _ := a.Current()
 	err := act(action(ctx), campaign.ActivityCountSignOff, campaign.SignOffClaim{
-		CampaignID: c.state.CampaignID, Round: a.Round, Decide: in, Level: level, Amount: a.Amount, Requester: a.Requester, Escalated: a.Escalated,
+		CampaignID: c.state.CampaignID, Round: a.Round, Decide: in, Level: level, Levels: len(a.Route), Amount: a.Amount, Requester: a.Requester, Escalated: a.Escalated,
 	})
 	if err != nil {
 		return "", err
@@ -183,6 +183,9 @@ func (c *entity) amend(ctx workflow.Context, in campaign.Amend) (string, error) 
 	routed, err := c.route(ctx, in.Revision, in.Digest)
 	if err != nil {
 		return "", err
+	}
+	if routed.Base != 0 && routed.Base != s.Revision {
+		return "", campaign.OutdatedAmendment(in.Revision)
 	}
 	if err := campaign.CheckAmendment(&s.Plan, &routed.Plan, s.Selection != nil, s.Waves); err != nil {
 		return "", err
@@ -296,6 +299,18 @@ func (c *entity) withdrawApproval(ctx workflow.Context) {
 		c.tellClock(ctx, campaign.Decided{Closed: true})
 		c.state.Approval.Result = campaign.ApprovalWithdrawn
 	}
+}
+
+// dropOutdated ends the amendment that waits for its approval, signed or not, when
+// another plan has come in force than it was made from.
+func (c *entity) dropOutdated(ctx workflow.Context) {
+	// Campaigns that accepted a review before this rule kept the amendment.
+	if c.state.Pending == nil || workflow.GetVersion(ctx, "outdated-amendment", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		return
+	}
+	c.withdrawApproval(ctx)
+	c.state.Approval.Result = campaign.ApprovalOutdated
+	c.changed(ctx, "campaign.amendment_outdated", campaign.Actor{})
 }
 
 // changeHold sets the flag that every intent transaction checks, so that it takes

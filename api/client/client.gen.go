@@ -21,6 +21,17 @@ import (
 // Action defines model for Action.
 type Action = campaign.Action
 
+// AddedUser defines model for AddedUser.
+type AddedUser struct {
+	ID    string `json:"id"`
+	Login string `json:"login"`
+	Name  string `json:"name"`
+
+	// Password The password that Muster made, told this once; absent when it was given
+	Password string      `json:"password,omitempty,omitzero"`
+	Roles    []RoleGrant `json:"roles"`
+}
+
 // AllowedAction defines model for AllowedAction.
 type AllowedAction struct {
 	Allowed bool   `json:"allowed"`
@@ -30,6 +41,13 @@ type AllowedAction struct {
 
 // Amendment defines model for Amendment.
 type Amendment struct {
+	// BaseRevision The revision in force that the plan was made from; the one in force now when absent. When another has
+	// come in force meanwhile, or comes in force before the amendment is signed: 409 amendment_outdated.
+	BaseRevision int `json:"base_revision,omitempty,omitzero"`
+
+	// Plan Everything a planner decides about a campaign. A plan with a fault is refused with 422 and every field
+	// at fault, named by its path in the body, e.g. `plan.waves[1].channels[0]`. Texts are UTF-8 without control
+	// characters and text-direction overrides.
 	Plan   Plan   `json:"plan"`
 	Reason string `json:"reason"`
 }
@@ -92,7 +110,7 @@ type AttributeList struct {
 	Items []Attribute `json:"items"`
 }
 
-// Audience defines model for Audience.
+// Audience Who the campaign is for
 type Audience = campaign.Audience
 
 // AudienceCount defines model for AudienceCount.
@@ -115,7 +133,7 @@ type AudienceFilter struct {
 	Unit Unit `json:"unit"`
 }
 
-// BudgetLine defines model for BudgetLine.
+// BudgetLine One line of the budget
 type BudgetLine = campaign.BudgetLine
 
 // CampaignDetail defines model for CampaignDetail.
@@ -143,11 +161,13 @@ type CampaignSummary struct {
 	// DraftRevision The newest written
 	DraftRevision int       `json:"draft_revision"`
 	DueAt         time.Time `json:"due_at,omitempty,omitzero"`
-	Hold          Hold      `json:"hold"`
-	ID            string    `json:"id"`
-	Name          string    `json:"name"`
-	Number        int64     `json:"number"`
-	Planner       Person    `json:"planner"`
+
+	// Hold Whether dispatch may go on; absent once the campaign has ended
+	Hold    Hold   `json:"hold,omitempty,omitzero"`
+	ID      string `json:"id"`
+	Name    string `json:"name"`
+	Number  int64  `json:"number"`
+	Planner Person `json:"planner"`
 
 	// Revision In force; 0 before the first submission
 	Revision  int   `json:"revision"`
@@ -163,10 +183,10 @@ type CampaignSummary struct {
 	WaitingOn string `json:"waiting_on,omitempty,omitzero"`
 }
 
-// Channel defines model for Channel.
+// Channel `sms` messages are sent; `call` tasks are worked by agents
 type Channel = campaign.Channel
 
-// ChannelPlan defines model for ChannelPlan.
+// ChannelPlan How the campaign uses one channel
 type ChannelPlan = campaign.ChannelPlan
 
 // ClaimedTasks defines model for ClaimedTasks.
@@ -176,20 +196,25 @@ type ClaimedTasks struct {
 
 // Contact defines model for Contact.
 type Contact struct {
-	Attempts   int          `json:"attempts"`
+	Attempts int `json:"attempts"`
+
+	// Channel `sms` messages are sent; `call` tasks are worked by agents
 	Channel    Channel      `json:"channel"`
 	CustomerID string       `json:"customer_id"`
 	ID         string       `json:"id"`
 	NotAfter   time.Time    `json:"not_after"`
 	Reason     string       `json:"reason,omitempty,omitzero"`
 	State      ContactState `json:"state"`
-	Tier       Tier         `json:"tier"`
-	UpdatedAt  time.Time    `json:"updated_at"`
-	Wave       int          `json:"wave"`
+
+	// Tier How promising a customer is
+	Tier      Tier      `json:"tier"`
+	UpdatedAt time.Time `json:"updated_at"`
+	Wave      int       `json:"wave"`
 }
 
 // ContactCount defines model for ContactCount.
 type ContactCount struct {
+	// Channel `sms` messages are sent; `call` tasks are worked by agents
 	Channel  Channel      `json:"channel"`
 	Contacts Count        `json:"contacts"`
 	State    ContactState `json:"state"`
@@ -241,7 +266,7 @@ type Evaluation struct {
 // FieldError defines model for FieldError.
 type FieldError = campaign.FieldError
 
-// Goal defines model for Goal.
+// Goal What the campaign is to reach
 type Goal = campaign.Goal
 
 // HistoryEvent defines model for HistoryEvent.
@@ -264,7 +289,7 @@ type HistoryPage struct {
 	Next  string         `json:"next,omitempty,omitzero"`
 }
 
-// Hold defines model for Hold.
+// Hold Whether dispatch may go on; absent once the campaign has ended
 type Hold = campaign.Hold
 
 // HoldReason defines model for HoldReason.
@@ -282,7 +307,7 @@ type Me struct {
 	Name    string       `json:"name"`
 }
 
-// Measurement defines model for Measurement.
+// Measurement How results are observed
 type Measurement = campaign.Measurement
 
 // NamedTaskReport defines model for NamedTaskReport.
@@ -296,6 +321,9 @@ type NamedTaskReport struct {
 
 // NewCampaign defines model for NewCampaign.
 type NewCampaign struct {
+	// Plan Everything a planner decides about a campaign. A plan with a fault is refused with 422 and every field
+	// at fault, named by its path in the body, e.g. `plan.waves[1].channels[0]`. Texts are UTF-8 without control
+	// characters and text-direction overrides.
 	Plan Plan `json:"plan"`
 }
 
@@ -327,7 +355,22 @@ type NewReviewDecision struct {
 	Words    Words                   `json:"words,omitempty,omitzero"`
 }
 
-// Offer defines model for Offer.
+// NewUser defines model for NewUser.
+type NewUser struct {
+	// Login Lower-case letters, digits, dots, hyphens and underscores; the first a letter or digit
+	Login string `json:"login"`
+
+	// Name The name that others see
+	Name string `json:"name"`
+
+	// Password Made by Muster and told in the answer when absent
+	Password string `json:"password,omitempty,omitzero"`
+
+	// Roles What the user may do at these units and below them; the units exist
+	Roles []RoleGrant `json:"roles"`
+}
+
+// Offer What customers are told, defined once for all channels
 type Offer = campaign.Offer
 
 // OutcomeBatch defines model for OutcomeBatch.
@@ -366,7 +409,9 @@ type Person struct {
 	Name string `json:"name"`
 }
 
-// Plan defines model for Plan.
+// Plan Everything a planner decides about a campaign. A plan with a fault is refused with 422 and every field
+// at fault, named by its path in the body, e.g. `plan.waves[1].channels[0]`. Texts are UTF-8 without control
+// characters and text-direction overrides.
 type Plan = campaign.Plan
 
 // Problem RFC 9457 problem
@@ -416,7 +461,7 @@ type ReviewList struct {
 	Items []Review `json:"items"`
 }
 
-// ReviewPlan defines model for ReviewPlan.
+// ReviewPlan The mid-course review
 type ReviewPlan = campaign.ReviewPlan
 
 // ReviewRun defines model for ReviewRun.
@@ -424,15 +469,21 @@ type ReviewRun = campaign.ReviewRun
 
 // Revision defines model for Revision.
 type Revision struct {
+	// Base The revision that it was made from; absent for a draft
+	Base      int       `json:"base,omitempty,omitzero"`
 	CreatedAt time.Time `json:"created_at"`
 
 	// Digest SHA-256 of the plan
-	Digest   string `json:"digest"`
-	Editor   Person `json:"editor"`
-	Etag     string `json:"etag"`
-	Note     string `json:"note,omitempty,omitzero"`
-	Plan     Plan   `json:"plan"`
-	Revision int    `json:"revision"`
+	Digest string `json:"digest"`
+	Editor Person `json:"editor"`
+	Etag   string `json:"etag"`
+	Note   string `json:"note,omitempty,omitzero"`
+
+	// Plan Everything a planner decides about a campaign. A plan with a fault is refused with 422 and every field
+	// at fault, named by its path in the body, e.g. `plan.waves[1].channels[0]`. Texts are UTF-8 without control
+	// characters and text-direction overrides.
+	Plan     Plan `json:"plan"`
+	Revision int  `json:"revision"`
 }
 
 // RevisionList defines model for RevisionList.
@@ -451,10 +502,10 @@ type RoleGrant struct {
 	Unit Unit `json:"unit"`
 }
 
-// Schedule defines model for Schedule.
+// Schedule The campaign's own time limits, up to three years each
 type Schedule = campaign.Schedule
 
-// Seconds defines model for Seconds.
+// Seconds Whole seconds
 type Seconds = int64
 
 // SignOff defines model for SignOff.
@@ -506,8 +557,10 @@ type Submission struct {
 type Target struct {
 	Arm        campaign.Arm `json:"arm"`
 	CustomerID string       `json:"customer_id"`
-	Tier       Tier         `json:"tier"`
-	Wave       int          `json:"wave"`
+
+	// Tier How promising a customer is
+	Tier Tier `json:"tier"`
+	Wave int  `json:"wave"`
 }
 
 // TargetCount defines model for TargetCount.
@@ -536,8 +589,10 @@ type Task struct {
 	Attempt int `json:"attempt"`
 
 	// Campaign The campaign's name
-	Campaign        string       `json:"campaign"`
-	CampaignID      string       `json:"campaign_id"`
+	Campaign   string `json:"campaign"`
+	CampaignID string `json:"campaign_id"`
+
+	// Channel `sms` messages are sent; `call` tasks are worked by agents
 	Channel         Channel      `json:"channel"`
 	Customer        TaskCustomer `json:"customer"`
 	ID              string       `json:"id"`
@@ -546,7 +601,9 @@ type Task struct {
 	NotAfter        time.Time    `json:"not_after"`
 	Script          string       `json:"script"`
 	Simulated       bool         `json:"simulated"`
-	Tier            Tier         `json:"tier"`
+
+	// Tier How promising a customer is
+	Tier Tier `json:"tier"`
 
 	// Unit Path of an org unit, e.g. operator/north/harbin
 	Unit Unit `json:"unit"`
@@ -555,7 +612,9 @@ type Task struct {
 
 // TaskClaim defines model for TaskClaim.
 type TaskClaim struct {
-	CampaignID   string  `json:"campaign_id,omitempty,omitzero"`
+	CampaignID string `json:"campaign_id,omitempty,omitzero"`
+
+	// Channel `sms` messages are sent; `call` tasks are worked by agents
 	Channel      Channel `json:"channel"`
 	LeaseSeconds int     `json:"lease_seconds"`
 	Limit        int     `json:"limit"`
@@ -622,19 +681,24 @@ type TaskResultList struct {
 	Items []TaskResult `json:"items"`
 }
 
-// Tier defines model for Tier.
+// Tier How promising a customer is
 type Tier = campaign.Tier
 
 // TierCount defines model for TierCount.
 type TierCount struct {
 	Arm     campaign.Arm `json:"arm"`
 	Targets Count        `json:"targets"`
-	Tier    Tier         `json:"tier"`
-	Wave    int          `json:"wave"`
+
+	// Tier How promising a customer is
+	Tier Tier `json:"tier"`
+	Wave int  `json:"wave"`
 }
 
-// TierRule defines model for TierRule.
+// TierRule Gives a tier to the customers its filter holds for
 type TierRule = campaign.TierRule
+
+// Topic What changed: `campaign` is anything about a campaign, `task` its tasks
+type Topic = campaign.Topic
 
 // Unit Path of an org unit, e.g. operator/north/harbin
 type Unit = campaign.OrgUnit
@@ -646,7 +710,7 @@ type WaitingApproval struct {
 	Level    ApprovalLevel   `json:"level"`
 }
 
-// WavePlan defines model for WavePlan.
+// WavePlan An ordered part of the audience with its start and channels
 type WavePlan = campaign.WavePlan
 
 // WaveRun defines model for WaveRun.
@@ -812,8 +876,8 @@ type ListTargetsParams struct {
 
 // StreamEventsParams defines parameters for StreamEvents.
 type StreamEventsParams struct {
-	// Topics Only these topics, separated by commas
-	Topics string `form:"topics,omitempty" json:"topics,omitempty,omitzero"`
+	// Topics Only these topics, separated by commas; all when absent
+	Topics []Topic `form:"topics,omitempty" json:"topics,omitempty,omitzero"`
 
 	// LastEventID Sent by browsers when they reconnect; the stream then begins with a resync
 	LastEventID LastEventID `json:"Last-Event-ID,omitempty,omitzero"`
@@ -891,6 +955,9 @@ type CompleteTasksJSONRequestBody = TaskReportBatch
 
 // CompleteTaskJSONRequestBody defines body for CompleteTask for application/json ContentType.
 type CompleteTaskJSONRequestBody = TaskReport
+
+// CreateUserJSONRequestBody defines body for CreateUser for application/json ContentType.
+type CreateUserJSONRequestBody = NewUser
 
 // RequestEditorFn is the function signature for the RequestEditor callback function
 type RequestEditorFn func(ctx context.Context, req *http.Request) error
@@ -1288,6 +1355,26 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/tasks/{task_id}/complete (the `CompleteTask` operationId).
 	CompleteTask(ctx context.Context, taskID TaskID, params *CompleteTaskParams, body CompleteTaskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateUserWithBody Add a user with their roles
+	//
+	// For administrators of every unit at which the user is to hold a role. It takes no Idempotency-Key: answers to
+	// keyed requests are kept, and a password is not. A login is taken once: 409 already_exists.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/users (the `CreateUser` operationId).
+	CreateUserWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateUser Add a user with their roles
+	//
+	// For administrators of every unit at which the user is to hold a role. It takes no Idempotency-Key: answers to
+	// keyed requests are kept, and a password is not. A login is taken once: 409 already_exists.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/users (the `CreateUser` operationId).
+	CreateUser(ctx context.Context, body CreateUserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
 // ListApprovals Inbox: what waits for a decision the caller may give
@@ -2093,6 +2180,46 @@ func (c *Client) CompleteTaskWithBody(ctx context.Context, taskID TaskID, params
 // Corresponds with POST /v1/tasks/{task_id}/complete (the `CompleteTask` operationId).
 func (c *Client) CompleteTask(ctx context.Context, taskID TaskID, params *CompleteTaskParams, body CompleteTaskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewCompleteTaskRequest(c.Server, taskID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateUserWithBody Add a user with their roles
+//
+// For administrators of every unit at which the user is to hold a role. It takes no Idempotency-Key: answers to
+// keyed requests are kept, and a password is not. A login is taken once: 409 already_exists.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/users (the `CreateUser` operationId).
+func (c *Client) CreateUserWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateUserRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateUser Add a user with their roles
+//
+// For administrators of every unit at which the user is to hold a role. It takes no Idempotency-Key: answers to
+// keyed requests are kept, and a password is not. A login is taken once: 409 already_exists.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/users (the `CreateUser` operationId).
+func (c *Client) CreateUser(ctx context.Context, body CreateUserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateUserRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3402,12 +3529,16 @@ func NewStreamEventsRequest(server string, params *StreamEventsParams) (*http.Re
 		// per the OpenAPI spec (e.g. "color=blue,black,brown").
 		var rawQueryFragments []string
 
-		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "topics", params.Topics, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-			return nil, err
-		} else {
-			for _, qp := range strings.Split(queryFrag, "&") {
-				rawQueryFragments = append(rawQueryFragments, qp)
+		if params.Topics != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "topics", params.Topics, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "array", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
 			}
+
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -3773,6 +3904,46 @@ func NewCompleteTaskRequestWithBody(server string, taskID TaskID, params *Comple
 		req.Header.Set("Idempotency-Key", headerParam0)
 
 	}
+
+	return req, nil
+}
+
+// NewCreateUserRequest calls the generic CreateUser builder with application/json body
+func NewCreateUserRequest(server string, body CreateUserJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateUserRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewCreateUserRequestWithBody constructs an http.Request for the CreateUser method, with any body, and a specified content type
+func NewCreateUserRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/users")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -4181,6 +4352,26 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/tasks/{task_id}/complete (the `CompleteTask` operationId).
 	CompleteTaskWithResponse(ctx context.Context, taskID TaskID, params *CompleteTaskParams, body CompleteTaskJSONRequestBody, reqEditors ...RequestEditorFn) (*CompleteTaskResponse, error)
+
+	// CreateUserWithBodyWithResponse Add a user with their roles
+	//
+	// For administrators of every unit at which the user is to hold a role. It takes no Idempotency-Key: answers to
+	// keyed requests are kept, and a password is not. A login is taken once: 409 already_exists.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/users (the `CreateUser` operationId).
+	CreateUserWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateUserResponse, error)
+
+	// CreateUserWithResponse Add a user with their roles
+	//
+	// For administrators of every unit at which the user is to hold a role. It takes no Idempotency-Key: answers to
+	// keyed requests are kept, and a password is not. A login is taken once: 409 already_exists.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/users (the `CreateUser` operationId).
+	CreateUserWithResponse(ctx context.Context, body CreateUserJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateUserResponse, error)
 }
 
 type ListApprovalsResponse struct {
@@ -5836,6 +6027,54 @@ func (r CompleteTaskResponse) ContentType() string {
 	return ""
 }
 
+type CreateUserResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *AddedUser
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateUserResponse) GetJSON201() *AddedUser {
+	return r.JSON201
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CreateUserResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateUserResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateUserResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateUserResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateUserResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // ListApprovalsWithResponse Inbox: what waits for a decision the caller may give
 //
 // Returns a wrapper object for the known response body format(s).
@@ -6489,6 +6728,38 @@ func (c *ClientWithResponses) CompleteTaskWithResponse(ctx context.Context, task
 		return nil, err
 	}
 	return ParseCompleteTaskResponse(rsp)
+}
+
+// CreateUserWithBodyWithResponse Add a user with their roles
+//
+// For administrators of every unit at which the user is to hold a role. It takes no Idempotency-Key: answers to
+// keyed requests are kept, and a password is not. A login is taken once: 409 already_exists.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/users (the `CreateUser` operationId).
+func (c *ClientWithResponses) CreateUserWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateUserResponse, error) {
+	rsp, err := c.CreateUserWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateUserResponse(rsp)
+}
+
+// CreateUserWithResponse Add a user with their roles
+//
+// For administrators of every unit at which the user is to hold a role. It takes no Idempotency-Key: answers to
+// keyed requests are kept, and a password is not. A login is taken once: 409 already_exists.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/users (the `CreateUser` operationId).
+func (c *ClientWithResponses) CreateUserWithResponse(ctx context.Context, body CreateUserJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateUserResponse, error) {
+	rsp, err := c.CreateUser(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateUserResponse(rsp)
 }
 
 // ParseListApprovalsResponse parses an HTTP response from a ListApprovalsWithResponse call
@@ -7654,6 +7925,39 @@ func ParseCompleteTaskResponse(rsp *http.Response) (*CompleteTaskResponse, error
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateUserResponse parses an HTTP response from a CreateUserWithResponse call
+func ParseCreateUserResponse(rsp *http.Response) (*CreateUserResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateUserResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest AddedUser
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem

@@ -63,7 +63,7 @@ func (ss *session) reportLate(p part, result channels.Result) {
 	case channels.Accepted:
 		r.State, r.Raw = channels.StateAccepted, "late submit_sm_resp: accepted"
 	default:
-		r.State, r.Reason, r.Raw = channels.StateFailed, result.Reason, "late submit_sm_resp: "+result.Reason
+		r.State, r.Reason, r.Raw = channels.StateRefused, result.Reason, "late submit_sm_resp: "+result.Reason
 	}
 	select {
 	case ss.s.inbound <- inbound{ss: ss, receipt: &r}:

@@ -184,7 +184,7 @@ func TestLateAnswerIsReported(t *testing.T) {
 			require.Equal(t, channels.StateAccepted, r.State)
 			require.Equal(t, "m1", r.ProviderID)
 		case "contact-2":
-			require.Equal(t, channels.StateFailed, r.State)
+			require.Equal(t, channels.StateRefused, r.State)
 			require.Contains(t, r.Reason, "recipient number not valid")
 		default:
 			t.Fatalf("a receipt for %q", r.ContactID)

@@ -40,7 +40,7 @@ func (u *User) follow(ctx context.Context, topic string, changed func(string)) e
 			return err
 		}
 	}
-	answer, err := u.api.StreamEvents(ctx, &client.StreamEventsParams{Topics: topic})
+	answer, err := u.api.StreamEvents(ctx, &client.StreamEventsParams{Topics: []campaign.Topic{campaign.Topic(topic)}})
 	if err != nil {
 		return err
 	}

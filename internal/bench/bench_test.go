@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/client"
 
+	"github.com/musterhq/muster/activities"
 	"github.com/musterhq/muster/campaign"
 	"github.com/musterhq/muster/internal/embedded"
 	"github.com/musterhq/muster/internal/pgtest"
@@ -133,7 +134,7 @@ func TestDispatchReal(t *testing.T) {
 				}
 				return server.Stop, nil
 			},
-			Sweeps: func(st *store.Store, _ client.Client) []worker.Sweep {
+			Sweeps: func(st *store.Store, _ client.Client, _ *activities.Activities) []worker.Sweep {
 				return []worker.Sweep{{Name: "parked receipts", Every: 100 * time.Millisecond, Do: func(ctx context.Context) error {
 					_, err := st.SweepReceipts(ctx, 1000)
 					return err

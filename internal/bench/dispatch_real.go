@@ -30,7 +30,7 @@ type RealOptions struct {
 	// once, sends receipts and writes a journal, and returns what stops it.
 	StartSMSC func(address, journal string) (stop func(), err error)
 	// Sweeps are what a worker process runs beside its activities.
-	Sweeps func(*store.Store, client.Client) []worker.Sweep
+	Sweeps func(*store.Store, client.Client, *activities.Activities) []worker.Sweep
 }
 
 // namespace is the bench's own, so that its worker takes no work of an installation that
@@ -155,7 +155,7 @@ func (r *realPath) startWorker(ctx context.Context, acts *activities.Activities)
 	go func() {
 		ended <- worker.Run(ctx, worker.Options{
 			Client: r.client, Activities: acts, Channels: []campaign.Channel{campaign.ChannelSMS},
-			Sweeps: r.o.Real.Sweeps(r.st, r.client), StopWithin: 4 * time.Second, Log: r.o.Log,
+			Sweeps: r.o.Real.Sweeps(r.st, r.client, acts), StopWithin: 4 * time.Second, Log: r.o.Log,
 		})
 	}()
 	return func() error { cancel(); return <-ended }

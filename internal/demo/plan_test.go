@@ -77,7 +77,7 @@ func TestBothManagerAndFinanceSign(t *testing.T) {
 		p := Plan(kind)
 		total, err := p.BudgetTotal()
 		require.NoError(t, err)
-		route, err := e.Route(total)
+		route, err := e.Route(campaign.Money{Minor: total, Currency: p.Currency})
 		require.NoError(t, err)
 		var actions []campaign.Action
 		for _, l := range route {
