@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,6 +19,12 @@ import (
 // databaseURLVariable carries the database URL without showing its password
 // in the process list.
 const databaseURLVariable = "MUSTER_DATABASE_URL"
+
+// continueAsNewVariable is for tests, which reach this program through muster.
+const continueAsNewVariable = "MUSTER_TEMPORAL_CONTINUE_AS_NEW_AT"
+
+// fewestEvents lets a run do something before it is asked to begin anew.
+const fewestEvents = 20
 
 type options struct {
 	databaseURL      *url.URL
@@ -30,6 +37,7 @@ type options struct {
 	searchAttributes searchAttributes
 	logLevel         string
 	stopOnStdinClose bool
+	continueAsNewAt  int // 0: where the server suggests it by itself
 }
 
 // searchAttributes maps a search attribute's name to its type.
@@ -81,6 +89,7 @@ func parseOptions(args []string, getenv func(string) string, output io.Writer) (
 	flags.Var(opts.searchAttributes, "search-attribute", "search attribute to put in place, as name=Type (repeatable)")
 	flags.StringVar(&opts.logLevel, "log-level", "warn", "debug, info, warn or error; the log goes to standard error")
 	flags.BoolVar(&opts.stopOnStdinClose, "stop-on-stdin-close", false, "stop when standard input closes, that is when the process holding its other end dies")
+	continueAsNewAt := flags.String("continue-as-new-at", getenv(continueAsNewVariable), "suggest a new run to workflows with this many history events, for tests (also by $"+continueAsNewVariable+")")
 	if err := flags.Parse(args); err != nil {
 		return options{}, err
 	}
@@ -91,6 +100,11 @@ func parseOptions(args []string, getenv func(string) string, output io.Writer) (
 		*database = getenv(databaseURLVariable)
 	}
 	var err error
+	if *continueAsNewAt != "" {
+		if opts.continueAsNewAt, err = strconv.Atoi(*continueAsNewAt); err != nil || opts.continueAsNewAt < fewestEvents {
+			return options{}, fmt.Errorf("--continue-as-new-at %q: want a number of events from %d up", *continueAsNewAt, fewestEvents)
+		}
+	}
 	if opts.databaseURL, err = parseDatabaseURL(*database); err != nil {
 		return options{}, err
 	}

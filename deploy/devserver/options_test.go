@@ -38,10 +38,7 @@ func TestOptionsHaveUsableDefaults(t *testing.T) {
 }
 
 func TestDatabaseURLComesFromTheEnvironmentUnlessGiven(t *testing.T) {
-	environment := func(name string) string {
-		require.Equal(t, "MUSTER_DATABASE_URL", name)
-		return someURL
-	}
+	environment := func(name string) string { return map[string]string{"MUSTER_DATABASE_URL": someURL}[name] }
 	opts, err := parseOptions(nil, environment, &bytes.Buffer{})
 	require.NoError(t, err)
 	require.Equal(t, "127.0.0.1:54329", opts.databaseURL.Host)
@@ -85,6 +82,8 @@ func TestWrongOptionsAreRefusedPlainly(t *testing.T) {
 		"attribute untyped":   {with("--search-attribute", "CampaignStage"), "name=Type"},
 		"attribute type":      {with("--search-attribute", "CampaignStage=String"), "String"},
 		"attribute two types": {with("--search-attribute", "A=Int", "--search-attribute", "A=Bool"), "twice"},
+		"few events":          {with("--continue-as-new-at", "3"), "--continue-as-new-at"},
+		"no number of events": {with("--continue-as-new-at", "soon"), "--continue-as-new-at"},
 		"stray argument":      {with("start"), "start"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -145,6 +144,26 @@ func TestDynamicConfigHasTheRightTypes(t *testing.T) {
 	require.True(t, dynamicconfig.EnablePrincipalPropagation.Get(collection)("any"))
 	fairness := dynamicconfig.MatchingEnableFairness.Get(collection)("any", "queue", enumspb.TASK_QUEUE_TYPE_ACTIVITY)
 	require.True(t, fairness.Value([]byte("key"), time.Now()))
+}
+
+// TestANewRunIsSuggestedWhereTheEnvironmentSays, and to no workflow of the server's own.
+func TestANewRunIsSuggestedWhereTheEnvironmentSays(t *testing.T) {
+	suggested := func(opts options, namespace string) int {
+		collection := dynamicconfig.NewCollection(settings(opts), nil)
+		return dynamicconfig.HistoryCountSuggestContinueAsNew.Get(collection)(namespace)
+	}
+	environment := map[string]string{"MUSTER_DATABASE_URL": someURL}
+	opts, err := parseOptions([]string{"--namespace", "muster"}, func(name string) string { return environment[name] }, &bytes.Buffer{})
+	require.NoError(t, err)
+	usual := suggested(opts, "muster")
+	require.Greater(t, usual, 1000)
+
+	environment["MUSTER_TEMPORAL_CONTINUE_AS_NEW_AT"] = "60"
+	opts, err = parseOptions([]string{"--namespace", "muster"}, func(name string) string { return environment[name] }, &bytes.Buffer{})
+	require.NoError(t, err)
+	require.Equal(t, 60, suggested(opts, "muster"))
+	require.Equal(t, usual, suggested(opts, "temporal-system"))
+	require.NotContains(t, dynamicConfig, dynamicconfig.HistoryCountSuggestContinueAsNew.Key())
 }
 
 func TestEmbeddedSchemasExist(t *testing.T) {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"strconv"
 
@@ -53,6 +54,18 @@ var dynamicConfig = dynamicconfig.StaticClient{
 	dynamicconfig.HistoryCacheHostLevelMaxSize.Key():                 8_192, // workflows kept in memory
 
 	dynamicconfig.EnableServerVersionCheck.Key(): false,
+}
+
+// settings returns the dynamic configuration. The server's own workflows, in another
+// namespace, go on as new where they always do.
+func settings(opts options) dynamicconfig.StaticClient {
+	all := maps.Clone(dynamicConfig)
+	if opts.continueAsNewAt > 0 {
+		all[dynamicconfig.HistoryCountSuggestContinueAsNew.Key()] = []dynamicconfig.ConstrainedValue{{
+			Constraints: dynamicconfig.Constraints{Namespace: opts.namespace}, Value: opts.continueAsNewAt,
+		}}
+	}
+	return all
 }
 
 // server is a running Temporal server with its UI.
@@ -147,7 +160,7 @@ func newTemporal(opts options, history, visibility *config.SQL, logger log.Logge
 		temporal.WithStaticHosts(hosts),
 		temporal.WithLogger(logger),
 		temporal.WithAuthorizer(authorization.NewNoopAuthorizer()),
-		temporal.WithDynamicConfigClient(dynamicConfig),
+		temporal.WithDynamicConfigClient(settings(opts)),
 	)
 }
 

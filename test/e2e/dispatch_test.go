@@ -60,10 +60,10 @@ func (s *smsCentre) awaitAccepted(t *testing.T, n int64) {
 
 // newOperator starts an instance with a generated operator base and the demo users,
 // whose messages go to an SMS centre of the test's own.
-func newOperator(t *testing.T, customers string) (*instance, *smsCentre) {
+func newOperator(t *testing.T, customers string, env ...string) (*instance, *smsCentre) {
 	t.Helper()
 	centre := newSMSCentre(t)
-	i := newInstance(t, []string{"MUSTER_SMPP_ADDRESS=" + centre.address, "MUSTER_SMPP_SIMULATED=true"})
+	i := newInstance(t, append(env, "MUSTER_SMPP_ADDRESS="+centre.address, "MUSTER_SMPP_SIMULATED=true"))
 	i.start(t)
 	require.Contains(t, i.command(t, "import", "generated", "--rows", customers), "none of whom exists")
 	_, err := population.EnsureUsers(t.Context(), i.open(t), population.OperatorUnit)

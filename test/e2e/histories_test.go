@@ -46,16 +46,22 @@ func keepHistories(t *testing.T, i *instance, r *running, scenario string) {
 // their cached workflows after it. No command depends on it.
 func withoutHost(t *testing.T, body []byte) []byte {
 	t.Helper()
-	unpacked, err := gzip.NewReader(bytes.NewReader(body))
-	require.NoError(t, err)
-	history, err := client.HistoryFromJSON(unpacked, client.HistoryJSONOptions{})
-	require.NoError(t, err)
+	history := unpack(t, body)
 	for _, e := range history.Events {
 		if queue := e.GetWorkflowTaskScheduledEventAttributes().GetTaskQueue(); queue.GetKind() == enumspb.TASK_QUEUE_KIND_STICKY {
 			queue.Name = "sticky"
 		}
 	}
 	return pack(t, history)
+}
+
+func unpack(t *testing.T, body []byte) *historypb.History {
+	t.Helper()
+	text, err := gzip.NewReader(bytes.NewReader(body))
+	require.NoError(t, err)
+	history, err := client.HistoryFromJSON(text, client.HistoryJSONOptions{})
+	require.NoError(t, err)
+	return history
 }
 
 func pack(t *testing.T, history *historypb.History) []byte {

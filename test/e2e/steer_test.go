@@ -9,13 +9,20 @@ import (
 
 	"github.com/musterhq/muster/api/client"
 	"github.com/musterhq/muster/campaign"
+	"github.com/musterhq/muster/internal/apiuser"
 )
 
+// continueSoon makes the embedded server suggest a new run to workflows after this many
+// events instead of thousands, so that a campaign of minutes lives through what one of
+// months does.
+const continueSoon = "MUSTER_TEMPORAL_CONTINUE_AS_NEW_AT=60"
+
 // TestPeopleSteerACampaign has people return a plan, pause, resume, amend and stop while
-// messages leave. A hold takes effect when the API has answered, not some time later.
+// messages leave and the campaign begins one run after the other. A hold takes effect
+// when the API has answered, not some time later.
 func TestPeopleSteerACampaign(t *testing.T) {
 	t.Parallel()
-	i, centre := newOperator(t, "9000")
+	i, centre := newOperator(t, "9000", continueSoon)
 	plan := smsPlan("A message under control")
 	plan.Review = campaign.ReviewPlan{After: 800, DecideWithin: 10, Default: campaign.ReviewDefaultKeep}
 	r, draft := i.people(t).create(t, plan)
@@ -32,6 +39,8 @@ func TestPeopleSteerACampaign(t *testing.T) {
 	r.approve(t)
 	contacts, shards := i.awaitDispatch(t, r)
 
+	centre.awaitAccepted(t, contacts/20)
+	r.crowd(t)
 	centre.awaitAccepted(t, contacts/10)
 	at := i.hold(t, func() {
 		tell(t, r.operator, func(ctx context.Context, s *client.Session) (*client.PauseCampaignResponse, error) {
@@ -79,8 +88,57 @@ func TestPeopleSteerACampaign(t *testing.T) {
 	require.GreaterOrEqual(t, states[campaign.ContactCancelled]+int64(stopped), contacts*9/10, "%v", states)
 	i.requireAcceptedOnce(t, r, centre.read(t))
 	i.requireSound(t, r)
-	keepHistories(t, i, r, "steered")
+	i.requireContinued(t, r)
+	i.requireNoPeopleInTemporal(t, r)
+	keepHistories(t, i, r, "continued")
 	i.stop(t)
+}
+
+// crowd has the operator ask for more at once than Temporal lets be in flight: as many
+// pauses as resumptions. Each is answered, and each that was said to be done was done
+// once. The campaign runs afterwards.
+func (r *running) crowd(t *testing.T) {
+	t.Helper()
+	const each = 12
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	reason := client.HoldReason{Reason: "Everybody calls at once."}
+	refusals := make(chan error, 2*each)
+	for range each {
+		go func() {
+			_, err := apiuser.Do(ctx, r.operator, "", func(ctx context.Context, s *client.Session) (*client.PauseCampaignResponse, error) {
+				return s.PauseCampaignWithResponse(ctx, r.id, nil, reason)
+			})
+			refusals <- err
+		}()
+		go func() {
+			_, err := apiuser.Do(ctx, r.operator, "", func(ctx context.Context, s *client.Session) (*client.ResumeCampaignResponse, error) {
+				return s.ResumeCampaignWithResponse(ctx, r.id, nil, reason)
+			})
+			refusals <- err
+		}()
+	}
+	done := 0
+	for range 2 * each {
+		if err := <-refusals; err != nil {
+			require.Equal(t, campaign.CodeStateConflict, campaign.CodeOf(err), "%v", err)
+		} else {
+			done++
+		}
+	}
+	require.Positive(t, done)
+	recorded := 0
+	for _, e := range r.history(t) {
+		if e.Event == "campaign.paused" || e.Event == "campaign.resumed" {
+			recorded++
+		}
+	}
+	require.Equal(t, done, recorded)
+	if r.detail(t).Status.Hold == campaign.HoldPaused {
+		tell(t, r.operator, func(ctx context.Context, s *client.Session) (*client.ResumeCampaignResponse, error) {
+			return s.ResumeCampaignWithResponse(ctx, r.id, nil, reason)
+		})
+	}
 }
 
 // hold asks for a hold and returns the database's time just after the answer.
