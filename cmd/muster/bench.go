@@ -8,6 +8,7 @@ import (
 
 	"go.temporal.io/sdk/client"
 
+	"github.com/musterhq/muster/activities"
 	"github.com/musterhq/muster/audit"
 	"github.com/musterhq/muster/campaign"
 	"github.com/musterhq/muster/internal/bench"
@@ -134,8 +135,8 @@ func (c *benchDispatch) Run(g *globals) error {
 					}
 					return smsc.Stop, nil
 				},
-				Sweeps: func(st *store.Store, t client.Client) []worker.Sweep {
-					return sweeps(st, temporalconn.NewOrchestrator(t), &audit.Archiver{Temporal: t, Store: st})
+				Sweeps: func(st *store.Store, t client.Client, acts *activities.Activities) []worker.Sweep {
+					return sweeps(st, temporalconn.NewOrchestrator(t), &audit.Archiver{Temporal: t, Store: st}, acts)
 				},
 			},
 		})

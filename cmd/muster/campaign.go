@@ -25,10 +25,9 @@ type caller struct {
 	config.Account
 }
 
-// user logs nobody in yet. Where no login is named, the demonstration's auditor, who may
-// read everything, stands in.
-func (c *caller) user(g *globals) (*apiuser.User, error) {
-	who := apiuser.Login{Login: c.Login, Password: c.Password}
+// user logs nobody in yet. Where no login is named, that user of the demonstration
+// stands in.
+func (c *caller) user(g *globals, standIn string) (*apiuser.User, error) {
 	if c.API.API == "" || c.Login == "" {
 		running, err := config.LoadInstance(g.dir)
 		if err != nil {
@@ -39,13 +38,15 @@ func (c *caller) user(g *globals) (*apiuser.User, error) {
 		}
 		if c.Login == "" {
 			if running.Demo == "" {
-				return nil, campaign.Errorf(campaign.CodeUnauthenticated, "name a user with --login and --password")
+				return nil, campaign.Errorf(campaign.CodeUnauthenticated, "say who you are with --login and --password, or MUSTER_LOGIN and MUSTER_PASSWORD; 'muster user list' shows who may log in")
 			}
-			who = population.DemoLogin(population.Auditor)
+			c.Account = config.Account(population.DemoLogin(standIn))
 		}
 	}
-	return apiuser.New(c.API.API, who)
+	return apiuser.New(c.API.API, c.login())
 }
+
+func (c *caller) login() apiuser.Login { return apiuser.Login(c.Account) }
 
 type campaignCommand struct {
 	List  campaignList  `cmd:"" help:"List campaigns, newest first."`
@@ -57,44 +58,39 @@ type campaignList struct{ caller }
 
 // Run prints one line per campaign.
 func (c *campaignList) Run(g *globals) error {
-	u, err := c.user(g)
+	u, err := c.user(g, population.Auditor)
 	if err != nil {
 		return err
 	}
-	return c.answered(g, func(ctx context.Context) error { return listCampaigns(ctx, u) })
-}
-
-// patience is how long a command waits for an API that does not answer.
-const patience = 10 * time.Second
-
-// answered runs f, and says plainly when the API does not answer.
-func (c *caller) answered(ctx context.Context, f func(context.Context) error) error {
-	within, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	err := f(within)
-	if err != nil && within.Err() != nil && ctx.Err() == nil {
-		return campaign.Errorf(campaign.CodeNotFound, "nothing answers at %s: start it with 'muster up', or name another address with --api", c.API.API)
-	}
-	return err
-}
-
-func listCampaigns(ctx context.Context, u *apiuser.User) error {
 	w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "NO\tNAME\tSTAGE\tHOLD\tWAITS FOR\tUNTIL\tUNIT")
-	for cursor := ""; ; {
-		page, err := apiuser.Do(ctx, u, "", func(ctx context.Context, a *client.Session) (*client.ListCampaignsResponse, error) {
-			return a.ListCampaignsWithResponse(ctx, &client.ListCampaignsParams{Cursor: cursor})
-		})
+	fmt.Fprintln(w, "NO\tNAME\tSTAGE\tWAITS FOR\tUNTIL\tUNIT")
+	for s, err := range apiuser.Campaigns(patient(g, shortPatience), u, "") {
 		if err != nil {
 			return err
 		}
-		for _, s := range page.JSON200.Items {
-			fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Number, s.Name, s.Stage, s.Hold, s.WaitingOn, clock(s.DueAt), s.Unit)
-		}
-		if cursor = page.JSON200.Next; cursor == "" {
-			return w.Flush()
-		}
+		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\n", s.Number, s.Name, standing(s.Stage, s.Hold), s.WaitingOn, clock(s.DueAt), s.Unit)
 	}
+	return w.Flush()
+}
+
+// How long a command bears an API that does not answer: one that prints what is there
+// and ends, and one that goes with a campaign and survives a restart.
+const (
+	shortPatience = 10 * time.Second
+	longPatience  = time.Minute
+)
+
+// patient says once when the API does not answer, and gives it up after the limit.
+func patient(ctx context.Context, limit time.Duration) context.Context {
+	return apiuser.WithPatience(ctx, limit, func(base string) { fmt.Fprintln(os.Stderr, "waiting for "+base) })
+}
+
+// standing is a campaign's stage, and its hold where that still says something.
+func standing(stage campaign.Stage, hold campaign.Hold) string {
+	if stage.Final() || hold == campaign.HoldNone || hold == "" {
+		return string(stage)
+	}
+	return fmt.Sprintf("%s, %s", stage, hold)
 }
 
 func clock(t time.Time) string {
@@ -111,32 +107,21 @@ type campaignShow struct {
 
 // Run prints the campaign.
 func (c *campaignShow) Run(g *globals) error {
-	u, err := c.user(g)
+	u, err := c.user(g, population.Auditor)
 	if err != nil {
 		return err
 	}
-	return c.answered(g, func(ctx context.Context) error {
-		id, err := findCampaign(ctx, u, c.Campaign)
-		if err != nil {
-			return err
-		}
-		detail, err := getCampaign(ctx, u, id)
-		if err != nil {
-			return err
-		}
-		printCampaign(os.Stdout, detail)
-		return nil
-	})
-}
-
-func getCampaign(ctx context.Context, u *apiuser.User, id string) (*client.CampaignDetail, error) {
-	got, err := apiuser.Do(ctx, u, "", func(ctx context.Context, a *client.Session) (*client.GetCampaignResponse, error) {
-		return a.GetCampaignWithResponse(ctx, id)
-	})
+	ctx := patient(g, shortPatience)
+	id, err := findCampaign(ctx, u, c.Campaign)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return got.JSON200, nil
+	detail, err := apiuser.Campaign(ctx, u, id)
+	if err != nil {
+		return err
+	}
+	printCampaign(os.Stdout, detail)
+	return nil
 }
 
 // findCampaign turns a number into an id.
@@ -148,22 +133,15 @@ func findCampaign(ctx context.Context, u *apiuser.User, given string) (string, e
 	if err != nil {
 		return "", campaign.Errorf(campaign.CodeInvalidParameter, "%q is neither the number nor the id of a campaign", given)
 	}
-	for cursor := ""; ; {
-		page, err := apiuser.Do(ctx, u, "", func(ctx context.Context, a *client.Session) (*client.ListCampaignsResponse, error) {
-			return a.ListCampaignsWithResponse(ctx, &client.ListCampaignsParams{Cursor: cursor})
-		})
+	for s, err := range apiuser.Campaigns(ctx, u, "") {
 		if err != nil {
 			return "", err
 		}
-		for _, s := range page.JSON200.Items {
-			if s.Number == number {
-				return s.ID, nil
-			}
-		}
-		if cursor = page.JSON200.Next; cursor == "" {
-			return "", campaign.Errorf(campaign.CodeNotFound, "there is no campaign %d", number)
+		if s.Number == number {
+			return s.ID, nil
 		}
 	}
+	return "", campaign.Errorf(campaign.CodeNotFound, "there is no campaign %d", number)
 }
 
 func printCampaign(out io.Writer, d *client.CampaignDetail) {
@@ -173,7 +151,7 @@ func printCampaign(out io.Writer, d *client.CampaignDetail) {
 		fmt.Fprintln(out, "  ◇ simulated: nothing leaves this machine")
 	}
 	fmt.Fprintf(out, "  id %s, unit %s, planner %s\n", s.ID, s.Unit, s.Planner.Name)
-	fmt.Fprintf(out, "  stage %s, %s, plan revision %d\n", st.Stage, st.Hold, st.Revision)
+	fmt.Fprintf(out, "  stage %s; plan revision %d\n", standing(st.Stage, st.Hold), st.Revision)
 	if st.WaitingOn != "" {
 		fmt.Fprintf(out, "  waits for %s", st.WaitingOn)
 		if !st.DueAt.IsZero() {
@@ -214,22 +192,27 @@ type campaignWatch struct {
 
 // Run prints each event of the campaign's history until it ends.
 func (c *campaignWatch) Run(g *globals) error {
-	u, err := c.user(g)
+	u, err := c.user(g, population.Auditor)
 	if err != nil {
 		return err
 	}
-	id, err := findCampaign(g, u, c.Campaign)
+	ctx := patient(g, longPatience)
+	id, err := findCampaign(ctx, u, c.Campaign)
 	if err != nil {
 		return err
 	}
-	history := &historyPrinter{user: u, campaignID: id}
+	history := apiuser.NewHistory(u, id)
 	for {
-		detail, err := getCampaign(g, u, id)
+		// The detail first: what happened before a campaign ended is then in its history.
+		detail, err := apiuser.Campaign(ctx, u, id)
 		if err != nil {
 			return err
 		}
-		if err := history.printNew(g); err != nil {
-			return err
+		for e, err := range history.News(ctx) {
+			if err != nil {
+				return err
+			}
+			printEvent(os.Stdout, e)
 		}
 		if detail.Status.Stage.Final() {
 			printCampaign(os.Stdout, detail)
@@ -243,37 +226,7 @@ func (c *campaignWatch) Run(g *globals) error {
 	}
 }
 
-// historyPrinter prints each event of a campaign's history once.
-type historyPrinter struct {
-	user       *apiuser.User
-	campaignID string
-	cursor     string // of the page that is not full yet
-	last       int64  // newest event printed
-}
-
-func (h *historyPrinter) printNew(ctx context.Context) error {
-	for {
-		page, err := apiuser.Do(ctx, h.user, "", func(ctx context.Context, a *client.Session) (*client.ListHistoryResponse, error) {
-			return a.ListHistoryWithResponse(ctx, h.campaignID, &client.ListHistoryParams{Cursor: h.cursor})
-		})
-		if err != nil {
-			return err
-		}
-		for _, e := range page.JSON200.Items {
-			if e.Seq <= h.last {
-				continue
-			}
-			h.last = e.Seq
-			printEvent(e)
-		}
-		if page.JSON200.Next == "" {
-			return nil
-		}
-		h.cursor = page.JSON200.Next
-	}
-}
-
-func printEvent(e client.HistoryEvent) {
+func printEvent(out io.Writer, e client.HistoryEvent) {
 	who, refused := e.Actor, ""
 	if who == "" {
 		who = "muster"
@@ -281,5 +234,5 @@ func printEvent(e client.HistoryEvent) {
 	if !e.Allowed {
 		refused = "  REFUSED"
 	}
-	fmt.Printf("%s  %-28s %s%s\n", e.At.Local().Format("15:04:05.000"), e.Event, who, refused)
+	fmt.Fprintf(out, "%s  %-28s %s%s%s\n", e.At.Local().Format("15:04:05.000"), e.Event, who, refused, apiuser.DetailOf(e))
 }

@@ -2,11 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"go.temporal.io/sdk/client"
 
+	"github.com/musterhq/muster/campaign"
 	"github.com/musterhq/muster/internal/config"
+	"github.com/musterhq/muster/internal/embedded"
 	"github.com/musterhq/muster/internal/temporalconn"
 	"github.com/musterhq/muster/policies"
 	"github.com/musterhq/muster/store"
@@ -32,6 +38,37 @@ func (g *globals) instance(db *config.Database, t *config.Temporal) error {
 	return nil
 }
 
+// reachDatabase makes sure that PostgreSQL answers, before anything that would only say
+// that it did not start is asked to use it.
+func reachDatabase(ctx context.Context, url string) error {
+	config, err := pgx.ParseConfig(url)
+	if err != nil {
+		return campaign.Errorf(campaign.CodeInvalidParameter,
+			"the database URL cannot be read: it should look like postgres://user:password@host:5432/name")
+	}
+	ctx, cancel := context.WithTimeout(ctx, shortPatience)
+	defer cancel()
+	db, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		what := "does not answer"
+		var refused *pgconn.PgError
+		var network *net.OpError
+		switch {
+		case errors.As(err, &refused):
+			what, err = "refuses us", errors.New(refused.Message)
+		case errors.As(err, &network): // one of those that were tried, without the account
+			err = network
+		}
+		return &embedded.Problem{
+			Code:    embedded.CodePostgresUnreachable,
+			Message: fmt.Sprintf("PostgreSQL %s at %s:%d, database %s", what, config.Host, config.Port, config.Database),
+			WayOut:  "start it, or correct MUSTER_DATABASE_URL",
+			Err:     err,
+		}
+	}
+	return db.Close(ctx)
+}
+
 // openStore connects to the database with the key that seals phone numbers.
 func (g *globals) openStore(url string, v config.Vault) (*store.Store, error) {
 	key, err := config.VaultKey(v.VaultKeyFile, g.dir)
@@ -40,6 +77,9 @@ func (g *globals) openStore(url string, v config.Vault) (*store.Store, error) {
 	}
 	vault, err := store.NewVault(key)
 	if err != nil {
+		return nil, err
+	}
+	if err := reachDatabase(g, url); err != nil {
 		return nil, err
 	}
 	return store.Open(g, url, store.WithVault(vault))

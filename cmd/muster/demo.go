@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 
-	"github.com/musterhq/muster/api/client"
 	"github.com/musterhq/muster/campaign"
 	"github.com/musterhq/muster/internal/apiuser"
 	"github.com/musterhq/muster/internal/config"
@@ -33,7 +32,7 @@ func (c *demoCommand) Run(g *globals) error {
 	if err != nil {
 		return err
 	}
-	return runDemo(g, running.API, population.Kind(running.Demo), truth, c.Again, os.Stdout)
+	return runDemo(patient(g, longPatience), running.API, population.Kind(running.Demo), truth, c.Again, os.Stdout)
 }
 
 // runDemo brings a demo campaign that was begun to its end; else it runs a new one if
@@ -43,21 +42,20 @@ func runDemo(ctx context.Context, base string, kind population.Kind, truth marke
 	if err != nil {
 		return err
 	}
-	answer, err := apiuser.Do(ctx, planner, "", func(ctx context.Context, s *client.Session) (*client.ListCampaignsResponse, error) {
-		return s.ListCampaignsWithResponse(ctx, &client.ListCampaignsParams{Q: demo.Plan(kind).Name})
-	})
-	if err != nil {
-		return err
-	}
 	o := demo.Options{API: base, Population: kind, Truth: truth, Out: out}
-	for _, c := range answer.JSON200.Items {
+	begun := 0
+	for c, err := range apiuser.Campaigns(ctx, planner, demo.Plan(kind).Name) {
+		if err != nil {
+			return err
+		}
+		begun++
 		if !c.Stage.Final() {
 			_, _ = fmt.Fprintf(out, "Going on with campaign %d, begun earlier\n", c.Number)
 			o.CampaignID = c.ID
 		}
 	}
-	if o.CampaignID == "" && len(answer.JSON200.Items) > 0 && !again {
-		_, _ = fmt.Fprintf(out, "%d demo campaign(s) have been run. Run another with: muster demo --again\n", len(answer.JSON200.Items))
+	if o.CampaignID == "" && begun > 0 && !again {
+		_, _ = fmt.Fprintf(out, "%d demo campaign(s) have been run. Run another with: muster demo --again\n", begun)
 		return nil
 	}
 	result, err := demo.Run(ctx, o)

@@ -29,6 +29,7 @@ type cli struct {
 	Worker   workerCommand   `cmd:"" help:"Run a worker process against existing engines."`
 	Migrate  migrateCommand  `cmd:"" help:"Bring the database schema up to date."`
 	Import   importCommand   `cmd:"" help:"Load customers."`
+	User     userCommand     `cmd:"" help:"Add and list the people who may log in."`
 	Campaign campaignCommand `cmd:"" help:"List, show and watch campaigns."`
 	Demo     demoCommand     `cmd:"" help:"Run the demo campaign on a running 'muster up --demo'."`
 	Sim      simCommand      `cmd:"" help:"Simulators: an SMS centre, a call centre, a market. Nothing leaves this machine."`
@@ -50,12 +51,15 @@ func main() { os.Exit(run(os.Args[1:])) }
 
 func run(args []string) int {
 	var c cli
-	parser, err := kong.New(&c, kong.Name("muster"), kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+	parser, err := kong.New(&c, kong.Name("muster"), kong.ShortUsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.Description("Muster (点兵) runs marketing campaigns: budgeted goal, approval, target selection, dispatch, review, evaluation. "+
 			"New here? 'muster up --demo' starts everything and shows a whole campaign."))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "muster:", err)
 		return 1
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
 	}
 	parsed, err := parser.Parse(args)
 	if err != nil {

@@ -58,9 +58,12 @@ func printReplay(r campaign.ReplayReport) {
 		}
 		fmt.Printf("  %-14s %6d events  sha256 %s…  %s\n", run.Type, run.Events, run.SHA256[:min(12, len(run.SHA256))], verdict)
 	}
+	if r.Omitted > 0 {
+		fmt.Printf("  and %d more runs\n", r.Omitted)
+	}
 	if r.OK {
 		fmt.Printf("Replayed %d runs, %d events, on build %s: this code decides again exactly as recorded, and every digest matches.\n",
-			len(r.Runs), r.Events, r.BuildID)
+			len(r.Runs)+r.Omitted, r.Events, r.BuildID)
 	}
 }
 

@@ -53,7 +53,9 @@ func (c *apiCommand) Run(g *globals) error {
 	}
 	go keepPolicies(g, g, enforcer)
 	fmt.Printf("API on http://%s\n", l.Addr())
-	return serveAPI(g, g, l, st, t, enforcer, c.SecureCookies)
+	return serveAPI(g, g, l, api.Deps{
+		Store: st, Policies: enforcer, Orchestrator: temporalconn.NewOrchestrator(t), SecureCookies: c.SecureCookies,
+	})
 }
 
 // listen takes the address, or says plainly that it is taken.
@@ -65,14 +67,15 @@ func listen(address string) (net.Listener, error) {
 			WayOut: "stop that program or choose another address with --listen",
 		}
 	}
-	return l, err
+	if err != nil {
+		return nil, campaign.Errorf(campaign.CodeInvalidParameter, "nothing can listen on %q (%v): give a host and a port, such as --listen 127.0.0.1:8480", address, err)
+	}
+	return l, nil
 }
 
-func serveAPI(ctx context.Context, g *globals, l net.Listener, st *store.Store, t client.Client, e *policies.Enforcer, secure bool) error {
-	server, err := api.New(api.Deps{
-		Store: st, Policies: e, Orchestrator: temporalconn.NewOrchestrator(t), Registry: telemetry.Metrics(), Logger: g.log,
-		SecureCookies: secure,
-	})
+func serveAPI(ctx context.Context, g *globals, l net.Listener, d api.Deps) error {
+	d.Registry, d.Logger = telemetry.Metrics(), g.log
+	server, err := api.New(d)
 	if err != nil {
 		return err
 	}
@@ -151,7 +154,7 @@ func work(ctx context.Context, g *globals, st *store.Store, t client.Client, e *
 		Instance: fmt.Sprintf("%s-%d", host, os.Getpid()),
 	})
 	return worker.Run(ctx, worker.Options{
-		Client: t, Activities: acts, Channels: served, Sweeps: sweeps(st, temporalconn.NewOrchestrator(t), archiver), StopWithin: stopWithin, BuildID: buildID(), Log: g.log,
+		Client: t, Activities: acts, Channels: served, Sweeps: sweeps(st, temporalconn.NewOrchestrator(t), archiver, acts), StopWithin: stopWithin, BuildID: buildID(), Log: g.log,
 	})
 }
 
@@ -162,7 +165,7 @@ func register(r sdkworker.WorkflowReplayer) { worker.RegisterWorkflows(r) }
 const sweepRows = 1000
 
 // sweeps are the statements that keep the database's promises between activities.
-func sweeps(st *store.Store, o *temporalconn.Orchestrator, a *audit.Archiver) []worker.Sweep {
+func sweeps(st *store.Store, o *temporalconn.Orchestrator, a *audit.Archiver, acts *activities.Activities) []worker.Sweep {
 	return []worker.Sweep{
 		{Name: "unstarted campaigns", Every: 2 * time.Second, Do: func(ctx context.Context) error {
 			ids, err := st.UnstartedCampaigns(ctx, sweepRows)
@@ -179,6 +182,7 @@ func sweeps(st *store.Store, o *temporalconn.Orchestrator, a *audit.Archiver) []
 		{Name: "ended leases", Every: time.Minute, Do: func(ctx context.Context) error { _, err := st.SweepLeases(ctx); return err }},
 		// Temporal forgets a closed run after its retention, which a long campaign outlives.
 		{Name: "closed histories", Every: time.Hour, Do: func(ctx context.Context) error { return archiveClosed(ctx, st, a) }},
+		{Name: "money of unknown messages", Every: 10 * time.Minute, Do: acts.SettleUnknown},
 		{Name: "task leases", Every: 5 * time.Second, Do: func(ctx context.Context) error { _, err := st.SweepTasks(ctx); return err }},
 	}
 }

@@ -82,7 +82,7 @@ func (c *simCallcentre) Run(g *globals) error {
 		return err
 	}
 	fmt.Printf("Simulated call centre of %d agents at %s. Nobody is called.\n", c.Agents, base)
-	return callcentre.Run(g, callcentre.Options{
+	return callcentre.Run(patient(g, longPatience), callcentre.Options{
 		API: base, Logins: logins, Agents: c.Agents, Answer: answer, Talk: c.Talk,
 		Progress: func(n callcentre.Counts) { fmt.Println(n) },
 	})
@@ -155,18 +155,31 @@ func (c *simMarket) Run(g *globals) error {
 	if err != nil {
 		return err
 	}
-	if c.Login == "" {
-		c.Account = config.Account{Login: population.Operator, Password: population.DemoLogin(population.Operator).Password}
-	}
-	u, err := c.user(g)
+	u, err := c.user(g, population.Operator)
 	if err != nil {
 		return err
 	}
-	id, err := findCampaign(g, u, c.Campaign)
+	ctx := patient(g, longPatience)
+	id, err := findCampaign(ctx, u, c.Campaign)
 	if err != nil {
 		return err
 	}
-	return respond.Run(g, respond.Options{
-		API: c.API.API, Login: apiuser.Login{Login: c.Login, Password: c.Password}, CampaignID: id, Truth: truth,
+	detail, err := apiuser.Campaign(ctx, u, id)
+	if err != nil {
+		return err
+	}
+	if err := respond.Concerns(detail); err != nil {
+		return err
+	}
+	fmt.Printf("Simulated market: while campaign %d runs, its customers answer, contacted or held out, as a known truth says. Nobody is asked.\n",
+		detail.Campaign.Number)
+	var last respond.Counts
+	err = respond.Run(ctx, respond.Options{
+		API: c.API.API, Login: c.login(), CampaignID: id, Truth: truth,
+		Progress: func(n respond.Counts) { last = n; fmt.Println(n) },
 	})
+	if err == nil && last.Posted == 0 {
+		fmt.Println("The campaign is over, and nobody answered in this run.")
+	}
+	return err
 }

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/musterhq/muster/api"
 	"github.com/musterhq/muster/campaign"
 	"github.com/musterhq/muster/internal/config"
 	"github.com/musterhq/muster/internal/embedded"
@@ -38,8 +39,14 @@ type upCommand struct {
 	Idle           bool   `help:"With --demo: load and simulate, but start no campaign."`
 }
 
-// shutdownPatience is how long each engine may take to stop.
-const shutdownPatience = 3 * time.Second
+// All of an instance stops within 10 seconds: first the worker, which has drainFor for
+// what it has begun, then the engines. Temporal may take its share of their time, and
+// PostgreSQL, whose last checkpoint takes as long as the disk does, all that is left.
+const (
+	drainFor     = 4 * time.Second
+	enginesStop  = 5500 * time.Millisecond
+	temporalStop = 3 * time.Second
+)
 
 // Run brings everything up and keeps it up until Ctrl-C.
 func (c *upCommand) Run(g *globals) (err error) {
@@ -59,6 +66,11 @@ func (c *upCommand) Run(g *globals) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, folder.Close()) }()
+	// What a killed muster left says where it was, not where this one is.
+	if err := config.RemoveInstance(g.dir); err != nil {
+		return err
+	}
+	go folder.KeepLogs(g)
 
 	// The listener first: a port that is taken is found out before anything is started.
 	l, err := listen(c.Listen)
@@ -88,13 +100,15 @@ func loopback(address string) bool {
 }
 
 // stack stops what was started, newest first.
-type stack struct{ stops []func() error }
+type stack struct{ stops []func(context.Context) error }
 
-func (s *stack) push(stop func() error) { s.stops = append(s.stops, stop) }
+func (s *stack) push(stop func(context.Context) error) { s.stops = append(s.stops, stop) }
 
 func (s *stack) unwind() (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), enginesStop)
+	defer cancel()
 	for i := len(s.stops) - 1; i >= 0; i-- {
-		err = errors.Join(err, s.stops[i]())
+		err = errors.Join(err, s.stops[i](ctx))
 	}
 	return err
 }
@@ -104,41 +118,48 @@ func say(format string, args ...any) { fmt.Printf("  "+format+"\n", args...) }
 // startEngines starts PostgreSQL and Temporal, unless their addresses are given, and
 // returns the address of Temporal's web UI.
 func (c *upCommand) startEngines(g *globals, folder *embedded.Folder, stack *stack, died chan<- error) (ui string, err error) {
-	serverURL := c.DatabaseURL
+	temporal := embedded.TemporalOptions{
+		DatabaseURL: c.DatabaseURL, Port: c.TemporalPort, UIPort: c.TemporalUIPort, Namespace: c.TemporalNamespace,
+		Retention: temporalconn.Retention, SearchAttributes: temporalconn.SearchAttributes(),
+	}
+	if c.TemporalAddress == "" {
+		if err := folder.CheckTemporal(g, temporal); err != nil {
+			return "", err
+		}
+	} else if err := temporalconn.Prepare(g, c.TemporalAddress, c.TemporalNamespace); err != nil {
+		return "", err
+	}
 	if c.DatabaseURL == "" {
 		say("PostgreSQL: starting (about a second; the first time about five)")
 		pg, err := folder.StartPostgres(g, embedded.PostgresOptions{Port: c.PostgresPort, Progress: func(s string) { say("PostgreSQL: %s", s) }})
 		if err != nil {
 			return "", err
 		}
-		stack.push(func() error { return stopWithin(pg.Stop) })
+		stack.push(pg.Stop)
 		go forward(pg.Done(), died)
 		if err := pg.EnsureDatabase(g, "muster"); err != nil {
 			return "", err
 		}
-		serverURL, c.DatabaseURL = pg.URL("postgres"), pg.URL("muster")
+		temporal.DatabaseURL, c.DatabaseURL = pg.URL("postgres"), pg.URL("muster")
+	} else if err := reachDatabase(g, c.DatabaseURL); err != nil {
+		return "", err
 	}
 	if c.TemporalAddress != "" {
-		return "", temporalconn.Prepare(g, c.TemporalAddress, c.TemporalNamespace)
+		return "", nil
 	}
 	say("Temporal: starting (two to four seconds)")
-	t, err := folder.StartTemporal(g, embedded.TemporalOptions{
-		DatabaseURL: serverURL, Port: c.TemporalPort, UIPort: c.TemporalUIPort, Namespace: c.TemporalNamespace,
-		Retention: temporalconn.Retention, SearchAttributes: temporalconn.SearchAttributes(),
-	})
+	t, err := folder.StartTemporal(g, temporal)
 	if err != nil {
 		return "", err
 	}
-	stack.push(func() error { return stopWithin(t.Stop) })
+	stack.push(func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, temporalStop)
+		defer cancel()
+		return t.Stop(ctx)
+	})
 	go forward(t.Done(), died)
 	c.TemporalAddress = t.Address()
 	return t.UI(), nil
-}
-
-func stopWithin(stop func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), shutdownPatience)
-	defer cancel()
-	return stop(ctx)
 }
 
 func forward(from <-chan error, to chan<- error) {
@@ -154,7 +175,7 @@ func logToFolder(g *globals) (func(), error) {
 			Code: embedded.CodeFolderUnusable, Message: "the data folder " + g.dir + " cannot be made", WayOut: "choose another with --data-dir", Err: err,
 		}
 	}
-	f, err := os.OpenFile(filepath.Join(g.dir, "muster.log"), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	f, err := embedded.OpenLog(filepath.Join(g.dir, "muster.log"))
 	if err != nil {
 		return nil, &embedded.Problem{
 			Code: embedded.CodeFolderUnusable, Message: "the data folder " + g.dir + " cannot be written to", WayOut: "choose another with --data-dir", Err: err,
@@ -172,7 +193,7 @@ func (c *upCommand) serve(
 	if err != nil {
 		return err
 	}
-	stack.push(func() error { st.Close(); return nil })
+	stack.push(func(context.Context) error { st.Close(); return nil })
 	if err := migrate(g, st); err != nil {
 		return err
 	}
@@ -191,7 +212,7 @@ func (c *upCommand) serve(
 	if err != nil {
 		return err
 	}
-	stack.push(func() error { t.Close(); return nil })
+	stack.push(func(context.Context) error { t.Close(); return nil })
 	baseURL := "http://" + l.Addr().String()
 	if c.Demo {
 		if err := c.startSimulators(g, folder, stack, baseURL, loaded); err != nil {
@@ -205,8 +226,12 @@ func (c *upCommand) serve(
 	if err := running.Save(g.dir); err != nil {
 		return err
 	}
-	stack.push(func() error { return config.RemoveInstance(g.dir) })
+	stack.push(func(context.Context) error { return config.RemoveInstance(g.dir) })
 
+	anybody, err := hasUsers(g, st)
+	if err != nil {
+		return err
+	}
 	group, ctx := errgroup.WithContext(g)
 	group.Go(func() error {
 		select {
@@ -217,9 +242,11 @@ func (c *upCommand) serve(
 		}
 	})
 	group.Go(func() error { keepPolicies(ctx, g, enforcer); return nil })
-	group.Go(func() error { return work(ctx, g, st, t, enforcer, c.SMPP, 4*time.Second) })
-	group.Go(func() error { return serveAPI(ctx, g, l, st, t, enforcer, false) })
-	announce(running, users, loaded, time.Since(began))
+	group.Go(func() error { return work(ctx, g, st, t, enforcer, c.SMPP, drainFor) })
+	group.Go(func() error {
+		return serveAPI(ctx, g, l, api.Deps{Store: st, Policies: enforcer, Orchestrator: temporalconn.NewOrchestrator(t), Simulated: c.Demo && c.SMPPSimulated})
+	})
+	announce(running, users, anybody, loaded, time.Since(began))
 	if c.Demo && !c.Idle {
 		group.Go(func() error { return c.runDemo(ctx, g, baseURL, loaded) })
 	}
@@ -265,7 +292,7 @@ func (c *upCommand) startSimulators(g *globals, folder *embedded.Folder, stack *
 		if err != nil {
 			return err
 		}
-		stack.push(func() error { smsc.Stop(); return nil })
+		stack.push(func(context.Context) error { smsc.Stop(); return nil })
 	}
 	args := []string{"sim", "callcentre", "--api", baseURL, "--answers", string(loaded.Kind), "--cache", filepath.Join(g.dir, "datasets")}
 	if c.Data != "" {
@@ -275,12 +302,12 @@ func (c *upCommand) startSimulators(g *globals, folder *embedded.Folder, stack *
 	if err != nil {
 		return err
 	}
-	stack.push(func() error { calls.Stop(); return nil })
+	stack.push(func(context.Context) error { calls.Stop(); return nil })
 	return nil
 }
 
 // announce prints where everything is and who may log in.
-func announce(i config.Instance, users []population.DemoUser, loaded population.Loaded, took time.Duration) {
+func announce(i config.Instance, users []population.DemoUser, anybody bool, loaded population.Loaded, took time.Duration) {
 	fmt.Printf("\nReady after %.1f s\n\n", took.Seconds())
 	say("API          %s   (description: %s/openapi.json, metrics: %s/metrics)", i.API, i.API, i.API)
 	if i.TemporalUI != "" {
@@ -302,6 +329,10 @@ func announce(i config.Instance, users []population.DemoUser, loaded population.
 			}
 			say("%-16s %-20s %s", u.Login, u.Password(), strings.Join(roles, ", "))
 		}
+	}
+	if !anybody {
+		fmt.Println()
+		say(noUsers)
 	}
 	fmt.Println("\n  Ctrl-C stops everything; what is running goes on at the next start.")
 	fmt.Println()

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +25,7 @@ type Login struct{ Login, Password string }
 
 // User is one person's session with the API. It may be used by several goroutines.
 type User struct {
+	base    string
 	who     Login
 	api     *client.Session
 	login   sync.Mutex
@@ -33,11 +35,14 @@ type User struct {
 
 // New returns a user of the API at base, e.g. http://127.0.0.1:8080. Nothing is sent yet.
 func New(base string, who Login) (*User, error) {
+	if at, err := url.Parse(base); err != nil || at.Host == "" || at.Scheme != "http" && at.Scheme != "https" {
+		return nil, campaign.Errorf(campaign.CodeInvalidParameter, "%q is no address of an API: it should look like http://127.0.0.1:8480", base)
+	}
 	session, err := client.NewSession(base)
 	if err != nil {
 		return nil, err
 	}
-	return &User{who: who, api: session}, nil
+	return &User{base: base, who: who, api: session}, nil
 }
 
 // Name returns the login.
@@ -58,7 +63,7 @@ const (
 // Do sends a request until it is answered for good: again after a connection error,
 // while the API cannot do it now, and after logging in when the session has ended. A
 // write goes out under key; an empty key means a new one. What the API refuses is a
-// *campaign.Error with the API's code. It ends with ctx.
+// *campaign.Error with the API's code. It ends with ctx, or with the patience of ctx.
 func Do[T any](ctx context.Context, u *User, key string, send func(context.Context, *client.Session) (T, error)) (T, error) {
 	var none T
 	if key == "" {
@@ -73,9 +78,11 @@ func Do[T any](ctx context.Context, u *User, key string, send func(context.Conte
 			}
 			continue
 		}
+		began := time.Now()
 		answer, err := within(client.WithKey(ctx, key), func(ctx context.Context) (T, error) { return send(ctx, u.api) })
 		switch code := campaign.CodeOf(err); {
 		case err == nil:
+			patienceOf(ctx).answered()
 			return answer, nil
 		case ctx.Err() != nil:
 			return none, ctx.Err()
@@ -88,17 +95,18 @@ func Do[T any](ctx context.Context, u *User, key string, send func(context.Conte
 			}
 			continue
 		case !passing(err):
+			patienceOf(ctx).answered()
 			return none, err
 		}
 		u.retries.Add(1)
-		if pause, err = u.wait(ctx, pause, err); err != nil {
+		if pause, err = u.again(ctx, pause, began, err); err != nil {
 			return none, err
 		}
 	}
 }
 
 func within[T any](ctx context.Context, send func(context.Context) (T, error)) (T, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, patienceOf(ctx).bound())
 	defer cancel()
 	return send(ctx)
 }
@@ -117,10 +125,18 @@ func passing(err error) bool {
 	return false
 }
 
+// again pauses before a try is repeated, unless patience is at its end.
+func (u *User) again(ctx context.Context, pause time.Duration, began time.Time, cause error) (time.Duration, error) {
+	if err := patienceOf(ctx).failed(u.base, began, cause); err != nil {
+		return pause, err
+	}
+	return u.wait(ctx, pause, cause)
+}
+
 // wait pauses and returns the next pause. Half of each is drawn, so that many users do
 // not come back at the same moment.
 func (u *User) wait(ctx context.Context, pause time.Duration, cause error) (time.Duration, error) {
-	if pause >= longestPause {
+	if pause >= longestPause && patienceOf(ctx) == nil {
 		slog.WarnContext(ctx, "the API does not answer; trying again", "user", u.who.Login, "error", cause)
 	}
 	t := time.NewTimer(pause/2 + rand.N(pause/2)) //nolint:gosec // spreads load, keeps no secret
@@ -138,11 +154,13 @@ func (u *User) logIn(ctx context.Context, seen int64) error {
 	u.login.Lock()
 	defer u.login.Unlock()
 	for pause := firstPause; u.session.Load() == seen; {
+		began := time.Now()
 		_, err := within(ctx, func(ctx context.Context) (client.Me, error) {
 			return u.api.Login(ctx, u.who.Login, u.who.Password)
 		})
 		switch {
 		case err == nil:
+			patienceOf(ctx).answered()
 			u.session.Add(1)
 			return nil
 		case ctx.Err() != nil:
@@ -150,7 +168,7 @@ func (u *User) logIn(ctx context.Context, seen int64) error {
 		case !passing(err):
 			return fmt.Errorf("log in as %s: %w", u.who.Login, err)
 		}
-		if pause, err = u.wait(ctx, pause, err); err != nil {
+		if pause, err = u.again(ctx, pause, began, err); err != nil {
 			return err
 		}
 	}

@@ -139,6 +139,13 @@ func TestAWrongPasswordIsToldAtOnce(t *testing.T) {
 	require.Empty(t, a.keys)
 }
 
+func TestAnAddressThatIsNoneIsRefused(t *testing.T) {
+	for _, base := range []string{"", "nonsense", "127.0.0.1:8480", "ftp://127.0.0.1", "http://", "http://[", "/v1"} {
+		_, err := New(base, Login{})
+		require.Equal(t, campaign.CodeInvalidParameter, campaign.CodeOf(err), base)
+	}
+}
+
 func TestTheEndOfTheContextEndsAll(t *testing.T) {
 	u, err := New("http://127.0.0.1:1", Login{Login: "somebody"})
 	require.NoError(t, err)

@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"github.com/musterhq/muster/campaign"
+	"github.com/musterhq/muster/internal/embedded"
 )
 
 // Database says which PostgreSQL database to use.
@@ -98,8 +99,8 @@ func RemoveInstance(dir string) error {
 	return err
 }
 
-// LoadInstance reads where the instance of a data folder is. Its error says how to go
-// on without one.
+// LoadInstance reads where the instance that runs on a data folder is. Its error says
+// how to go on when none does.
 func LoadInstance(dir string) (Instance, error) {
 	var i Instance
 	body, err := os.ReadFile(filepath.Join(dir, instanceFile))
@@ -107,11 +108,20 @@ func LoadInstance(dir string) (Instance, error) {
 		return i, campaign.Errorf(campaign.CodeNotFound,
 			"no muster is running on folder %s: start one with 'muster up', or name the addresses (see --help)", dir)
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		return i, campaign.Errorf(campaign.CodeForbidden,
+			"the folder %s belongs to another user: run this as the user who runs muster there, or name the addresses (see --help)", dir)
+	}
 	if err != nil {
 		return i, fmt.Errorf("read where muster runs: %w", err)
 	}
 	if err := json.Unmarshal(body, &i); err != nil {
 		return i, fmt.Errorf("read %s: %w", filepath.Join(dir, instanceFile), err)
+	}
+	// A muster that was killed could not take its note away; the folder it held is free.
+	if !embedded.InUse(dir) {
+		return Instance{}, campaign.Errorf(campaign.CodeNotFound,
+			"the muster (pid %d) that ran on folder %s was ended by force: start it again with 'muster up', and everything goes on where it stood", i.PID, dir)
 	}
 	return i, nil
 }

@@ -9,12 +9,15 @@ import (
 
 	"github.com/musterhq/muster/campaign"
 	"github.com/musterhq/muster/internal/config"
+	"github.com/musterhq/muster/internal/embedded"
 )
 
 func TestInstanceIsFoundAgainAndGoneAfterwards(t *testing.T) {
 	dir := t.TempDir()
 	_, err := config.LoadInstance(dir)
 	require.Equal(t, campaign.CodeNotFound, campaign.CodeOf(err))
+	folder, err := embedded.Open(dir)
+	require.NoError(t, err)
 	want := config.Instance{PID: 7, API: "http://127.0.0.1:8480", DatabaseURL: "postgres://x", Demo: "bank"}
 	require.NoError(t, want.Save(dir))
 	info, err := os.Stat(filepath.Join(dir, "instance.json"))
@@ -23,6 +26,11 @@ func TestInstanceIsFoundAgainAndGoneAfterwards(t *testing.T) {
 	got, err := config.LoadInstance(dir)
 	require.NoError(t, err)
 	require.Equal(t, want, got)
+
+	require.NoError(t, folder.Close()) // as the kernel does for a process that is killed
+	_, err = config.LoadInstance(dir)
+	require.Equal(t, campaign.CodeNotFound, campaign.CodeOf(err))
+	require.ErrorContains(t, err, "the muster (pid 7) that ran on folder "+dir+" was ended by force")
 	require.NoError(t, config.RemoveInstance(dir))
 	require.NoError(t, config.RemoveInstance(dir))
 }

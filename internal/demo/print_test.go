@@ -47,6 +47,7 @@ func TestEvents(t *testing.T) {
 		{Event: "campaign.submitted", Actor: "Paula", At: began.Add(1500 * time.Millisecond), Allowed: true, Data: json.RawMessage(`{}`)},
 		{Event: "authority.campaign.submit", Actor: "Paula", At: began, Allowed: true, Data: json.RawMessage(`{}`)},
 		{Event: "access.denied", Actor: "Paula", At: began.Add(2 * time.Second), Data: json.RawMessage(`{"code":"sod_self_approval"}`)},
+		{Event: "command.refused", Actor: "Rui", At: began.Add(3 * time.Second), Data: json.RawMessage(`{"code":"state_conflict"}`)},
 		{Event: "campaign.problem", At: began.Add(100 * time.Second), Allowed: true, Data: json.RawMessage(`{"problem":"no targets"}`)},
 		{Event: "something.new", At: began.Add(-time.Second), Allowed: true, Data: json.RawMessage(`null`)},
 	} {
@@ -55,6 +56,7 @@ func TestEvents(t *testing.T) {
 	require.Equal(t, ""+
 		"   1.5 s  Paula submitted the plan\n"+
 		"   2.0 s  Paula was refused (sod_self_approval)\n"+
+		"   3.0 s  Rui was refused (state_conflict)\n"+
 		" 100.0 s  the campaign cannot go on by itself: no targets\n"+
 		"   0.0 s  something.new\n", b.String())
 }

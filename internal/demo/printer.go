@@ -1,7 +1,6 @@
 package demo
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/musterhq/muster/api/client"
 	"github.com/musterhq/muster/campaign"
+	"github.com/musterhq/muster/internal/apiuser"
 )
 
 // printer writes lines with the time since the demo began. It may be used by several
@@ -47,6 +47,7 @@ var eventWords = map[string]string{
 	"campaign.submitted":           "submitted the plan",
 	"campaign.amended":             "the changed plan is in force",
 	"campaign.winding_down":        "running ends",
+	"campaign.amendment_outdated":  "the change that waited for its approval rests on a plan that is no longer in force: amend again",
 	"campaign.problem":             "the campaign cannot go on by itself",
 	"sign_off.approve":             "",
 	"approval.approve":             "signed",
@@ -56,6 +57,7 @@ var eventWords = map[string]string{
 	"authority.campaign.amend":     "",
 	"authority.review.decide":      "",
 	"access.denied":                "was refused",
+	"command.refused":              "was refused",
 	"stage.approval":               "",
 	"stage.preparation":            "approved; money is reserved",
 	"stage.targeting":              "selecting targets",
@@ -86,18 +88,7 @@ func (p *printer) event(e client.HistoryEvent) {
 	if e.Actor != "" {
 		text = e.Actor + " " + text
 	}
-	var data struct {
-		Code    campaign.Code `json:"code"`
-		Problem string        `json:"problem"`
-	}
-	_ = json.Unmarshal(e.Data, &data) // an event without these is printed without them
-	if data.Code != "" {
-		text += " (" + string(data.Code) + ")"
-	}
-	if data.Problem != "" {
-		text += ": " + data.Problem
-	}
-	p.at(e.At, "%s", text)
+	p.at(e.At, "%s%s", text, apiuser.DetailOf(e))
 }
 
 // contacts says in one line how far the contacts of the latest wave are.

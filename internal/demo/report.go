@@ -161,7 +161,7 @@ func stateNames() []string {
 // WriteReplay prints the report of a replay.
 func WriteReplay(w io.Writer, r campaign.ReplayReport) {
 	if r.OK {
-		_, _ = fmt.Fprintf(w, "Replay: %d archived histories with %s events replayed by build %s, all the same.\n", len(r.Runs), count(r.Events), r.BuildID)
+		_, _ = fmt.Fprintf(w, "Replay: %d archived histories with %s events replayed by build %s, all the same.\n", len(r.Runs)+r.Omitted, count(r.Events), r.BuildID)
 		return
 	}
 	_, _ = fmt.Fprintf(w, "Replay: FAILED on build %s.\n", r.BuildID)

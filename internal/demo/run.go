@@ -90,9 +90,8 @@ type driver struct {
 
 	planner, manager, finance, reviewer, auditor *apiuser.User
 
-	cursor string // of the audit history's page that is not full yet
-	seen   int64  // newest audit event printed
-	told   told
+	history *apiuser.History
+	told    told
 }
 
 // changed is told of live events.
@@ -304,13 +303,7 @@ func (d *driver) review(ctx context.Context, number int) error {
 }
 
 func (d *driver) look(ctx context.Context) (*client.CampaignDetail, error) {
-	answer, err := apiuser.Do(ctx, d.planner, "", func(ctx context.Context, api *client.Session) (*client.GetCampaignResponse, error) {
-		return api.GetCampaignWithResponse(ctx, d.result.CampaignID)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read the campaign: %w", err)
-	}
-	return answer.JSON200, nil
+	return apiuser.Campaign(ctx, d.planner, d.result.CampaignID)
 }
 
 // conclude prints the evaluation and has the archive replayed.

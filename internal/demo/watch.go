@@ -39,24 +39,16 @@ func (d *driver) report(ctx context.Context, s campaign.Status) error {
 
 // news prints the audit events since the last time.
 func (d *driver) news(ctx context.Context) error {
-	for {
-		answer, err := apiuser.Do(ctx, d.auditor, "", func(ctx context.Context, api *client.Session) (*client.ListHistoryResponse, error) {
-			return api.ListHistoryWithResponse(ctx, d.result.CampaignID, &client.ListHistoryParams{Cursor: d.cursor, Limit: 200})
-		})
-		if err != nil {
-			return fmt.Errorf("read the audit history: %w", err)
-		}
-		for _, e := range answer.JSON200.Items {
-			if e.Seq > d.seen {
-				d.out.event(e)
-				d.seen = e.Seq
-			}
-		}
-		if answer.JSON200.Next == "" {
-			return nil
-		}
-		d.cursor = answer.JSON200.Next
+	if d.history == nil {
+		d.history = apiuser.NewHistory(d.auditor, d.result.CampaignID)
 	}
+	for e, err := range d.history.News(ctx) {
+		if err != nil {
+			return err
+		}
+		d.out.event(e)
+	}
+	return nil
 }
 
 // targets prints the way from the unit's customers to the frozen targets.

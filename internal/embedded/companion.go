@@ -65,7 +65,7 @@ func (f *Folder) StartCompanion(name string, args []string, env []string) (*Comp
 }
 
 func (f *Folder) startCompanion(name, program string, args, env []string) (*child, error) {
-	log, err := openLog(f.file(name + ".log"))
+	log, err := OpenLog(f.file(name + ".log"))
 	if err != nil {
 		return nil, err
 	}

@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // MinFreeBytes is the free space below which a folder is refused: PostgreSQL
@@ -48,7 +50,7 @@ type Folder struct {
 
 // Open creates the folder if it is missing, checks that there is room on its
 // disk and takes it for this process. It returns a [Problem] when another
-// process holds it.
+// process holds it and does not let go within seconds.
 func Open(dir string) (*Folder, error) {
 	path, err := filepath.Abs(dir)
 	if err != nil {
@@ -64,7 +66,7 @@ func Open(dir string) (*Folder, error) {
 	if err != nil {
 		return nil, unusable(path, err)
 	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := take(lock); err != nil {
 		defer func() { _ = lock.Close() }()
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, unusable(path, err)
@@ -83,7 +85,32 @@ func Open(dir string) (*Folder, error) {
 	if err := lock.Truncate(0); err == nil {
 		_, _ = lock.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	}
-	return &Folder{path: path, lock: lock}, nil
+	f := &Folder{path: path, lock: lock}
+	f.trimLogs()
+	return f, nil
+}
+
+// lockPatience is how long a folder is asked for: a process that was killed takes a
+// moment to be gone, and holds it until then.
+const lockPatience = 3 * time.Second
+
+func take(lock *os.File) error {
+	for deadline := time.Now().Add(lockPatience); ; time.Sleep(pollInterval) {
+		err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
+
+// InUse reports whether a process holds the folder at this moment.
+func InUse(dir string) bool {
+	lock, err := os.Open(filepath.Join(dir, lockFile))
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	defer func() { _ = lock.Close() }()
+	return errors.Is(syscall.Flock(int(lock.Fd()), syscall.LOCK_SH|syscall.LOCK_NB), syscall.EWOULDBLOCK)
 }
 
 func makeFolder(path string) error {

@@ -5,7 +5,9 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -66,15 +68,50 @@ func TestLogTailSkipsEarlierRuns(t *testing.T) {
 	require.Empty(t, logTail(path+".missing", 0))
 }
 
-func TestLargeLogIsPutAside(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "log")
-	require.NoError(t, os.WriteFile(path, []byte("old"), 0o600))
-	require.NoError(t, os.Truncate(path, maxLogBytes+1))
-	file, err := openLog(path)
+// TestALargeLogIsPutAsideWhileItsWriterGoesOn: PostgreSQL keeps the file that it was
+// started with.
+func TestALargeLogIsPutAsideWhileItsWriterGoesOn(t *testing.T) {
+	folder := openFolder(t, testDir(t))
+	path := folder.file("postgres.log")
+	writer, err := OpenLog(path)
 	require.NoError(t, err)
-	require.NoError(t, file.Close())
-	info, err := os.Stat(path)
+	defer writer.Close()
+	write := func(text string) {
+		_, err := writer.WriteString(text)
+		require.NoError(t, err)
+	}
+	write("first\n")
+	folder.trimLogs()
+	require.NoFileExists(t, path+".1", "it is small")
+
+	require.NoError(t, os.Truncate(path, maxLogBytes))
+	write("one too many\n")
+	folder.trimLogs()
+	write("after\n")
+	kept, err := os.ReadFile(path + ".1")
 	require.NoError(t, err)
-	require.Zero(t, info.Size())
-	require.FileExists(t, path+".1")
+	require.True(t, strings.HasPrefix(string(kept), "first\n") && strings.HasSuffix(string(kept), "one too many\n"))
+	now, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, "after\n", string(now))
+	require.Equal(t, "after", logTail(path, 100), "what was read from before is gone")
+}
+
+func TestAFolderIsFreeAgainAMomentAfterItsHolderDied(t *testing.T) {
+	dir := testDir(t)
+	require.False(t, InUse(dir))
+	holder := openFolder(t, dir)
+	require.True(t, InUse(dir))
+	gone := make(chan error)
+	go func() {
+		time.Sleep(10 * pollInterval)
+		gone <- holder.Close()
+	}()
+	next, err := Open(dir)
+	require.NoError(t, err)
+	require.NoError(t, <-gone)
+	require.True(t, InUse(dir))
+	require.NoError(t, next.Close())
+	require.False(t, InUse(dir))
+	require.False(t, InUse(filepath.Join(dir, "missing")))
 }

@@ -23,14 +23,7 @@ func portFree(port int) bool {
 // last run, then the usual one), or else any.
 func choosePort(wanted int, flag string, preferred ...int) (int, error) {
 	if wanted != 0 {
-		if !portFree(wanted) {
-			return 0, &Problem{
-				Code:    CodePortInUse,
-				Message: fmt.Sprintf("port %d is in use by another program", wanted),
-				WayOut:  "stop that program or choose another port with " + flag,
-			}
-		}
-		return wanted, nil
+		return wanted, checkPort(wanted, flag)
 	}
 	for _, port := range preferred {
 		if port != 0 && portFree(port) {
@@ -43,4 +36,16 @@ func choosePort(wanted int, flag string, preferred ...int) (int, error) {
 	}
 	port := listener.Addr().(*net.TCPAddr).Port
 	return port, listener.Close()
+}
+
+// checkPort fails with a [Problem] naming flag when a wanted port is taken.
+func checkPort(wanted int, flag string) error {
+	if wanted == 0 || portFree(wanted) {
+		return nil
+	}
+	return &Problem{
+		Code:    CodePortInUse,
+		Message: fmt.Sprintf("port %d is in use by another program", wanted),
+		WayOut:  "stop that program or choose another port with " + flag,
+	}
 }

@@ -23,6 +23,7 @@ import (
 const (
 	postgresUser     = "muster"
 	maintenanceDB    = "postgres"
+	postgresPortFlag = "--postgres-port"
 	passwordFile     = "postgres.password"
 	postgresPortFile = "postgres.json"
 	postgresLogFile  = "postgres.log"
@@ -119,21 +120,24 @@ func (f *Folder) StartPostgres(ctx context.Context, opts PostgresOptions) (*Post
 	if err != nil {
 		return nil, err
 	}
+	if err := cluster.stopLeftover(ctx, progress); err != nil {
+		return nil, err
+	}
+	if err := checkPort(opts.Port, postgresPortFlag); err != nil {
+		return nil, err
+	}
 	if !exists(cluster.dir) {
 		progress(fmt.Sprintf("Creating a PostgreSQL %d data directory in %s (a few seconds)", program.major, cluster.dir))
 		if err := f.initialise(ctx, cluster, password); err != nil {
 			return nil, err
 		}
 	}
-	if err := cluster.stopLeftover(ctx, progress); err != nil {
-		return nil, err
-	}
 
 	var saved struct{ Port int }
 	readJSON(f.file(postgresPortFile), &saved)
 	server := &Postgres{password: password, major: program.major}
 	for deadline := time.Now().Add(startPatience); ; {
-		server.port, err = choosePort(opts.Port, "--postgres-port", saved.Port, usualPostgresPort)
+		server.port, err = choosePort(opts.Port, postgresPortFlag, saved.Port, usualPostgresPort)
 		if err != nil {
 			return nil, err
 		}
@@ -325,7 +329,7 @@ const strangerPatience = time.Second
 // start runs the server and waits until it answers. again says that another
 // attempt may well succeed.
 func (c *cluster) start(ctx context.Context, server *Postgres, progress func(string)) (_ *child, again bool, err error) {
-	log, err := openLog(c.log)
+	log, err := OpenLog(c.log)
 	if err != nil {
 		return nil, false, unusable(filepath.Dir(c.log), err)
 	}

@@ -5,19 +5,20 @@ import "fmt"
 // Codes of the problems that a person can solve. They are stable: scripts and
 // documentation may refer to them.
 const (
-	CodeFolderInUse      = "folder_in_use"
-	CodeFolderUnusable   = "folder_unusable"
-	CodeDiskFull         = "disk_full"
-	CodePortInUse        = "port_in_use"
-	CodePostgresMissing  = "postgres_missing"
-	CodePostgresVersion  = "postgres_version_mismatch"
-	CodePostgresFailed   = "postgres_failed"
-	CodePostgresPassword = "postgres_password_lost"
-	CodeDownloadFailed   = "download_failed"
-	CodeTemporalMissing  = "temporal_missing"
-	CodeTemporalFailed   = "temporal_failed"
-	CodePlatformUnknown  = "platform_unsupported"
-	CodeLeftoverProcess  = "leftover_process"
+	CodeFolderInUse         = "folder_in_use"
+	CodeFolderUnusable      = "folder_unusable"
+	CodeDiskFull            = "disk_full"
+	CodePortInUse           = "port_in_use"
+	CodePostgresMissing     = "postgres_missing"
+	CodePostgresVersion     = "postgres_version_mismatch"
+	CodePostgresFailed      = "postgres_failed"
+	CodePostgresPassword    = "postgres_password_lost"
+	CodePostgresUnreachable = "postgres_unreachable"
+	CodeDownloadFailed      = "download_failed"
+	CodeTemporalMissing     = "temporal_missing"
+	CodeTemporalFailed      = "temporal_failed"
+	CodePlatformUnknown     = "platform_unsupported"
+	CodeLeftoverProcess     = "leftover_process"
 )
 
 // Problem is an error told to a person: what is wrong and what to do.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,10 +16,7 @@ import (
 	"time"
 )
 
-const (
-	pollInterval = 20 * time.Millisecond
-	maxLogBytes  = 16 << 20
-)
+const pollInterval = 20 * time.Millisecond
 
 // child is a process that we started and watch. It has its own process group,
 // so that Ctrl-C in a terminal reaches muster alone, which then stops its
@@ -182,33 +178,4 @@ func leftover(name string, pid int, err error) *Problem {
 		WayOut:  "end that process and start again",
 		Err:     err,
 	}
-}
-
-// openLog opens a log file for appending. A large one is put aside first,
-// under the name of the one before it.
-func openLog(path string) (*os.File, error) {
-	if info, err := os.Stat(path); err == nil && info.Size() > maxLogBytes {
-		if err := os.Rename(path, path+".1"); err != nil {
-			return nil, err
-		}
-	}
-	return os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
-}
-
-// logTail reads what a log file got since offset, at most its last few lines.
-func logTail(path string, offset int64) string {
-	file, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer func() { _ = file.Close() }()
-	if info, err := file.Stat(); err == nil && info.Size()-offset > 4096 {
-		offset = info.Size() - 4096
-	}
-	content, err := io.ReadAll(io.NewSectionReader(file, offset, 4096))
-	if err != nil {
-		return ""
-	}
-	lines := strings.Split(strings.TrimSpace(string(content)), "\n")
-	return strings.Join(lines[max(0, len(lines)-5):], "\n")
 }

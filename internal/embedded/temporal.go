@@ -73,30 +73,43 @@ type temporalRun struct {
 	UIPort  int    `json:"ui_port"`
 }
 
+// CheckTemporal finds out early what would stop StartTemporal: no program, or a wanted
+// port that another program has. One that is left over from a killed muster is stopped.
+func (f *Folder) CheckTemporal(ctx context.Context, opts TemporalOptions) error {
+	_, _, err := f.temporalPlace(ctx, opts)
+	return err
+}
+
+// temporalPlace finds the program and the ports of a run.
+func (f *Folder) temporalPlace(ctx context.Context, opts TemporalOptions) (binary string, run temporalRun, err error) {
+	if binary, err = findTemporal(opts.Binary); err != nil {
+		return binary, run, err
+	}
+	readJSON(f.file(temporalState), &run)
+	if err := stopLeftover(ctx, "Temporal", run.PID, run.Started, temporalStopPatience, syscall.SIGTERM, syscall.SIGKILL); err != nil {
+		return binary, run, err
+	}
+	if run.Port, err = choosePort(opts.Port, "--temporal-port", run.Port, usualTemporalPort); err != nil {
+		return binary, run, err
+	}
+	if !opts.Headless {
+		run.UIPort, err = choosePort(opts.UIPort, "--temporal-ui-port", run.UIPort, usualTemporalUIPort)
+	}
+	return binary, run, err
+}
+
 // StartTemporal runs temporal-dev and returns when workflows can be started.
 // One that is left over from a killed muster is stopped first. Errors that a
 // person can solve are of type [Problem].
 func (f *Folder) StartTemporal(ctx context.Context, opts TemporalOptions) (*Temporal, error) {
-	binary, err := findTemporal(opts.Binary)
+	binary, run, err := f.temporalPlace(ctx, opts)
 	if err != nil {
 		return nil, err
 	}
-	var run temporalRun
-	readJSON(f.file(temporalState), &run)
-	if err := stopLeftover(ctx, "Temporal", run.PID, run.Started, temporalStopPatience, syscall.SIGTERM, syscall.SIGKILL); err != nil {
-		return nil, err
+	uiPort := run.UIPort
+	if opts.Headless {
+		uiPort = 0
 	}
-	if run.Port, err = choosePort(opts.Port, "--temporal-port", run.Port, usualTemporalPort); err != nil {
-		return nil, err
-	}
-	uiPort := 0
-	if !opts.Headless {
-		if uiPort, err = choosePort(opts.UIPort, "--temporal-ui-port", run.UIPort, usualTemporalUIPort); err != nil {
-			return nil, err
-		}
-		run.UIPort = uiPort
-	}
-
 	args := []string{
 		"--stop-on-stdin-close", "--ip", loopback,
 		"--port", strconv.Itoa(run.Port), "--ui-port", strconv.Itoa(uiPort),
@@ -108,7 +121,7 @@ func (f *Folder) StartTemporal(ctx context.Context, opts TemporalOptions) (*Temp
 	for _, name := range sortedKeys(opts.SearchAttributes) {
 		args = append(args, "--search-attribute", name+"="+opts.SearchAttributes[name])
 	}
-	log, err := openLog(f.file(temporalLogFile))
+	log, err := OpenLog(f.file(temporalLogFile))
 	if err != nil {
 		return nil, unusable(f.path, err)
 	}

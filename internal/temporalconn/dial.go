@@ -4,7 +4,6 @@ package temporalconn
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -12,6 +11,8 @@ import (
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/temporal"
+
+	"github.com/musterhq/muster/campaign"
 )
 
 // Dial connects to the Temporal frontend at address and checks that it answers. Close
@@ -25,9 +26,15 @@ func Dial(ctx context.Context, address, namespace, identity string, logger *slog
 		FailureConverter: failures(),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("reach Temporal at %s: %w", address, err)
+		return nil, unreachable(address, err)
 	}
 	return c, nil
+}
+
+func unreachable(address string, err error) error {
+	return &campaign.Error{
+		Code: campaign.CodeOrchestratorAway, Message: "Temporal does not answer at " + address + ": start it, or correct MUSTER_TEMPORAL_ADDRESS", Err: err,
+	}
 }
 
 // failures keeps the words and the stack of an error out of a history's plain text.

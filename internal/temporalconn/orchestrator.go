@@ -51,11 +51,11 @@ func (o *Orchestrator) Update(ctx context.Context, campaignID, updateID, name st
 	for pause := firstBackoff; ; pause = min(2*pause, longestBackoff) {
 		status, err := o.updateOnce(ctx, campaignID, updateID, name, arg)
 		if err == nil || !passes(err) {
-			return status, refusal(err)
+			return status, unanswered(err)
 		}
 		select {
 		case <-ctx.Done():
-			return status, refusal(err)
+			return status, unanswered(err)
 		case <-time.After(pause):
 		}
 	}
@@ -138,4 +138,18 @@ func refusal(err error) error {
 		return fmt.Errorf("orchestrator: %w", err)
 	}
 	return &campaign.Error{Code: campaign.CodeOrchestratorAway, Message: "the orchestrator does not answer; try again in a moment", Err: err}
+}
+
+// unanswered is refusal for what a campaign was asked: when no answer came in time,
+// Temporal may be well, and the worker or the database behind it not.
+func unanswered(err error) error {
+	var late *serviceerror.DeadlineExceeded
+	if !errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &late) {
+		return refusal(err)
+	}
+	return &campaign.Error{
+		Code:    campaign.CodeOrchestratorAway,
+		Message: "the campaign has not answered in time, because its worker, the database or Temporal is busy or away; what was asked may still happen: look again in a moment",
+		Err:     err,
+	}
 }

@@ -52,6 +52,20 @@ func TestRefusal(t *testing.T) {
 	require.EqualValues(t, 5, e.Details["available"])
 }
 
+// TestSilenceIsNotBlamedOnTemporalAlone: the worker may be cut off from its database.
+func TestSilenceIsNotBlamedOnTemporalAlone(t *testing.T) {
+	for _, err := range []error{
+		context.DeadlineExceeded, serviceerror.NewDeadlineExceeded("late"),
+		client.NewWorkflowUpdateServiceTimeoutOrCanceledError(context.DeadlineExceeded),
+	} {
+		c := &mocks.Client{}
+		c.On("UpdateWorkflow", mock.Anything, mock.Anything).Return(nil, err)
+		_, got := NewOrchestrator(c).Update(t.Context(), "c1", "u1", campaign.UpdatePause, nil)
+		require.Equal(t, campaign.CodeOrchestratorAway, campaign.CodeOf(got))
+		require.ErrorContains(t, got, "its worker, the database or Temporal")
+	}
+}
+
 func TestUpdateWaitsWhileTheCampaignRollsOver(t *testing.T) {
 	want := campaign.Status{Stage: campaign.StageRunning}
 	handle := &mocks.WorkflowUpdateHandle{}

@@ -30,6 +30,11 @@ func SearchAttributes() map[string]string {
 func Prepare(ctx context.Context, address, namespace string) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
+	c, err := reach(ctx, address, namespace)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
 	admin, err := client.NewNamespaceClient(client.Options{HostPort: address})
 	if err != nil {
 		return fmt.Errorf("reach Temporal at %s: %w", address, err)
@@ -42,11 +47,6 @@ func Prepare(ctx context.Context, address, namespace string) error {
 	if err != nil && !errors.As(err, &exists) {
 		return fmt.Errorf("make Temporal namespace %s: %w", namespace, err)
 	}
-	c, err := client.NewLazyClient(client.Options{HostPort: address, Namespace: namespace})
-	if err != nil {
-		return fmt.Errorf("reach Temporal at %s: %w", address, err)
-	}
-	defer c.Close()
 	attributes := map[string]enumspb.IndexedValueType{}
 	for name, kind := range SearchAttributes() {
 		value, err := enumspb.IndexedValueTypeFromString(kind)
@@ -74,4 +74,15 @@ func Prepare(ctx context.Context, address, namespace string) error {
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
+}
+
+// reach connects, or says plainly within seconds that nobody answers.
+func reach(ctx context.Context, address, namespace string) (client.Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	c, err := client.DialContext(ctx, client.Options{HostPort: address, Namespace: namespace})
+	if err != nil {
+		return nil, unreachable(address, err)
+	}
+	return c, nil
 }

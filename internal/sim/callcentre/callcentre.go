@@ -1,6 +1,7 @@
 // Package callcentre simulates a call centre: agents that log in to Muster's public
 // API, claim call tasks, "call" and report what a known source of answers says. Nobody
-// is called. It works the tasks of simulated campaigns only.
+// is called. It works the tasks of simulated campaigns only and leaves others to people:
+// it lets them lie until their leases end.
 //
 // The API may go away and come back at any time. A batch of reports is repeated under
 // the same idempotency key until it is answered, so no attempt counts twice.
@@ -13,6 +14,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -78,14 +81,14 @@ type counters struct {
 }
 
 // Run works until ctx ends, and then returns nil after reporting the calls made. It
-// fails when the API refuses the agents, when a task belongs to a campaign that is not
-// simulated, and when nothing is known of a customer.
+// fails when the API refuses the agents, and when nothing is known of a customer.
 func Run(ctx context.Context, o Options) error {
 	o, err := o.withDefaults()
 	if err != nil {
 		return err
 	}
 	var count counters
+	var left sync.Map
 	users := make([]*apiuser.User, o.Agents)
 	for i := range users {
 		if users[i], err = apiuser.New(o.API, o.Logins[i%len(o.Logins)]); err != nil {
@@ -94,7 +97,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	for _, u := range users {
-		g.Go(func() error { return (&agent{Options: o, user: u, count: &count}).work(gctx) })
+		g.Go(func() error { return (&agent{Options: o, user: u, count: &count, left: &left}).work(gctx) })
 	}
 	stop := make(chan struct{})
 	reported := make(chan struct{})
@@ -181,15 +184,17 @@ type agent struct {
 	Options
 	user  *apiuser.User
 	count *counters
+	left  *sync.Map // ids of campaigns that are left to people, and were told of
 }
 
 func (a *agent) work(ctx context.Context) error {
 	idle := a.Idle
 	for ctx.Err() == nil {
-		tasks, err := a.claim(ctx)
+		claimed, err := a.claim(ctx)
 		if err != nil {
 			return err
 		}
+		tasks := a.simulated(ctx, claimed)
 		if len(tasks) == 0 {
 			if !pause(ctx, idle) {
 				break
@@ -228,14 +233,25 @@ func (a *agent) claim(ctx context.Context) ([]client.Task, error) {
 	return answer.JSON200.Items, nil
 }
 
+// simulated keeps the tasks of simulated campaigns, and warns once of each other campaign.
+func (a *agent) simulated(ctx context.Context, tasks []client.Task) []client.Task {
+	return slices.DeleteFunc(tasks, func(t client.Task) bool {
+		if t.Simulated {
+			return false
+		}
+		if _, told := a.left.LoadOrStore(t.CampaignID, true); !told {
+			slog.WarnContext(ctx, "this campaign is not simulated: a simulated call centre leaves its tasks to people",
+				"campaign", t.Campaign, "campaign_id", t.CampaignID)
+		}
+		return true
+	})
+}
+
 // call makes the calls of tasks in order and returns the reports of those it made: all,
 // unless ctx ends meanwhile or one cannot be made.
 func (a *agent) call(ctx context.Context, tasks []client.Task) ([]client.NamedTaskReport, error) {
 	reports := make([]client.NamedTaskReport, 0, len(tasks))
 	for _, t := range tasks {
-		if !t.Simulated {
-			return reports, fmt.Errorf("campaign %q is not simulated: a simulated call centre leaves its customers to people", t.Campaign)
-		}
 		c, known, err := a.Answer(t)
 		if err != nil {
 			return reports, err

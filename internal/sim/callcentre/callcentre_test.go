@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -167,7 +169,7 @@ func (f *fake) complete(login string, raw []byte) client.TaskResultList {
 		t.Attempt++
 		list.Items = append(list.Items, client.TaskResult{TaskID: r.TaskID, State: "open", Attempts: t.Attempt - 1})
 	}
-	if !slices.ContainsFunc(f.tasks, func(t *fakeTask) bool { return !t.done }) {
+	if !slices.ContainsFunc(f.tasks, func(t *fakeTask) bool { return !t.done && t.Simulated }) {
 		select {
 		case <-f.allDone:
 		default:
@@ -335,13 +337,31 @@ func TestEndedTasksDoNotTakeOthersWithThem(t *testing.T) {
 	requireScripted(t, f)
 }
 
+// TestRealCampaignsAreLeftToPeople: the simulator says so once for each and goes on.
+func TestRealCampaignsAreLeftToPeople(t *testing.T) {
+	var log strings.Builder
+	before := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+	defer slog.SetDefault(before)
+	f := newFake(20)
+	for i, campaignID := range map[int]string{0: "real-1", 1: "real-1", 2: "real-2", 9: "real-1"} {
+		f.tasks[i].Simulated, f.tasks[i].CampaignID = false, campaignID
+	}
+	counts := work(t, f, Options{Agents: 2, Batch: 3})
+	require.Zero(t, counts.Lost)
+	for _, task := range f.tasks {
+		require.Equal(t, task.Simulated, len(task.results) > 0, task.ID)
+	}
+	require.Equal(t, 1, strings.Count(log.String(), "campaign_id=real-1"))
+	require.Equal(t, 1, strings.Count(log.String(), "campaign_id=real-2"))
+}
+
 func TestRefusals(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*fake, *Options)
 		want   string
 	}{
 		"wrong password": {func(_ *fake, o *Options) { o.Logins[0].Password = "guess" }, "log in as agent-1"},
-		"real campaign":  {func(f *fake, _ *Options) { f.tasks[2].Simulated = false }, "not simulated"},
 		"unknown customer": {func(f *fake, _ *Options) { f.tasks[1].Customer.ExternalID = "nobody" },
 			"nothing is known of how customer nobody answers"},
 	} {
@@ -353,7 +373,7 @@ func TestRefusals(t *testing.T) {
 			c.change(f, &o)
 			require.ErrorContains(t, Run(context.Background(), o), c.want)
 			for _, task := range f.tasks {
-				if !task.Simulated || task.Customer.ExternalID == "nobody" {
+				if task.Customer.ExternalID == "nobody" {
 					require.Empty(t, task.results)
 				}
 			}

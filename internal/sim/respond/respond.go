@@ -43,6 +43,11 @@ type Counts struct {
 	Control int // of those, in the control group
 }
 
+// String gives one line for a terminal.
+func (c Counts) String() string {
+	return fmt.Sprintf("simulated market: %d of %d targets answered, %d of them held out", c.Posted, c.Targets, c.Control)
+}
+
 // Run answers until the campaign is over, or ctx ends. A customer who responds does so
 // after the market's delay; whose delay is longer than the campaign responds when it is
 // being settled. It fails when the campaign is not simulated, when its outcomes are not
@@ -93,13 +98,13 @@ type runner struct {
 // look does what the campaign's stage calls for. took is 0 when something must not wait.
 func (r *runner) look(ctx context.Context) (over bool, took time.Duration, err error) {
 	began := time.Now()
-	answer, err := apiuser.Do(ctx, r.user, "", func(ctx context.Context, api *client.Session) (*client.GetCampaignResponse, error) {
-		return api.GetCampaignWithResponse(ctx, r.CampaignID)
-	})
+	detail, err := apiuser.Campaign(ctx, r.user, r.CampaignID)
 	if err != nil {
-		return false, 0, fmt.Errorf("read the campaign: %w", err)
+		return false, 0, err
 	}
-	detail := answer.JSON200
+	if err := Concerns(detail); err != nil {
+		return false, 0, err
+	}
 	stage := detail.Status.Stage
 	switch {
 	case stage.Final(), stage == campaign.StageEvaluation:
@@ -120,6 +125,26 @@ func (r *runner) look(ctx context.Context) (over bool, took time.Duration, err e
 	return false, time.Since(began), nil
 }
 
+// Concerns fails, in plain words, when a market has nothing to answer in a campaign,
+// whatever stage it is in.
+func Concerns(detail *client.CampaignDetail) error {
+	plan := detail.InForce
+	if plan == nil {
+		plan = detail.Draft
+	}
+	switch {
+	case plan == nil:
+		return nil
+	case !plan.Plan.Simulated:
+		return campaign.Errorf(campaign.CodeStateConflict, "campaign %q is not simulated: its outcomes come from people", plan.Plan.Name)
+	case plan.Plan.Measurement.Coverage != campaign.CoverageEveryone:
+		return campaign.Errorf(campaign.CodeStateConflict,
+			"campaign %q observes outcomes of contacted customers only, as their calls report them, so a market has nothing to answer in it: "+
+				"it answers campaigns whose measurement covers everyone", plan.Plan.Name)
+	}
+	return nil
+}
+
 // begin reads the plan and the frozen targets, once.
 func (r *runner) begin(ctx context.Context, detail *client.CampaignDetail) error {
 	if r.targets != nil {
@@ -128,14 +153,7 @@ func (r *runner) begin(ctx context.Context, detail *client.CampaignDetail) error
 	if detail.InForce == nil {
 		return errors.New("the campaign runs without a plan in force")
 	}
-	plan := detail.InForce.Plan
-	switch {
-	case !plan.Simulated:
-		return fmt.Errorf("campaign %q is not simulated: its outcomes come from people", plan.Name)
-	case plan.Measurement.Coverage != campaign.CoverageEveryone:
-		return fmt.Errorf("campaign %q sees outcomes of contacted customers only: a market has no say in it", plan.Name)
-	}
-	r.goal, r.began = plan.Goal.Outcome, time.Now()
+	r.goal, r.began = detail.InForce.Plan.Goal.Outcome, time.Now()
 	var err error
 	r.targets, err = r.members(ctx)
 	return err

@@ -232,7 +232,7 @@ func TestRefusesWhatIsNotItsBusiness(t *testing.T) {
 		want   string
 	}{
 		"real campaign":          {func(f *fake) { f.plan.Simulated = false }, "not simulated"},
-		"contacted only":         {func(f *fake) { f.plan.Measurement.Coverage = campaign.CoverageContacted }, "contacted customers only"},
+		"contacted only":         {func(f *fake) { f.plan.Measurement.Coverage = campaign.CoverageContacted }, "contacted customers only, as their calls report them, so a market has nothing to answer"},
 		"tier without truth":     {func(f *fake) { f.members[3].Tier = campaign.TierBasic }, "not in the truth"},
 		"customer of no account": {func(f *fake) { f.plan.Goal.Outcome = campaign.OutcomeOrdered; f.members = nil }, ""},
 	} {
@@ -244,6 +244,9 @@ func TestRefusesWhatIsNotItsBusiness(t *testing.T) {
 				require.NoError(t, err)
 			} else {
 				require.ErrorContains(t, err, c.want)
+			}
+			if name == "contacted only" {
+				require.Equal(t, 1, f.looks, "it is told at once, not when the campaign runs")
 			}
 			require.Empty(t, f.outcomes)
 		})
