@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/musterhq/muster/campaign"
@@ -11,9 +12,15 @@ import (
 // RouteApproval finds the levels that must sign for a plan revision: its whole budget,
 // also for an amendment, because the new total is what will be spent. It makes sure
 // that the levels can be signed by different people none of whom wrote the revision;
-// otherwise the campaign would wait for nobody.
+// otherwise the campaign would wait for nobody. That there is no such route is part of
+// the result, for an amendment that asks for less needs none.
 func (a *Activities) RouteApproval(ctx context.Context, in campaign.PlanRef) (campaign.RoutedApproval, error) {
 	routed, err := a.route(ctx, in)
+	if campaign.CodeOf(err) == campaign.CodeNoRoute {
+		routed.Route = nil
+		errors.As(err, &routed.NoRoute)
+		err = nil
+	}
 	return routed, failure(ctx, err)
 }
 

@@ -154,7 +154,7 @@ func (a *Activities) budget(ctx context.Context, campaignID string, plan campaig
 	for i, l := range plan.Budget {
 		b := byLine[l.Line]
 		lines[i] = evaluation.BudgetLine{Line: l.Line, Category: string(l.Category), Planned: l.Amount, Committed: b.Held, Actual: b.Captured}
-		cost, err := a.cost(ctx, campaignID, l, treated.Positive)
+		cost, err := cost(l, treated.Positive, func() (store.ChannelSpend, error) { return a.Store.ChannelSpend(ctx, campaignID, l.Channel) })
 		if err != nil {
 			return report, err
 		}

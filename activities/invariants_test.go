@@ -94,6 +94,7 @@ func TestEveryInvariantFires(t *testing.T) {
 		"D10": `INSERT INTO receipt (digest, provider, provider_id, state, at, received_at) SELECT 'x', 'sms', provider_id, 'delivered', now(), now() - interval '2 days' FROM contact_attempt LIMIT 1`,
 		"D11": `WITH late AS (UPDATE contact_attempt SET outcome = 'unknown', intent_at = now() - interval '10 days' WHERE contact_id = (SELECT id FROM contact WHERE seq = 5)) UPDATE contact SET state = 'unknown' WHERE seq = 5`,
 		"D12": `UPDATE contact SET state = 'cancelled' WHERE seq = 5`,
+		"D13": `INSERT INTO channel_promise (campaign_id, channel, units) SELECT id, 'call', 1 FROM campaign`,
 		"T1":  `DELETE FROM campaign_target WHERE arm = 'control' AND customer_id = (SELECT customer_id FROM campaign_target WHERE arm = 'control' LIMIT 1)`,
 		"T2":  `UPDATE campaign_target t SET arm = 'control' FROM contact c WHERE c.customer_id = t.customer_id AND c.seq = 5`,
 		"A1":  `DELETE FROM sign_off_counted`,
@@ -113,7 +114,7 @@ func TestEveryInvariantFires(t *testing.T) {
 			mutation, ok := mutations[i.Name]
 			require.True(t, ok, "no mutation for %s", i.Name)
 			// The database's own rules are switched off: the fault is one that slipped past them.
-			for _, table := range []string{"contact", "contact_attempt", "campaign_target", "outcome", "receipt", "sign_off", "sign_off_counted"} {
+			for _, table := range []string{"contact", "contact_attempt", "campaign_target", "outcome", "receipt", "sign_off", "sign_off_counted", "channel_promise"} {
 				f.exec(`CREATE TABLE kept_` + table + ` AS TABLE ` + table)
 			}
 			conn, err := f.Store.Pool().Acquire(f.ctx)
@@ -133,7 +134,7 @@ func TestEveryInvariantFires(t *testing.T) {
 				names = append(names, b.Invariant)
 			}
 			require.Contains(t, names, i.Name)
-			for _, table := range []string{"contact", "contact_attempt", "campaign_target", "outcome", "receipt", "sign_off_counted", "sign_off"} {
+			for _, table := range []string{"contact", "contact_attempt", "campaign_target", "outcome", "receipt", "sign_off_counted", "sign_off", "channel_promise"} {
 				run(`DELETE FROM ` + table)
 				run(`INSERT INTO ` + table + ` TABLE kept_` + table)
 				run(`DROP TABLE kept_` + table)

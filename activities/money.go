@@ -38,7 +38,7 @@ func (a *Activities) CaptureChannel(ctx context.Context, in campaign.ChannelRef)
 			return campaign.Errorf(campaign.CodeInvalidPlan, "channel %s has no budget line for its contacts", in.Channel)
 		}
 		return a.till(ctx, in.CampaignID, plan.Plan.Currency, func(t *till) error {
-			cost, err := a.cost(ctx, in.CampaignID, line, 0)
+			cost, err := cost(line, 0, func() (store.ChannelSpend, error) { return a.Store.ChannelSpend(ctx, in.CampaignID, line.Channel) })
 			if err != nil {
 				return err
 			}
@@ -64,17 +64,14 @@ func (a *Activities) settle(ctx context.Context, in campaign.PlanRef) error {
 	}
 	return a.till(ctx, in.CampaignID, plan.Plan.Currency, func(t *till) error {
 		for _, line := range plan.Plan.Budget {
-			cost, err := a.cost(ctx, in.CampaignID, line, treated.Positive)
+			cost, err := cost(line, treated.Positive, func() (store.ChannelSpend, error) { return a.Store.SettleChannel(ctx, in.CampaignID, line.Channel) })
 			if err != nil {
 				return err
 			}
 			if line.Driver == campaign.DriverFixed && treated.Contacted == 0 {
 				cost.spent = 0 // the campaign was stopped before it contacted anybody
 			}
-			if err := t.spend(ctx, line.Line, cost.spent); err != nil {
-				return err
-			}
-			if err := t.keep(ctx, line.Line, cost.possible); err != nil {
+			if err := t.bring(ctx, line, cost); err != nil {
 				return err
 			}
 		}
@@ -93,30 +90,57 @@ const receiptsWithin = 7 * 24 * time.Hour
 // receipt takes is told once, also of campaigns that still run. It may run at any time and
 // as often as wanted.
 func (a *Activities) SettleUnknown(ctx context.Context) error {
-	holding, err := a.Ledger.Holding(ctx)
-	if err != nil {
-		return err
-	}
-	over, err := a.Store.SettledCampaigns(ctx, holding)
+	open, err := a.Store.OpenSettlements(ctx)
 	if err != nil {
 		return err
 	}
 	var faults []error
-	for _, in := range over {
-		faults = append(faults, a.settle(ctx, in))
+	for _, in := range open {
+		faults = append(faults, a.settleUnknown(ctx, in))
 	}
-	for _, id := range holding {
-		faults = append(faults, a.Store.TellUnknown(ctx, id, receiptsWithin))
+	return errors.Join(append(faults, a.Store.TellUnknown(ctx, receiptsWithin))...)
+}
+
+// settleUnknown brings the lines of a settled campaign to what has become of its unknown
+// messages. Everything else was priced when the campaign was settled, and stays so.
+func (a *Activities) settleUnknown(ctx context.Context, in campaign.PlanRef) error {
+	plan, err := a.Store.LoadPlan(ctx, in)
+	if err != nil {
+		return err
 	}
-	return errors.Join(faults...)
+	return a.till(ctx, in.CampaignID, plan.Plan.Currency, func(t *till) error {
+		spent, err := a.Store.SettledSpend(ctx, in.CampaignID)
+		if err != nil {
+			return err
+		}
+		for channel, n := range spent {
+			// A channel that an amendment took out of the plan has no line to be settled.
+			if line, ok := plan.Plan.ContactLine(channel); ok {
+				cost, err := cost(line, 0, func() (store.ChannelSpend, error) { return n, nil })
+				if err != nil {
+					return err
+				}
+				if err := t.bring(ctx, line, cost); err != nil {
+					return err
+				}
+			}
+			if n.Unknown > 0 {
+				continue
+			}
+			if err := a.Store.EndSettlement(ctx, in.CampaignID, channel); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // lineCost is what a budget line has cost, and what it may cost yet, in minor units.
 type lineCost struct{ spent, possible int64 }
 
-// cost works out a line's cost from what happened: its whole amount, or its unit cost
-// for each attempt or accepted message, or for each success.
-func (a *Activities) cost(ctx context.Context, campaignID string, line campaign.BudgetLine, successes int64) (lineCost, error) {
+// cost works out a line's cost from what happened: its whole amount, or its unit cost for
+// each success, or for what count says of its channel.
+func cost(line campaign.BudgetLine, successes int64, count func() (store.ChannelSpend, error)) (lineCost, error) {
 	var c lineCost
 	var err error
 	switch line.Driver {
@@ -126,7 +150,7 @@ func (a *Activities) cost(ctx context.Context, campaignID string, line campaign.
 		c.spent, err = campaign.MulMinor(line.UnitCost, successes)
 	case campaign.DriverPerContact:
 		var n store.ChannelSpend
-		if n, err = a.Store.ChannelSpend(ctx, campaignID, line.Channel); err != nil {
+		if n, err = count(); err != nil {
 			return c, err
 		}
 		if c.spent, err = campaign.MulMinor(line.UnitCost, n.Billable); err != nil {
@@ -188,6 +212,14 @@ func (t *till) spend(ctx context.Context, line string, total int64) error {
 	}
 	_, err = t.Ledger.Capture(ctx, fmt.Sprintf("capture:%s:%s:%d", t.campaignID, line, b.Captured+due), t.campaignID, line, t.money(due))
 	return err
+}
+
+// bring spends what a line has cost and keeps what it may cost yet.
+func (t *till) bring(ctx context.Context, line campaign.BudgetLine, cost lineCost) error {
+	if err := t.spend(ctx, line.Line, cost.spent); err != nil {
+		return err
+	}
+	return t.keep(ctx, line.Line, cost.possible)
 }
 
 // keep releases all of a line but amount, and closes it when nothing is kept.

@@ -1,7 +1,9 @@
 package activities_test
 
 import (
+	"context"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -240,4 +242,83 @@ func TestUnknownIsSettledWhenItIsKnown(t *testing.T) {
 	require.NoError(t, err)
 	settled(2+int64(len(bill)+1)/2, 0)
 	require.Equal(t, 500_000-f.balance("messages").Captured, f.balance("messages").Available)
+}
+
+// closed dispatches wave 2, leaves the messages that judge says unknown, settles and closes
+// the campaign, and returns how many are unknown.
+func (f *fixture) closed(unknown func(channels.Message) bool) int64 {
+	f.t.Helper()
+	f.sender.judge = func(_ int, m channels.Message) channels.Result {
+		if unknown(m) {
+			return channels.Result{Verdict: channels.Unknown}
+		}
+		return channels.Result{Verdict: channels.Accepted, ProviderID: "p-" + m.ContactID}
+	}
+	f.sent()
+	require.NoError(f.t, f.CloseContacts(f.ctx, f.ref()))
+	require.NoError(f.t, f.Settle(f.ctx, f.ref()))
+	require.NoError(f.t, f.Project(f.ctx, campaign.Projection{CampaignID: f.id, Version: 2, Event: "stage.closed", Status: campaign.Status{
+		Stage: campaign.StageClosed, Hold: campaign.HoldNone, Revision: 1,
+	}}))
+	return f.states(2, campaign.ChannelSMS)["unknown"]
+}
+
+// Only what becomes of unknown messages changes the money of a campaign that was settled.
+func TestWhatWasSettledIsNotPricedAgain(t *testing.T) {
+	f := newFixture(t, nil)
+	unknown := f.closed(func(m channels.Message) bool { return m.ContactID[0] == '7' || m.ContactID[0] == 'a' })
+	require.Greater(t, unknown, int64(1))
+	before, gifts := f.balance("messages"), f.balance("gifts")
+	require.Equal(t, 10*unknown, before.Held)
+
+	// Messages would be counted otherwise today, and a success was counted too late.
+	f.exec(`UPDATE contact_attempt SET parts = 3`)
+	f.exec(`INSERT INTO outcome (id, campaign_id, customer_id, kind, at, source, source_id, simulated)
+		SELECT gen_random_uuid(), campaign_id, customer_id, 'ordered', now(), 'shop', id::text, true FROM contact WHERE state = 'sent'`)
+	require.NoError(t, f.SettleUnknown(f.ctx))
+	require.Equal(t, before, f.balance("messages"))
+	require.Equal(t, gifts, f.balance("gifts"))
+
+	var id string
+	require.NoError(t, f.Store.Pool().QueryRow(f.ctx, `SELECT id::text FROM contact WHERE state = 'unknown' LIMIT 1`).Scan(&id))
+	require.NoError(t, f.Store.RecordReceipts(f.ctx, []store.Receipt{{Provider: "sms", ContactID: id, State: store.ReceiptDelivered, At: time.Now()}}))
+	_, err := f.Store.SweepReceipts(f.ctx, 100)
+	require.NoError(t, err)
+	require.NoError(t, f.SettleUnknown(f.ctx))
+	require.Equal(t, before.Captured+10, f.balance("messages").Captured)
+	require.Equal(t, before.Held-10, f.balance("messages").Held)
+	require.Zero(t, f.count(`SELECT count(*) FROM audit_event WHERE event = 'budget.exceeded'`))
+	f.sound()
+}
+
+// A message that never gets proof keeps nobody busy with its whole campaign.
+func TestUnknownMessagesAreFollowedByThemselves(t *testing.T) {
+	f := newFixture(t, nil)
+	var first sync.Once
+	unknown := f.closed(func(channels.Message) (unknown bool) {
+		first.Do(func() { unknown = true })
+		return unknown
+	})
+	require.EqualValues(t, 1, unknown)
+	tx, err := f.Store.Pool().Begin(f.ctx)
+	require.NoError(t, err)
+	defer tx.Rollback(f.ctx)
+	_, err = tx.Exec(f.ctx, `LOCK TABLE contact, campaign_target, outcome IN ACCESS EXCLUSIVE MODE`)
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(f.ctx, 10*time.Second)
+	defer cancel()
+	require.NoError(t, f.SettleUnknown(ctx), "it reads the contacts of the campaign")
+	require.NoError(t, tx.Rollback(f.ctx))
+
+	f.exec(`UPDATE contact_attempt SET outcome = 'refused' WHERE outcome = 'unknown'`)
+	f.exec(`UPDATE contact SET state = 'failed' WHERE state = 'unknown'`)
+	open, err := f.Store.OpenSettlements(f.ctx)
+	require.NoError(t, err)
+	require.Len(t, open, 1)
+	require.NoError(t, f.SettleUnknown(f.ctx))
+	require.Zero(t, f.balance("messages").Held)
+	open, err = f.Store.OpenSettlements(f.ctx)
+	require.NoError(t, err)
+	require.Empty(t, open, "nothing is left to follow")
+	f.sound()
 }

@@ -109,6 +109,46 @@ func TestReceiptBeforeItsMessageIsParkedAndJoined(t *testing.T) {
 	f.sound()
 }
 
+// What matches no message is looked at ever more seldom, gives way to others, and is given
+// up after a week, but kept.
+func TestReceiptsOfStrangersAreGivenUp(t *testing.T) {
+	f := newFixture(t, nil)
+	f.run()
+	receipt := func(id string) store.Receipt {
+		return store.Receipt{Provider: "sms", ProviderID: id, State: store.ReceiptDelivered, At: time.Now()}
+	}
+	require.NoError(t, f.Store.RecordReceipts(f.ctx, []store.Receipt{receipt("old"), receipt("young"), receipt("fresh")}))
+	for id, age := range map[string]string{"old": "8 days", "young": "2 days"} {
+		f.exec(`UPDATE receipt SET received_at = now() - $2::text::interval, look_at = now() - $2::text::interval WHERE provider_id = $1`, id, age)
+	}
+	waits := func(id string) int64 {
+		return f.count(`SELECT round(extract(epoch FROM look_at - now())) FROM receipt WHERE provider_id = $1 AND NOT applied AND given_up_at IS NULL`, id)
+	}
+	batch := f.create(2, campaign.ChannelSMS)
+	_, err := f.DispatchChunk(f.ctx, f.chunk(2, campaign.ChannelSMS, batch))
+	require.NoError(t, err)
+	rows, err := f.Store.Contacts(f.ctx, f.id, store.ContactFilter{Limit: 1})
+	require.NoError(t, err)
+	// A receipt of a campaign that is over goes through the sweep alone.
+	f.exec(`UPDATE campaign SET stage = 'closed'`)
+	require.NoError(t, f.Store.RecordReceipts(f.ctx, []store.Receipt{receipt("p-" + rows[0].ID)}))
+	require.Equal(t, campaign.ContactSent, f.state(rows[0].ID))
+
+	sweep := func(limit int) int64 {
+		n, err := f.Store.SweepReceipts(f.ctx, limit)
+		require.NoError(t, err)
+		return n
+	}
+	require.Zero(t, sweep(2), "the two that wait for longest match nothing")
+	require.EqualValues(t, 1, f.count(`SELECT count(*) FROM receipt WHERE provider_id = 'old' AND NOT applied AND given_up_at IS NOT NULL`))
+	require.InDelta(t, 3600, waits("young"), 5)
+	require.EqualValues(t, 1, sweep(2))
+	require.Equal(t, campaign.ContactDelivered, f.state(rows[0].ID))
+	require.InDelta(t, 2, waits("fresh"), 2)
+	require.EqualValues(t, 3, f.count(`SELECT count(*) FROM receipt WHERE NOT applied`), "all are kept")
+	f.sound()
+}
+
 // The provider answers after the worker gave up: what was unknown is known, and billed.
 func TestLateAnswerResolvesUnknown(t *testing.T) {
 	f := newFixture(t, nil)

@@ -1,6 +1,8 @@
 package activities_test
 
 import (
+	"context"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -67,9 +69,8 @@ func TestFurtherAttemptsAreMadeOfWhatTheBudgetHasLeft(t *testing.T) {
 	f.run()
 	a := f.call()
 	require.EqualValues(t, 30, f.states(1, campaign.ChannelCall)["claimed"])
-	// Four are cancelled: what they would have cost is free for others.
-	require.EqualValues(t, 4, f.exec(`UPDATE task SET state = 'withdrawn' WHERE id IN (SELECT id FROM task ORDER BY id LIMIT 4)`))
-	f.exec(`UPDATE contact SET state = 'cancelled' WHERE id IN (SELECT id FROM task WHERE state = 'withdrawn')`)
+	// Four refuse before anybody calls: what they would have cost is free for others.
+	f.exec(`UPDATE customer SET opted_out = true WHERE id IN (SELECT customer_id FROM task ORDER BY not_before, id LIMIT 4)`)
 	open := 0
 	for _, r := range a.report(a.claim(10), campaign.OutcomeNoAnswer) {
 		if r.State == "open" {
@@ -92,6 +93,90 @@ func TestFurtherAttemptsAreMadeOfWhatTheBudgetHasLeft(t *testing.T) {
 	require.NoError(t, f.Settle(f.ctx, f.ref()))
 	require.EqualValues(t, 30*500, f.balance("calls").Captured)
 	require.Zero(t, f.count(`SELECT count(*) FROM audit_event WHERE event = 'budget.exceeded'`))
+	f.sound()
+}
+
+// Agents do not wait while the contacts of a later wave are created, and both keep to the
+// budget line.
+func TestReportsDoNotWaitForALaterWave(t *testing.T) {
+	f := newFixture(t, func(p *campaign.Plan) {
+		p.Budget[0].Amount = 120 * 500
+		p.Budget[2].Amount += 2_000_000 - 120*500
+		p.Channels[0].MaximumAttempts = 20
+	})
+	f.run()
+	a := f.call()
+	claimed := a.claim(3)
+	open := f.states(1, campaign.ChannelCall)["claimed"]
+	require.Less(t, open, int64(117))
+
+	tx, err := f.Store.Pool().Begin(f.ctx)
+	require.NoError(t, err)
+	defer tx.Rollback(f.ctx)
+	_, err = tx.Exec(f.ctx, `INSERT INTO contact_batch (campaign_id, wave, channel, revision, contacts, shards) VALUES ($1, 2, 'call', 1, 0, '{}')`, f.id)
+	require.NoError(t, err)
+	created := make(chan error, 1)
+	go func() {
+		_, err := f.CreateContacts(f.ctx, campaign.DispatchInput{
+			CampaignID: f.id, Wave: 2, Snapshot: 1, Revision: 1, Channel: campaign.ChannelCall, ClosesAt: time.Now().Add(time.Minute),
+		})
+		created <- err
+	}()
+	require.Eventually(t, func() bool {
+		return f.count(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) > 0
+	}, 20*time.Second, 10*time.Millisecond, "the creation stands still in the middle")
+	ctx := f.ctx
+	patient, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	f.ctx = patient
+	for _, r := range a.report(claimed, campaign.OutcomeNoAnswer) {
+		require.Equal(t, "open", r.State)
+	}
+	f.ctx = ctx
+	require.NoError(t, tx.Rollback(f.ctx))
+	require.NoError(t, <-created)
+	require.Equal(t, 120-open-3, f.states(2, campaign.ChannelCall)["planned"], "what the retries took is not promised again")
+	require.Positive(t, f.states(2, campaign.ChannelCall)["suppressed"])
+	f.sound()
+	for _, r := range a.report(a.claim(5), campaign.OutcomeNoAnswer) {
+		require.Equal(t, "done", r.State, "everything is promised")
+	}
+	// What is closed is free again.
+	require.NoError(t, f.Store.CloseChannel(f.ctx, campaign.CloseChannel{
+		ChannelRef: campaign.ChannelRef{CampaignID: f.id, Wave: 2, Revision: 1, Channel: campaign.ChannelCall}, State: campaign.ContactExpired, Reason: "window_closed",
+	}))
+	f.sound()
+	for _, r := range a.report(a.claim(5), campaign.OutcomeNoAnswer) {
+		require.Equal(t, "open", r.State)
+	}
+	f.sound()
+}
+
+// Agents who report at the same time never open more than the budget pays for.
+func TestConcurrentRetriesShareTheBudget(t *testing.T) {
+	f := newFixture(t, func(p *campaign.Plan) {
+		p.Budget[0].Amount = 100 * 500
+		p.Budget[2].Amount += 2_000_000 - 100*500
+		p.Channels[0].MaximumAttempts = 20
+	})
+	f.run()
+	a := f.call()
+	all := f.states(1, campaign.ChannelCall)["claimed"]
+	require.Less(t, all, int64(100))
+	for tasks := a.claim(100); len(tasks) > 0; tasks = a.claim(100) {
+		faults := make(chan error, len(tasks))
+		for i, task := range tasks {
+			go func() {
+				_, err := a.Store.CompleteTasks(a.ctx, a.id, a.units, fmt.Sprint(task.Attempt, "/", i), []store.TaskReport{{TaskID: task.ID, Result: campaign.OutcomeNoAnswer}})
+				faults <- err
+			}()
+		}
+		for range tasks {
+			require.NoError(t, <-faults)
+		}
+		f.sound()
+	}
+	require.EqualValues(t, 100, f.count(`SELECT count(*) FROM contact_attempt`))
 	f.sound()
 }
 

@@ -140,20 +140,6 @@ func (l *Ledger) Balances(ctx context.Context, campaignID string) ([]LineBalance
 	return balances, nil
 }
 
-// Holding returns the campaigns that have money set aside on one of the lines.
-func (l *Ledger) Holding(ctx context.Context) ([]string, error) {
-	rows, err := l.pool.Query(ctx, `
-		SELECT DISTINCT a.campaign_id::text FROM ledger_hold h JOIN ledger_account a ON a.id = h.account_id WHERE h.closed_at IS NULL`)
-	if err != nil {
-		return nil, translate(err)
-	}
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, translate(err)
-	}
-	return ids, nil
-}
-
 // codes maps the SQLSTATEs that the ledger's functions raise.
 var codes = map[string]campaign.Code{
 	"ML001": campaign.CodeBudgetInsufficient,

@@ -41,6 +41,7 @@ func (s *Store) CreateContacts(ctx context.Context, in campaign.DispatchInput, l
 		if !errors.Is(err, pgx.ErrNoRows) {
 			return err
 		}
+		var planned int64
 		if _, err := tx.Exec(ctx, `SET LOCAL jit = off; SET LOCAL work_mem = '128MB'`); err != nil {
 			return fmt.Errorf("prepare contacts: %w", err)
 		}
@@ -67,10 +68,11 @@ func (s *Store) CreateContacts(ctx context.Context, in campaign.DispatchInput, l
 			return fmt.Errorf("create contacts: %w", err)
 		}
 		err = tx.QueryRow(ctx, `
-			WITH made AS (SELECT shard, count(*) AS n FROM `+contacts+` WHERE wave = $1 AND channel = $2 GROUP BY shard)
-			SELECT coalesce(sum(n), 0)::bigint, coalesce((SELECT array_agg(coalesce(n, 0) ORDER BY s)
+			WITH made AS (SELECT shard, count(*) AS n, count(*) FILTER (WHERE state = 'planned') AS planned
+			    FROM `+contacts+` WHERE wave = $1 AND channel = $2 GROUP BY shard)
+			SELECT coalesce(sum(n), 0)::bigint, coalesce(sum(planned), 0)::bigint, coalesce((SELECT array_agg(coalesce(n, 0) ORDER BY s)
 			    FROM generate_series(0, (SELECT max(shard) FROM made)) s LEFT JOIN made ON made.shard = s), '{}')::bigint[] FROM made`,
-			in.Wave, in.Channel).Scan(&batch.Contacts, &batch.Shards)
+			in.Wave, in.Channel).Scan(&batch.Contacts, &planned, &batch.Shards)
 		if err != nil {
 			return fmt.Errorf("count contacts: %w", err)
 		}
@@ -78,6 +80,11 @@ func (s *Store) CreateContacts(ctx context.Context, in campaign.DispatchInput, l
 			in.CampaignID, in.Wave, in.Channel, in.Revision, batch.Contacts, batch.Shards, parts)
 		if err != nil {
 			return fmt.Errorf("record contacts: %w", err)
+		}
+		if in.Channel.Pull() {
+			if err := promiseContacts(ctx, tx, in, line, planned); err != nil {
+				return err
+			}
 		}
 		return notify(ctx, tx, "campaign", in.CampaignID, 0)
 	})
@@ -88,6 +95,26 @@ func (s *Store) CreateContacts(ctx context.Context, in campaign.DispatchInput, l
 		return batch, fmt.Errorf("analyse contacts: %w", err)
 	}
 	return batch, nil
+}
+
+// promiseContacts promises each planned contact of a new batch its first attempt. Those whose
+// attempt was promised to others while the batch was made are suppressed, the last first.
+func promiseContacts(ctx context.Context, tx pgx.Tx, in campaign.DispatchInput, line campaign.BudgetLine, planned int64) error {
+	_, err := tx.Exec(ctx, `INSERT INTO channel_promise (campaign_id, channel, units) VALUES ($1, $2, 0) ON CONFLICT DO NOTHING`, in.CampaignID, in.Channel)
+	if err != nil {
+		return fmt.Errorf("begin promises: %w", err)
+	}
+	granted, err := promise(ctx, tx, in.CampaignID, line, planned)
+	if err != nil || granted == planned {
+		return err
+	}
+	_, err = tx.Exec(ctx, `UPDATE contact SET state = 'suppressed', reason = '`+beyondBudget+`' WHERE campaign_id = $1 AND id IN (
+		SELECT id FROM contact WHERE campaign_id = $1 AND wave = $2 AND channel = $3 AND state = 'planned' ORDER BY seq DESC, shard DESC LIMIT $4)`,
+		in.CampaignID, in.Wave, in.Channel, planned-granted)
+	if err != nil {
+		return fmt.Errorf("suppress contacts: %w", err)
+	}
+	return nil
 }
 
 // ChannelProgress counts the contacts of a wave's channel by what is left to do.
@@ -122,7 +149,7 @@ func (s *Store) CloseChannel(ctx context.Context, c campaign.CloseChannel) error
 		if err != nil {
 			return fmt.Errorf("close channel: %w", err)
 		}
-		_, err = tx.Exec(ctx, `UPDATE contact SET state = $4, reason = $5, lease_until = NULL, lease_owner = NULL, updated_at = now()
+		tag, err := tx.Exec(ctx, `UPDATE contact SET state = $4, reason = $5, lease_until = NULL, lease_owner = NULL, updated_at = now()
 			WHERE campaign_id = $1 AND wave = $2 AND channel = $3 AND state IN ('planned', 'claimed')`,
 			c.CampaignID, c.Wave, c.Channel, c.State, c.Reason)
 		if err != nil {
@@ -132,6 +159,9 @@ func (s *Store) CloseChannel(ctx context.Context, c campaign.CloseChannel) error
 			WHERE campaign_id = $1 AND wave = $2 AND channel = $3 AND state = 'sending' AND lease_until < now()`, c.CampaignID, c.Wave, c.Channel)
 		if err != nil {
 			return fmt.Errorf("close contacts: %w", err)
+		}
+		if err := release(ctx, tx, c.CampaignID, c.Channel, tag.RowsAffected()); err != nil {
+			return err
 		}
 		return notify(ctx, tx, "campaign", c.CampaignID, 0)
 	})
@@ -166,6 +196,10 @@ func (s *Store) CloseContacts(ctx context.Context, campaignID string) (sending i
 			campaignID, state, reason)
 		if err != nil {
 			return fmt.Errorf("close contacts: %w", err)
+		}
+		// Nothing more is promised by a campaign that is over.
+		if _, err = tx.Exec(ctx, `DELETE FROM channel_promise WHERE campaign_id = $1`, campaignID); err != nil {
+			return fmt.Errorf("end promises: %w", err)
 		}
 		err = tx.QueryRow(ctx, `SELECT count(*) FROM contact WHERE campaign_id = $1 AND state = 'sending'`, campaignID).Scan(&sending)
 		if err != nil {

@@ -373,10 +373,12 @@ func (d *Dispatch) PublishTasks(ctx context.Context, p campaign.ChannelPlan) (he
 		if held = !may; held {
 			return nil
 		}
+		var ends int64
 		batch := &pgx.Batch{}
 		batch.Queue(`UPDATE `+d.contacts+` c SET state = `+ended+`, reason = s.reason, updated_at = now()
 			FROM (SELECT c.customer_id, `+undeliverable+` AS reason FROM (SELECT * FROM `+d.contacts+` c WHERE `+chunk+` FOR UPDATE) c `+customers+`) s
-			WHERE `+chunk+` AND c.customer_id = s.customer_id AND s.reason IS NOT NULL`, args...)
+			WHERE `+chunk+` AND c.customer_id = s.customer_id AND s.reason IS NOT NULL`, args...).
+			Exec(func(tag pgconn.CommandTag) error { ends = tag.RowsAffected(); return nil })
 		batch.Queue(`WITH published AS (
 				UPDATE `+d.contacts+` c SET state = 'claimed', lease_until = NULL, updated_at = now() WHERE `+chunk+`
 				RETURNING c.id, c.customer_id, c.wave, c.channel, c.tier, c.not_after)
@@ -386,6 +388,9 @@ func (d *Dispatch) PublishTasks(ctx context.Context, p campaign.ChannelPlan) (he
 			append(args, p.Text, max(p.MaximumAttempts, 1), p.RetryAfter)...)
 		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 			return fmt.Errorf("publish tasks: %w", err)
+		}
+		if err := release(ctx, tx, d.in.CampaignID, d.in.Channel, ends); err != nil {
+			return err
 		}
 		return notify(ctx, tx, "task", d.in.CampaignID, 0)
 	})

@@ -42,7 +42,7 @@ WHERE a.campaign_id = $1 AND a.outcome IS DISTINCT FROM 'worked' AND a.intent_at
 -- D10: a receipt of a known message is applied within a day
 SELECT format('a receipt for contact %s waits since %s', a.contact_id, r.received_at)
 FROM receipt r JOIN contact_attempt a ON a.provider_id = r.provider_id AND a.provider = r.provider
-WHERE a.campaign_id = $1 AND NOT r.applied AND r.received_at < now() - interval '24 hours';
+WHERE a.campaign_id = $1 AND NOT r.applied AND r.given_up_at IS NULL AND r.received_at < now() - interval '24 hours';
 
 -- D11: a message without proof is told within nine days
 SELECT format('contact %s: nobody was told of its message of %s', c.id, a.intent_at)
@@ -62,6 +62,14 @@ WHERE c.campaign_id = $1 AND NOT (c.state = ANY (CASE a.proof
     WHEN 'unknown' THEN ARRAY['sending', 'unknown']
     WHEN 'refused' THEN ARRAY['failed']
     ELSE ARRAY['planned', 'claimed', 'unknown', 'expired', 'suppressed', 'cancelled'] END));
+
+-- D13: what a channel that people work has promised is what its attempts cost and its open contacts may cost yet
+SELECT format('%s: %s promised, %s attempts made, %s contacts open', p.channel, p.units, n.made, n.open)
+FROM channel_promise p CROSS JOIN LATERAL (
+    SELECT (SELECT count(*) FROM contact_attempt a JOIN contact c ON c.campaign_id = $1 AND c.id = a.contact_id
+            WHERE a.campaign_id = $1 AND a.outcome = 'worked' AND c.channel = p.channel) AS made,
+           (SELECT count(*) FROM contact c WHERE c.campaign_id = $1 AND c.channel = p.channel AND c.state IN ('planned', 'claimed', 'sending')) AS open) n
+WHERE p.campaign_id = $1 AND p.units <> n.made + n.open;
 
 -- T1: the targets are those that were counted when they were frozen
 SELECT format('%s targets, %s counted', count(t.customer_id), s.counts->>'targets')

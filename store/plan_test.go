@@ -3,19 +3,15 @@ package store_test
 import (
 	"context"
 	"encoding/json"
-	"os"
 	"slices"
 	"sync"
 	"testing"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/stdlib"
-	"github.com/pressly/goose/v3"
 	"github.com/stretchr/testify/require"
 
 	"github.com/musterhq/muster/campaign"
-	"github.com/musterhq/muster/internal/pgtest"
 	"github.com/musterhq/muster/store"
 )
 
@@ -93,42 +89,22 @@ func TestCampaignNumbersHaveNoGaps(t *testing.T) {
 // What was written before revisions knew their request and base is found again, and
 // numbers go on where they were.
 func TestOlderRevisionsAndNumbersAreTakenOver(t *testing.T) {
-	ctx := context.Background()
-	url := pgtest.NewDatabase(t)
-	st, err := store.Open(ctx, url)
-	require.NoError(t, err)
-	t.Cleanup(st.Close)
-	db := stdlib.OpenDBFromPool(st.Pool())
-	t.Cleanup(func() { require.NoError(t, db.Close()) })
-	older, err := goose.NewProvider(goose.DialectPostgres, db, os.DirFS("migrations"))
-	require.NoError(t, err)
-	_, err = older.UpTo(ctx, 3)
-	require.NoError(t, err)
-
-	exec := func(sql string, args ...any) {
-		t.Helper()
-		_, err := st.Pool().Exec(ctx, sql, args...)
-		require.NoError(t, err)
-	}
-	id, user, request := uuid.NewString(), uuid.NewString(), uuid.NewString()
+	ctx, st := context.Background(), openOlder(t, 3)
+	id, user, request := uuid.NewString(), st.user, uuid.NewString()
 	plan := campaign.Plan{Name: "Spring"}
 	text, err := json.Marshal(plan)
 	require.NoError(t, err)
-	exec(`INSERT INTO org_unit (path, name) VALUES ('operator', 'Operator')`)
-	exec(`INSERT INTO app_user (id, login, name, password_hash) VALUES ($1, 'planner', 'Paula', '-')`, user)
-	exec(`INSERT INTO campaign (id, name, unit, planner_id, draft_revision, simulated) OVERRIDING SYSTEM VALUE VALUES ($1, 'Spring', 'operator', $2, 5, true)`, id, user)
+	st.exec(`INSERT INTO campaign (id, name, unit, planner_id, draft_revision, simulated) OVERRIDING SYSTEM VALUE VALUES ($1, 'Spring', 'operator', $2, 5, true)`, id, user)
 	for revision, note := range []string{"", "", "recommendation of review 1", "more [x] [" + request + "]", "my own words [no id]"} {
-		exec(`INSERT INTO plan_revision (campaign_id, revision, digest, plan, editor_id, note, created_at) VALUES ($1, $2::integer, $3, $4, $5, $6, now() + $2::integer * interval '1 hour')`,
+		st.exec(`INSERT INTO plan_revision (campaign_id, revision, digest, plan, editor_id, note, created_at) VALUES ($1, $2::integer, $3, $4, $5, $6, now() + $2::integer * interval '1 hour')`,
 			id, revision+1, plan.Digest(), text, user, note)
 	}
 	for _, inForce := range []int{2, 3} {
-		exec(`INSERT INTO audit_event (at, campaign_id, event, data) VALUES (now() + $2::integer * interval '1 hour', $1, 'x', jsonb_build_object('version', 1, 'revision', $2::integer))`, id, inForce)
+		st.exec(`INSERT INTO audit_event (at, campaign_id, event, data) VALUES (now() + $2::integer * interval '1 hour', $1, 'x', jsonb_build_object('version', 1, 'revision', $2::integer))`, id, inForce)
 	}
-	number := one[int64](t, st, `SELECT number FROM campaign`)
+	number := one[int64](t, st.Store, `SELECT number FROM campaign`)
 
-	applied, err := st.Migrate(ctx)
-	require.NoError(t, err)
-	require.Positive(t, applied)
+	st.migrate()
 	rows, err := st.Pool().Query(ctx, `SELECT note || '|' || coalesce(request_id, '') || '|' || coalesce(base, 0) FROM plan_revision ORDER BY revision`)
 	require.NoError(t, err)
 	got, err := pgx.CollectRows(rows, pgx.RowTo[string])
@@ -151,17 +127,18 @@ func TestWaveEventsNameTheirWave(t *testing.T) {
 	id := uuid.NewString()
 	_, err := st.CreateCampaign(ctx, id, campaign.Plan{Name: "Spring", Unit: "operator"}, by)
 	require.NoError(t, err)
-	for version, p := range []campaign.Projection{{Event: "stage.running"}, {Event: "wave.begun", Wave: 1}, {Event: "wave.begun", Wave: 2}, {Event: "wave.done", Wave: 1}} {
+	for version, p := range []campaign.Projection{{Event: "stage.running"}, {Event: "wave.begun", Wave: 1}, {Event: "wave.begun", Wave: 2}, {Event: "wave.failed", Wave: 1, Reason: "ended from outside"}} {
 		p.CampaignID, p.Version = id, int64(version+1)
 		require.NoError(t, st.Project(ctx, p))
 	}
 	events, err := st.Events(ctx, id, 0, 100)
 	require.NoError(t, err)
-	var told []any
+	var told, why []any
 	for _, e := range events {
-		if slices.Contains([]string{"stage.running", "wave.begun", "wave.done"}, e.Event) {
-			told = append(told, e.Data["wave"])
+		if slices.Contains([]string{"stage.running", "wave.begun", "wave.failed"}, e.Event) {
+			told, why = append(told, e.Data["wave"]), append(why, e.Data["reason"])
 		}
 	}
 	require.Equal(t, []any{nil, 1.0, 2.0, 1.0}, told)
+	require.Equal(t, []any{nil, nil, nil, "ended from outside"}, why)
 }

@@ -86,6 +86,9 @@ func (s *Store) Project(ctx context.Context, p campaign.Projection) error {
 		if p.Wave > 0 {
 			data["wave"] = p.Wave
 		}
+		if p.Reason != "" {
+			data["reason"] = p.Reason
+		}
 		err = recordOnce(ctx, tx, CampaignEvent(p.CampaignID, fmt.Sprintf("%s:%d:%s", p.CampaignID, p.Version, p.Event), p.Event, p.Actor, data))
 		if err != nil {
 			return err

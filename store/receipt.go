@@ -84,8 +84,8 @@ func (s *Store) RecordReceipts(ctx context.Context, receipts []Receipt) error {
 }
 
 // openCampaigns returns the campaigns whose messages may be under way.
-func openCampaigns(ctx context.Context, tx pgx.Tx) ([][16]byte, error) {
-	rows, err := tx.Query(ctx, `SELECT k.id FROM campaign k WHERE k.stage NOT IN ('rejected', 'evaluation', 'closed')
+func openCampaigns(ctx context.Context, q querier) ([][16]byte, error) {
+	rows, err := q.Query(ctx, `SELECT k.id FROM campaign k WHERE k.stage NOT IN ('rejected', 'evaluation', 'closed')
 		AND EXISTS (SELECT FROM contact_batch b WHERE b.campaign_id = k.id)`)
 	if err != nil {
 		return nil, fmt.Errorf("list open campaigns: %w", err)
@@ -101,21 +101,41 @@ func openCampaigns(ctx context.Context, tx pgx.Tx) ([][16]byte, error) {
 const meant = `a.contact_id = n.contact_id AND a.provider = n.provider AND (a.provider_id IS NULL OR n.provider_id = '')
 		AND (a.outcome IS NULL OR a.outcome IN ('accepted', 'unknown'))`
 
-// SweepReceipts applies up to limit parked receipts whose message has become known, or
-// belongs to a campaign that is over, and returns how many it applied.
+// expectedFor is for how long a parked receipt's message may become known. By then its id
+// was written, or the provider was never asked by us.
+const expectedFor = 7 * 24 * time.Hour
+
+// SweepReceipts looks at up to limit parked receipts, those first that wait for longest, and
+// applies those whose message has become known, or belongs to a campaign that is over. It
+// returns how many it applied. The others are looked at again after as long as they have
+// waited, an hour at most, and are given up after a week: they stay as they came, but nobody
+// looks for their message any more.
 func (s *Store) SweepReceipts(ctx context.Context, limit int) (int64, error) {
 	var applied int64
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `SELECT digest FROM receipt WHERE NOT applied AND given_up_at IS NULL AND look_at <= now()
+			ORDER BY look_at LIMIT $1 FOR UPDATE SKIP LOCKED`, limit)
+		if err != nil {
+			return fmt.Errorf("take parked receipts: %w", err)
+		}
+		digests, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
+		if err != nil || len(digests) == 0 {
+			return err
+		}
 		// Few receipts are parked and messages are many, which the planner cannot know.
-		_, err := tx.Exec(ctx, `SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off`)
+		_, err = tx.Exec(ctx, `SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off`)
 		if err != nil {
 			return fmt.Errorf("prepare sweep: %w", err)
 		}
-		applied, err = applyReceipts(ctx, tx, `digest IN (
-			SELECT n.digest FROM receipt n JOIN contact_attempt a ON a.provider_id = n.provider_id AND a.provider = n.provider WHERE NOT n.applied
-			UNION SELECT n.digest FROM receipt n JOIN contact_attempt a ON `+meant+` WHERE NOT n.applied
-			LIMIT $1)`, limit, `true`)
-		return err
+		if applied, err = applyReceipts(ctx, tx, `digest = ANY($1)`, digests, `true`); err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `UPDATE receipt SET look_at = now() + least(now() - received_at, interval '1 hour'),
+			given_up_at = CASE WHEN received_at < now() - $2::interval THEN now() END WHERE digest = ANY($1) AND NOT applied`, digests, expectedFor)
+		if err != nil {
+			return fmt.Errorf("put receipts off: %w", err)
+		}
+		return nil
 	})
 	return applied, err
 }

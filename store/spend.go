@@ -2,8 +2,8 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -18,6 +18,17 @@ type ChannelSpend struct {
 	Open     int64 // of contacts planned, claimed or being sent, each by one attempt more
 }
 
+// channelSpendSQL counts channel $2 of campaign $1.
+const channelSpendSQL = `
+	SELECT coalesce(sum(a.paid), 0)::bigint, coalesce(sum(a.unproven) FILTER (WHERE c.state = 'unknown'), 0)::bigint,
+	       coalesce(sum(coalesce(b.parts, 1)) FILTER (WHERE c.state IN ('planned', 'claimed', 'sending')), 0)::bigint
+	FROM contact c LEFT JOIN contact_batch b ON b.campaign_id = $1 AND b.wave = c.wave AND b.channel = c.channel
+	LEFT JOIN (
+	    SELECT contact_id, sum(parts) FILTER (WHERE outcome IN ('accepted', 'worked')) AS paid,
+	           sum(parts) FILTER (WHERE outcome IS NULL OR outcome = 'unknown') AS unproven
+	    FROM contact_attempt WHERE campaign_id = $1 GROUP BY contact_id) a ON a.contact_id = c.id
+	WHERE c.campaign_id = $1 AND c.channel = $2`
+
 // ChannelSpend counts, for a channel, what is paid for and what is not decided.
 func (s *Store) ChannelSpend(ctx context.Context, campaignID string, c campaign.Channel) (ChannelSpend, error) {
 	return channelSpend(ctx, s.pool, campaignID, c)
@@ -25,16 +36,7 @@ func (s *Store) ChannelSpend(ctx context.Context, campaignID string, c campaign.
 
 func channelSpend(ctx context.Context, q querier, campaignID string, c campaign.Channel) (ChannelSpend, error) {
 	var out ChannelSpend
-	err := q.QueryRow(ctx, `
-		SELECT coalesce(sum(a.paid), 0)::bigint, coalesce(sum(a.unproven) FILTER (WHERE c.state = 'unknown'), 0)::bigint,
-		       coalesce(sum(coalesce(b.parts, 1)) FILTER (WHERE c.state IN ('planned', 'claimed', 'sending')), 0)::bigint
-		FROM contact c LEFT JOIN contact_batch b ON b.campaign_id = $1 AND b.wave = c.wave AND b.channel = c.channel
-		LEFT JOIN (
-		    SELECT contact_id, sum(parts) FILTER (WHERE outcome IN ('accepted', 'worked')) AS paid,
-		           sum(parts) FILTER (WHERE outcome IS NULL OR outcome = 'unknown') AS unproven
-		    FROM contact_attempt WHERE campaign_id = $1 GROUP BY contact_id) a ON a.contact_id = c.id
-		WHERE c.campaign_id = $1 AND c.channel = $2`, campaignID, c).Scan(&out.Billable, &out.Unknown, &out.Open)
-	if err != nil {
+	if err := q.QueryRow(ctx, channelSpendSQL, campaignID, c).Scan(&out.Billable, &out.Unknown, &out.Open); err != nil {
 		return out, fmt.Errorf("count cost: %w", err)
 	}
 	return out, nil
@@ -44,9 +46,12 @@ func channelSpend(ctx context.Context, q querier, campaignID string, c campaign.
 // budget does not pay for.
 const beyondBudget = "budget"
 
+// paysFor is how many units a budget line pays for.
+func paysFor(line campaign.BudgetLine) int64 { return line.Amount / line.UnitCost }
+
 // roomLeft returns how many units of line are neither spent nor promised. Until the
-// transaction ends nobody else is told of room on the campaign's channel, so what the
-// caller promises of it is promised once.
+// transaction ends no other contacts of the campaign's channel are created. Further attempts
+// may be promised meanwhile: what is made of the room is promised at the end.
 func roomLeft(ctx context.Context, tx pgx.Tx, campaignID string, line campaign.BudgetLine) (int64, error) {
 	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`, fmt.Sprintf("budget:%s:%s", campaignID, line.Channel)); err != nil {
 		return 0, fmt.Errorf("wait for the channel's budget: %w", err)
@@ -55,50 +60,33 @@ func roomLeft(ctx context.Context, tx pgx.Tx, campaignID string, line campaign.B
 	if err != nil {
 		return 0, err
 	}
-	return max(line.Amount/line.UnitCost-spend.Billable-spend.Unknown-spend.Open, 0), nil
+	return max(paysFor(line)-spend.Billable-spend.Unknown-spend.Open, 0), nil
 }
 
-// SettledCampaigns returns those of the campaigns whose settlement is done, each with the
-// revision in force.
-func (s *Store) SettledCampaigns(ctx context.Context, ids []string) ([]campaign.PlanRef, error) {
-	rows, err := s.pool.Query(ctx, `SELECT id::text, revision FROM campaign WHERE id = ANY($1::uuid[]) AND stage IN ('evaluation', 'closed') ORDER BY id`, ids)
-	if err != nil {
-		return nil, fmt.Errorf("list settled campaigns: %w", err)
+// promise takes up to wanted attempts of what line, the budget of a channel that people
+// work, has left, and returns how many. Who wants more of it waits until the transaction ends.
+func promise(ctx context.Context, tx pgx.Tx, campaignID string, line campaign.BudgetLine, wanted int64) (int64, error) {
+	var units int64
+	err := tx.QueryRow(ctx, `SELECT units FROM channel_promise WHERE campaign_id = $1 AND channel = $2 FOR UPDATE`, campaignID, line.Channel).Scan(&units)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, nil // the campaign is over
 	}
-	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[campaign.PlanRef])
 	if err != nil {
-		return nil, fmt.Errorf("list settled campaigns: %w", err)
+		return 0, fmt.Errorf("read promised attempts: %w", err)
 	}
-	return all, nil
+	granted := min(wanted, max(paysFor(line)-units, 0))
+	return granted, release(ctx, tx, campaignID, line.Channel, -granted)
 }
 
-// TellUnknown records, as the event contacts.unresolved, which messages of a campaign have
-// been of unknown fate for longer than patience, in whole days: per channel how many, and
-// up to when they were sent. The same messages are told once, and others once a day.
-func (s *Store) TellUnknown(ctx context.Context, campaignID string, patience time.Duration) error {
-	rows, err := s.pool.Query(ctx, `SELECT c.channel, count(*), max(a.intent_at)
-		FROM contact c JOIN contact_attempt a ON a.campaign_id = $1 AND a.contact_id = c.id AND (a.outcome IS NULL OR a.outcome = 'unknown')
-		WHERE c.campaign_id = $1 AND c.state = 'unknown' AND a.intent_at < date_trunc('day', now() - $2::interval) GROUP BY c.channel`, campaignID, patience)
-	if err != nil {
-		return fmt.Errorf("count unknown messages: %w", err)
-	}
-	var channel campaign.Channel
-	var messages int64
-	var until time.Time
-	var events []AuditEvent
-	_, err = pgx.ForEachRow(rows, []any{&channel, &messages, &until}, func() error {
-		key := fmt.Sprintf("%s:unresolved:%s:%d", campaignID, channel, until.UnixMicro())
-		events = append(events, CampaignEvent(campaignID, key, "contacts.unresolved", campaign.Actor{},
-			map[string]any{"channel": channel, "messages": messages, "sent_until": until}))
+// release gives back the attempts of contacts that ended without them, where c is a channel
+// that people work. What other channels promise is counted when it is needed.
+func release(ctx context.Context, tx pgx.Tx, campaignID string, c campaign.Channel, attempts int64) error {
+	if attempts == 0 || !c.Pull() {
 		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("count unknown messages: %w", err)
 	}
-	for _, e := range events {
-		if err := s.RecordOnce(ctx, e); err != nil {
-			return err
-		}
+	_, err := tx.Exec(ctx, `UPDATE channel_promise SET units = units - $3 WHERE campaign_id = $1 AND channel = $2`, campaignID, c, attempts)
+	if err != nil {
+		return fmt.Errorf("write promised attempts: %w", err)
 	}
 	return nil
 }

@@ -97,7 +97,7 @@ func (s *Store) ClaimTasks(ctx context.Context, c TaskClaim) ([]Task, error) {
 				return err
 			}
 			for _, id := range sortedKeys(over) {
-				if err := over[id].write(ctx, tx, id, "withdrawn"); err != nil {
+				if err := over[id].write(ctx, tx, taskGroup{id, c.Channel}, "withdrawn"); err != nil {
 					return err
 				}
 			}
@@ -131,20 +131,21 @@ func (e *endedTasks) add(id uuid.UUID, reason string) {
 	e.ids, e.reasons = append(e.ids, id), append(e.reasons, reason)
 }
 
-// write ends the tasks in a state of theirs, and then their contacts.
-func (e *endedTasks) write(ctx context.Context, tx pgx.Tx, campaignID uuid.UUID, state string) error {
+// write ends the tasks in a state of theirs, and then their contacts, whose attempts others
+// may have.
+func (e *endedTasks) write(ctx context.Context, tx pgx.Tx, g taskGroup, state string) error {
 	_, err := tx.Exec(ctx, `UPDATE task t SET state = $1, result = s.reason, lease_until = NULL, updated_at = now()
 		FROM unnest($2::uuid[], $3::text[]) s (id, reason) WHERE t.id = s.id`, state, e.ids, e.reasons)
 	if err != nil {
 		return fmt.Errorf("end tasks: %w", err)
 	}
-	_, err = tx.Exec(ctx, `UPDATE contact c SET state = `+ended+`, reason = s.reason, updated_at = now()
+	tag, err := tx.Exec(ctx, `UPDATE contact c SET state = `+ended+`, reason = s.reason, updated_at = now()
 		FROM unnest($2::uuid[], $3::text[]) s (id, reason) WHERE c.campaign_id = $1 AND c.id = s.id AND c.state = 'claimed'`,
-		campaignID, e.ids, e.reasons)
+		g.campaignID, e.ids, e.reasons)
 	if err != nil {
 		return fmt.Errorf("end contacts: %w", err)
 	}
-	return nil
+	return release(ctx, tx, g.campaignID.String(), g.channel, tag.RowsAffected())
 }
 
 // ClaimedTasks returns the tasks that are an agent's now.
@@ -364,11 +365,13 @@ func (w *taskWork) unanswered(i int) bool {
 
 // affordable returns how many of the tasks the budget lets be opened again.
 func (w *taskWork) affordable(ctx context.Context, tx pgx.Tx) (int64, error) {
-	wanted := false
+	var wanted int64
 	for i := range w.tasks {
-		wanted = wanted || w.unanswered(i)
+		if w.unanswered(i) {
+			wanted++
+		}
 	}
-	if !wanted {
+	if wanted == 0 {
 		return 0, nil
 	}
 	plan, err := loadPlan(ctx, tx, campaign.PlanRef{CampaignID: w.campaignID.String(), Revision: w.revision})
@@ -380,7 +383,7 @@ func (w *taskWork) affordable(ctx context.Context, tx pgx.Tx) (int64, error) {
 		return 0, nil
 	}
 	// The attempts that are reported here were promised when the tasks were opened.
-	return roomLeft(ctx, tx, w.campaignID.String(), line)
+	return promise(ctx, tx, w.campaignID.String(), line, wanted)
 }
 
 // add works out what the i-th report changes. again is whether another attempt can be paid for.
@@ -483,5 +486,5 @@ func (w *taskWork) endBarred(ctx context.Context, tx pgx.Tx) error {
 			w.results[i].State = "done"
 		}
 	}
-	return over.write(ctx, tx, w.campaignID, "done")
+	return over.write(ctx, tx, w.taskGroup, "done")
 }

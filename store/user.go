@@ -54,13 +54,15 @@ var loginPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
 // AddUser adds a user with the roles they hold, all or nothing, records it as done by
 // by, and returns the user's id. by is the zero Actor when it was done on the machine
 // itself. u.PasswordHash is argon2id in its usual text form, u.ID is given when empty,
-// and the grants' user is u whatever they name. It fails with
+// and the grants' user is u whatever they name. Of newUnits those that are missing are
+// made with the user, and the units above them, each under its own path as name. It
+// fails with
 //   - CodeInvalidParameter, the fields named, on a login, name, role, unit or hash that
 //     is none, also when the unit does not exist,
 //   - CodeAlreadyExists when the login is taken.
 //
 // Policies decide by the grants once they are read again.
-func (s *Store) AddUser(ctx context.Context, u User, grants []campaign.Grant, by campaign.Actor) (string, error) {
+func (s *Store) AddUser(ctx context.Context, u User, grants []campaign.Grant, by campaign.Actor, newUnits ...campaign.OrgUnit) (string, error) {
 	if err := checkUser(u, grants); err != nil {
 		return "", err
 	}
@@ -76,6 +78,11 @@ func (s *Store) AddUser(ctx context.Context, u User, grants []campaign.Grant, by
 		roles[i], units[i], held[i] = g.Role, g.Unit, map[string]any{"role": g.Role, "unit": g.Unit}
 	}
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
+		for _, unit := range newUnits {
+			if err := makeUnit(ctx, tx, unit); err != nil {
+				return err
+			}
+		}
 		var missing []campaign.OrgUnit
 		err := tx.QueryRow(ctx, `SELECT coalesce(array_agg(DISTINCT p), '{}') FROM unnest($1::text[]) p
 			WHERE NOT EXISTS (SELECT FROM org_unit WHERE path = p)`, units).Scan(&missing)
@@ -228,19 +235,27 @@ func (s *Store) GrantRole(ctx context.Context, g campaign.Grant) error {
 // CreateUnit adds an org unit and, where they are missing, the units above it under
 // their own path as name. An existing unit takes the new name.
 func (s *Store) CreateUnit(ctx context.Context, unit campaign.OrgUnit, name string) error {
-	if !unit.Valid() {
-		return campaign.Errorf(campaign.CodeInvalidParameter, "org unit %q is not a path such as operator/north/harbin", unit)
-	}
 	return s.inTx(ctx, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `INSERT INTO org_unit (path, name) SELECT p, p FROM unnest($1::text[]) p ON CONFLICT DO NOTHING`,
-			unit.Chain()); err != nil {
-			return fmt.Errorf("create org unit: %w", err)
+		if err := makeUnit(ctx, tx, unit); err != nil {
+			return err
 		}
 		if _, err := tx.Exec(ctx, `UPDATE org_unit SET name = $2 WHERE path = $1`, unit, name); err != nil {
 			return fmt.Errorf("name org unit: %w", err)
 		}
 		return nil
 	})
+}
+
+// makeUnit adds an org unit and those above it where they are missing.
+func makeUnit(ctx context.Context, tx pgx.Tx, unit campaign.OrgUnit) error {
+	if !unit.Valid() {
+		return campaign.Errorf(campaign.CodeInvalidParameter, "org unit %q is not a path such as operator/north/harbin", unit)
+	}
+	if _, err := tx.Exec(ctx, `INSERT INTO org_unit (path, name) SELECT p, p FROM unnest($1::text[]) p ON CONFLICT DO NOTHING`,
+		unit.Chain()); err != nil {
+		return fmt.Errorf("create org unit: %w", err)
+	}
+	return nil
 }
 
 // below splits units for a list filter: rows of exactly these units, and of the

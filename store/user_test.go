@@ -33,6 +33,27 @@ func TestAddUser(t *testing.T) {
 	require.Equal(t, campaign.CodeAlreadyExists, campaign.CodeOf(err))
 }
 
+func TestAddUserMakesTheUnitsThatItIsTold(t *testing.T) {
+	ctx, st := context.Background(), open(t)
+	units := func() []string {
+		return one[[]string](t, st, `SELECT coalesce(array_agg(path || '=' || name ORDER BY path), '{}') FROM org_unit`)
+	}
+	require.NoError(t, st.CreateUnit(ctx, "operator", "The operator"))
+	planner := []campaign.Grant{{Role: campaign.RolePlanner, Unit: "operator/north/harbin"}}
+	sound := store.User{Login: "nora", Name: "Nora", PasswordHash: aHash}
+	_, err := st.AddUser(ctx, sound, planner, campaign.Actor{}, "operator/north/harbin", "operator")
+	require.NoError(t, err)
+	made := []string{"operator=The operator", "operator/north=operator/north", "operator/north/harbin=operator/north/harbin"}
+	require.Equal(t, made, units())
+
+	_, err = st.AddUser(ctx, sound, nil, campaign.Actor{}, "operator/south")
+	require.Equal(t, campaign.CodeAlreadyExists, campaign.CodeOf(err))
+	sound.Login = "sam"
+	_, err = st.AddUser(ctx, sound, nil, campaign.Actor{}, "Operator South")
+	require.Equal(t, campaign.CodeInvalidParameter, campaign.CodeOf(err))
+	require.Equal(t, made, units(), "no user, no unit")
+}
+
 func TestAddUserIsAllOrNothing(t *testing.T) {
 	ctx, st := context.Background(), open(t)
 	require.NoError(t, st.CreateUnit(ctx, "operator", "Operator"))
