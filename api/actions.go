@@ -68,7 +68,8 @@ func stageAllows(act campaign.Action, c store.Campaign) (ok bool, why string) {
 	case campaign.ActCampaignPause:
 		ok, why = inFlight && c.Hold == campaign.HoldNone, "only an approved campaign that goes on can be paused"
 	case campaign.ActCampaignResume:
-		ok, why = c.Hold == campaign.HoldPaused && !c.Stage.Final(), "only a paused campaign can be resumed"
+		ok = !c.Stage.Final() && (c.Hold == campaign.HoldPaused || c.Status.Problem != "")
+		why = "only a campaign that is paused or has a problem can be resumed"
 	case campaign.ActCampaignStop:
 		ok = c.Hold != campaign.HoldStopped && (inFlight || c.Stage == campaign.StageDraft || c.Stage == campaign.StageApproval)
 		why = "the campaign has ended or is ending"

@@ -297,6 +297,13 @@ func (s *Server) AmendCampaign(ctx context.Context, in AmendCampaignRequestObjec
 	if base == 0 {
 		base = c.Revision
 	}
+	// Whether another plan came in force is the campaign's to say: this may be a request
+	// that took effect and is tried again.
+	if base > c.DraftRevision {
+		return nil, faults([]campaign.FieldError{{
+			Field: "base_revision", Code: campaign.CodeInvalidParameter, Message: fmt.Sprintf("revision %d is the newest", c.DraftRevision),
+		}})
+	}
 	plan, err := s.store.AddRevision(ctx, c.ID, store.NewRevision{
 		Plan: in.Body.Plan, EditorID: r.user.ID, Base: base, Request: r.resultID, Note: in.Body.Reason,
 	})

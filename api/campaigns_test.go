@@ -253,6 +253,11 @@ func TestAnAmendmentNamesWhatItWasMadeFrom(t *testing.T) {
 	require.Equal(t, []int{1, 2, 1, 0}, bases)
 	require.Equal(t, []string{"late", "again", "more", ""}, notes, "people read what people wrote")
 	require.Equal(t, "invalid_parameter", e.send("planner", "POST", at+"/amend", Amendment{Plan: plan, Reason: "x", BaseRevision: -1}).problem(t).Code)
+	ahead := e.send("planner", "POST", at+"/amend", Amendment{Plan: plan, Reason: "x", BaseRevision: 5}).problem(t)
+	require.Equal(t, http.StatusBadRequest, ahead.Status)
+	require.Equal(t, "invalid_parameter", ahead.Code)
+	require.Equal(t, "base_revision", ahead.Fields[0].Field)
+	require.EqualValues(t, 4, e.number(`SELECT count(*) FROM plan_revision`))
 
 	// An amendment that another plan overtook cannot be signed any more.
 	approval := e.inApproval(c, 90000)
@@ -296,6 +301,11 @@ func TestActionsSayWhyNot(t *testing.T) {
 	require.False(t, allowed("planner")[campaign.ActCampaignSubmit])
 	e.setStatus(c.Campaign.ID, campaign.Status{Stage: campaign.StageRunning, Revision: 1})
 	require.True(t, allowed("operator")[campaign.ActCampaignPause])
+	require.False(t, allowed("operator")[campaign.ActCampaignResume], "nothing holds it")
+	e.setStatus(c.Campaign.ID, campaign.Status{Stage: campaign.StageSettlement, Revision: 1, Problem: "ended from outside"})
+	require.True(t, allowed("operator")[campaign.ActCampaignResume], "it waits for a person")
+	e.setStatus(c.Campaign.ID, campaign.Status{Stage: campaign.StageClosed, Revision: 1})
+	require.False(t, allowed("operator")[campaign.ActCampaignResume])
 }
 
 func TestApproval(t *testing.T) {

@@ -1008,7 +1008,7 @@ type ServerInterface interface {
 	// ReplayCampaign Replay the archived histories against this release's code
 	// (POST /v1/campaigns/{id}/replays)
 	ReplayCampaign(ctx echo.Context, id CampaignID, params ReplayCampaignParams) error
-	// ResumeCampaign Resume a paused campaign
+	// ResumeCampaign Resume a campaign that is paused or has a problem
 	// (POST /v1/campaigns/{id}/resume)
 	ResumeCampaign(ctx echo.Context, id CampaignID, params ResumeCampaignParams) error
 	// ListReviews The mid-course reviews
@@ -3561,7 +3561,7 @@ type StrictServerInterface interface {
 	// ReplayCampaign Replay the archived histories against this release's code
 	// (POST /v1/campaigns/{id}/replays)
 	ReplayCampaign(ctx context.Context, request ReplayCampaignRequestObject) (ReplayCampaignResponseObject, error)
-	// ResumeCampaign Resume a paused campaign
+	// ResumeCampaign Resume a campaign that is paused or has a problem
 	// (POST /v1/campaigns/{id}/resume)
 	ResumeCampaign(ctx context.Context, request ResumeCampaignRequestObject) (ResumeCampaignResponseObject, error)
 	// ListReviews The mid-course reviews

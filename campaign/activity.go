@@ -57,6 +57,9 @@ type RoutedApproval struct {
 	LoadedPlan
 	Amount int64           `json:"amount"` // minor units to be signed for
 	Route  []ApprovalLevel `json:"route"`
+	// NoRoute says, with CodeNoRoute, why nobody could sign for the revision; nil when
+	// Route is one. It counts only where a signature is needed.
+	NoRoute *Error `json:"no_route,omitempty"`
 }
 
 // Claim asks an activity to verify that an actor may do an action to a campaign.
@@ -123,8 +126,10 @@ type Projection struct {
 	Status     Status `json:"status"`
 	Event      string `json:"event"` // what happened, stable name, e.g. "campaign.submitted"
 	// Wave is the wave that the event is about; 0 for none.
-	Wave  int   `json:"wave,omitempty"`
-	Actor Actor `json:"actor,omitzero"`
+	Wave int `json:"wave,omitempty"`
+	// Reason says why, where the event is that a stage could not do its work.
+	Reason string `json:"reason,omitempty"`
+	Actor  Actor  `json:"actor,omitzero"`
 }
 
 // Status answers: where does it stand, who must act, until when.

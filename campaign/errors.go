@@ -79,11 +79,11 @@ type FieldError struct {
 // Error is an error of Muster's own rules. It is wrapped once where it arises and
 // mapped once to an HTTP problem and once to a Temporal application error.
 type Error struct {
-	Code    Code
-	Message string         // one plain sentence: what is wrong and what would make it work
-	Fields  []FieldError   // the inputs at fault, if any
-	Details map[string]any // figures that help the caller, e.g. {"available": 1200}
-	Err     error          // the cause, never shown to a user
+	Code    Code           `json:"code"`
+	Message string         `json:"message"`           // one plain sentence: what is wrong and what would make it work
+	Fields  []FieldError   `json:"fields,omitempty"`  // the inputs at fault, if any
+	Details map[string]any `json:"details,omitempty"` // figures that help the caller, e.g. {"available": 1200}
+	Err     error          `json:"-"`                 // the cause, never shown to a user
 }
 
 // Errorf returns an Error of code with a formatted message.

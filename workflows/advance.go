@@ -195,7 +195,7 @@ func (c *entity) startWaves(ctx workflow.Context) {
 			return
 		}
 		w.Begun = true
-		c.changedWave(ctx, "wave.begun", w.Number)
+		c.project(ctx, campaign.Projection{Event: "wave.begun", Wave: w.Number})
 	}
 }
 

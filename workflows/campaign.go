@@ -171,11 +171,7 @@ func (c *entity) changed(ctx workflow.Context, event string, actor campaign.Acto
 	c.project(ctx, campaign.Projection{Event: event, Actor: actor})
 }
 
-// changedWave is changed for an event about a wave.
-func (c *entity) changedWave(ctx workflow.Context, event string, wave int) {
-	c.project(ctx, campaign.Projection{Event: event, Wave: wave})
-}
-
+// project is changed for an event that says more.
 func (c *entity) project(ctx workflow.Context, p campaign.Projection) {
 	c.state.Version++
 	p.CampaignID, p.Version, p.Status = c.state.CampaignID, c.state.Version, c.state.Status()

@@ -27,6 +27,7 @@ type bench struct {
 	t        *testing.T
 	plans    map[int]campaign.Plan
 	events   []string
+	reasons  []string // that events give
 	reminded int
 	holds    []campaign.Hold
 	mu       sync.Mutex // shards run their chunks side by side
@@ -85,7 +86,13 @@ func (b *bench) loaded(revision int) (campaign.LoadedPlan, error) {
 
 func (b *bench) activities() map[string]any {
 	return map[string]any{
-		string(campaign.ActivityProject): func(p campaign.Projection) error { b.events = append(b.events, p.Event); return nil },
+		string(campaign.ActivityProject): func(p campaign.Projection) error {
+			b.events = append(b.events, p.Event)
+			if p.Reason != "" {
+				b.reasons = append(b.reasons, p.Reason)
+			}
+			return nil
+		},
 		string(campaign.ActivityVerify): func(c campaign.Claim) error {
 			if c.Actor.Login == "intruder" {
 				return temporal.NewNonRetryableApplicationError("not yours", string(campaign.CodeForbidden), nil)

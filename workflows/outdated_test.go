@@ -78,6 +78,51 @@ func TestAnAmendmentDoesNotUndoAnAcceptedReview(t *testing.T) {
 	require.Equal(t, "completed", b.status().Ended)
 }
 
+// A campaign that was approved while there was a route for its money may do less without
+// one; it needs the route again for more.
+func TestAnAmendmentThatNeedsNoSignatureNeedsNoRoute(t *testing.T) {
+	b := newBench(t)
+	gone := false
+	b.OnActivity(string(campaign.ActivityRouteApproval), anything).Return(func(ref campaign.PlanRef) (campaign.RoutedApproval, error) {
+		l, err := b.loaded(ref.Revision)
+		total, _ := l.Plan.BudgetTotal()
+		routed := campaign.RoutedApproval{LoadedPlan: l, Amount: total, Route: testRoute()}
+		if gone {
+			routed.Route = nil
+			routed.NoRoute = campaign.Errorf(campaign.CodeNoRoute, "no approval route is in USD").With("currency", "USD")
+		}
+		return routed, err
+	})
+	amend := func(at time.Duration, revision int, change int64) *answer {
+		p := testPlan()
+		p.Budget[0].Amount += change
+		b.plans[revision] = p
+		return b.at(at, campaign.UpdateAmend, campaign.Amend{
+			Command: command(planner, fmt.Sprintf("amend-%d", revision)), Revision: revision, Digest: p.Digest(), Reason: "other figures",
+		})
+	}
+	b.approved()
+	b.RegisterDelayedCallback(func() { gone = true }, days(10))
+	dearer, cheaper := amend(days(20), 2, 1), amend(days(21), 3, -1)
+	b.run()
+	require.Equal(t, campaign.CodeNoRoute, code(dearer.err))
+	require.ErrorContains(t, dearer.err, "no approval route is in USD")
+	require.NoError(t, cheaper.err)
+	require.Equal(t, 3, cheaper.status.Revision)
+	require.Equal(t, "completed", b.status().Ended)
+
+	b = newBench(t)
+	b.OnActivity(string(campaign.ActivityRouteApproval), anything).Return(func(ref campaign.PlanRef) (campaign.RoutedApproval, error) {
+		l, err := b.loaded(ref.Revision)
+		return campaign.RoutedApproval{LoadedPlan: l, NoRoute: campaign.Errorf(campaign.CodeNoRoute, "none")}, err
+	})
+	submitted := b.at(time.Hour, campaign.UpdateSubmit, submitCmd())
+	b.at(days(1), campaign.UpdateStop, campaign.ChangeHold{Command: command(operator, "stop"), Reason: "no way"})
+	b.run()
+	require.Equal(t, campaign.CodeNoRoute, code(submitted.err))
+	require.Equal(t, "withdrawn", b.status().Ended)
+}
+
 func TestWaveEventsNameTheirWave(t *testing.T) {
 	b := newBench(t)
 	var told []campaign.Projection

@@ -64,7 +64,11 @@ func (c *entity) waveDone(ctx workflow.Context, number int) {
 	for i := range c.state.Waves {
 		if w := &c.state.Waves[i]; w.Number == number && !w.Done {
 			w.Done = true
-			c.changedWave(ctx, "wave.done", number)
+			p := campaign.Projection{Event: "wave.done", Wave: number}
+			if w.Failure != "" {
+				p.Event, p.Reason = "wave.failed", w.Failure
+			}
+			c.project(ctx, p)
 		}
 	}
 }
@@ -92,13 +96,13 @@ func (c *entity) takeFailure(ctx workflow.Context, r campaign.StageReport) {
 				return
 			}
 			s.Reviews[i].Open, s.Reviews[i].Decision = false, campaign.ReviewKeep
-			c.changed(ctx, "review.failed", campaign.Actor{})
+			c.project(ctx, campaign.Projection{Event: "review.failed", Reason: r.Message})
 			return
 		}
 	}
 	if _, open := s.Approval.Current(); open && r.WorkflowID == c.clockID() {
 		s.Approval.Result = campaign.ApprovalExpired
-		c.changed(ctx, "approval.expired", campaign.Actor{})
+		c.project(ctx, campaign.Projection{Event: "approval.expired", Reason: r.Message})
 		return
 	}
 	if r.WorkflowID == s.Begun {

@@ -109,8 +109,8 @@ func (c *entity) submit(ctx workflow.Context, in campaign.Submit) (string, error
 	return "campaign.submitted", c.state.Advance(campaign.StageApproval)
 }
 
-// route loads a revision with the approval route it must take, and makes sure that it
-// is what the caller saw.
+// route loads a revision with the approval route it must take, or why there is none, and
+// makes sure that it is what the caller saw.
 func (c *entity) route(ctx workflow.Context, revision int, digest string) (campaign.RoutedApproval, error) {
 	routed, err := do(action(ctx), campaign.ActivityRouteApproval, campaign.PlanRef{
 		CampaignID: c.state.CampaignID, Revision: revision,
@@ -121,8 +121,11 @@ func (c *entity) route(ctx workflow.Context, revision int, digest string) (campa
 	return routed, err
 }
 
-// openApproval starts an approval round and its clock.
+// openApproval starts an approval round and its clock, if there is a route to take.
 func (c *entity) openApproval(ctx workflow.Context, r campaign.RoutedApproval, requester string) error {
+	if r.NoRoute != nil {
+		return r.NoRoute
+	}
 	round := c.state.Rounds + 1
 	approval := campaign.NewApproval(r.Revision, r.Digest, r.Amount, requester, r.Route, workflow.Now(ctx))
 	err := begin(ctx, c, campaign.ApprovalWorkflowID(c.state.CampaignID, r.Revision, round), campaign.WorkflowApproval, campaign.ApprovalInput{

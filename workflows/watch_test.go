@@ -43,7 +43,7 @@ func TestAStageThatIsTerminatedCountsAsFailed(t *testing.T) {
 		},
 		"wave": {
 			terminatedOnce(campaign.WorkflowWave, time.Hour, workflows.Wave), false,
-			[]string{"wave.begun", "wave.done", "review.begun", "wave.begun", "wave.done", "stage.closed"},
+			[]string{"wave.begun", "wave.failed", "review.begun", "wave.begun", "wave.done", "stage.closed"},
 		},
 		"review": {
 			terminatedOnce(campaign.WorkflowReview, time.Hour, workflows.Review), false,
@@ -66,6 +66,10 @@ func TestAStageThatIsTerminatedCountsAsFailed(t *testing.T) {
 			}
 			b.run()
 			require.Equal(t, "completed", b.status().Ended)
+			if !test.resume { // there the campaign's problem says it
+				require.Len(t, b.reasons, 1)
+				require.Contains(t, b.reasons[0], "was ended from outside")
+			}
 			left := test.events
 			for _, e := range b.events {
 				if len(left) > 0 && e == left[0] {
@@ -91,6 +95,8 @@ func TestARoundWhoseClockIsTerminatedExpires(t *testing.T) {
 	require.Equal(t, campaign.CodeStateConflict, code(late.err))
 	require.NoError(t, again.err)
 	require.Contains(t, b.events, "approval.expired")
+	require.Len(t, b.reasons, 1)
+	require.Contains(t, b.reasons[0], "was ended from outside")
 	require.Equal(t, "completed", b.status().Ended)
 }
 

@@ -1173,14 +1173,14 @@ type ClientInterface interface {
 	// Corresponds with POST /v1/campaigns/{id}/replays (the `ReplayCampaign` operationId).
 	ReplayCampaign(ctx context.Context, id CampaignID, params *ReplayCampaignParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ResumeCampaignWithBody Resume a paused campaign
+	// ResumeCampaignWithBody Resume a campaign that is paused or has a problem
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/campaigns/{id}/resume (the `ResumeCampaign` operationId).
 	ResumeCampaignWithBody(ctx context.Context, id CampaignID, params *ResumeCampaignParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ResumeCampaign Resume a paused campaign
+	// ResumeCampaign Resume a campaign that is paused or has a problem
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1737,7 +1737,7 @@ func (c *Client) ReplayCampaign(ctx context.Context, id CampaignID, params *Repl
 	return c.Client.Do(req)
 }
 
-// ResumeCampaignWithBody Resume a paused campaign
+// ResumeCampaignWithBody Resume a campaign that is paused or has a problem
 //
 // Takes any type of body and a specified content type.
 //
@@ -1754,7 +1754,7 @@ func (c *Client) ResumeCampaignWithBody(ctx context.Context, id CampaignID, para
 	return c.Client.Do(req)
 }
 
-// ResumeCampaign Resume a paused campaign
+// ResumeCampaign Resume a campaign that is paused or has a problem
 //
 // Takes a body of the `application/json` content type.
 //
@@ -4152,14 +4152,14 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /v1/campaigns/{id}/replays (the `ReplayCampaign` operationId).
 	ReplayCampaignWithResponse(ctx context.Context, id CampaignID, params *ReplayCampaignParams, reqEditors ...RequestEditorFn) (*ReplayCampaignResponse, error)
 
-	// ResumeCampaignWithBodyWithResponse Resume a paused campaign
+	// ResumeCampaignWithBodyWithResponse Resume a campaign that is paused or has a problem
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/campaigns/{id}/resume (the `ResumeCampaign` operationId).
 	ResumeCampaignWithBodyWithResponse(ctx context.Context, id CampaignID, params *ResumeCampaignParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResumeCampaignResponse, error)
 
-	// ResumeCampaignWithResponse Resume a paused campaign
+	// ResumeCampaignWithResponse Resume a campaign that is paused or has a problem
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -6367,7 +6367,7 @@ func (c *ClientWithResponses) ReplayCampaignWithResponse(ctx context.Context, id
 	return ParseReplayCampaignResponse(rsp)
 }
 
-// ResumeCampaignWithBodyWithResponse Resume a paused campaign
+// ResumeCampaignWithBodyWithResponse Resume a campaign that is paused or has a problem
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -6380,7 +6380,7 @@ func (c *ClientWithResponses) ResumeCampaignWithBodyWithResponse(ctx context.Con
 	return ParseResumeCampaignResponse(rsp)
 }
 
-// ResumeCampaignWithResponse Resume a paused campaign
+// ResumeCampaignWithResponse Resume a campaign that is paused or has a problem
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

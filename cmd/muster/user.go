@@ -39,11 +39,16 @@ const minPassword, maxPassword = 12, 200 // characters; the API takes no longer 
 
 // Run adds the user.
 func (c *userAdd) Run(g *globals) error {
-	st, err := g.openUsers(&c.Database)
+	st, empty, err := g.openUsers(&c.Database)
 	if err != nil {
 		return err
 	}
 	defer st.Close()
+	if empty {
+		if err := migrate(g, st); err != nil {
+			return err
+		}
+	}
 	units, err := orgUnits(g, st)
 	if err != nil {
 		return err
@@ -71,14 +76,15 @@ func (c *userAdd) Run(g *globals) error {
 		}
 		grants[i] = campaign.Grant{Role: r, Unit: c.Unit}
 	}
+	var made []campaign.OrgUnit
 	if missing {
-		if err := st.CreateUnit(g, c.Unit, string(c.Unit)); err != nil {
-			return err
-		}
-		fmt.Printf("Made the unit %s\n", c.Unit)
+		made = append(made, c.Unit)
 	}
-	if _, err := st.AddUser(g, user, grants, campaign.Actor{}); err != nil {
+	if _, err := st.AddUser(g, user, grants, campaign.Actor{}, made...); err != nil {
 		return err
+	}
+	if missing {
+		fmt.Printf("Made the unit %s\n", c.Unit)
 	}
 	fmt.Printf("Added %s: %s at %s and below. Running processes know within %.0f s.\n", c.Name, few(c.Role), c.Unit, policyReload.Seconds())
 	return nil
@@ -98,23 +104,29 @@ func few[S ~string](names []S) string {
 	return strings.Join(texts, ", ")
 }
 
-// openUsers connects to the database for work on its users, who have nothing sealed.
-func (g *globals) openUsers(db *config.Database) (*store.Store, error) {
+// openUsers connects to the database for work on its users, who have nothing sealed, and
+// reports whether it is an empty one. It changes nothing: an earlier build may be running
+// on the database.
+func (g *globals) openUsers(db *config.Database) (st *store.Store, empty bool, err error) {
 	if err := g.instance(db, nil); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if err := reachDatabase(g, db.DatabaseURL); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	st, err := store.Open(g, db.DatabaseURL)
+	if st, err = store.Open(g, db.DatabaseURL); err != nil {
+		return nil, false, err
+	}
+	has, wants, err := st.Schema(g)
+	if err == nil && has > 0 && has < wants {
+		err = campaign.Errorf(campaign.CodeStateConflict,
+			"the database's schema is at version %d and this build needs %d: stop what runs on it, then run muster migrate", has, wants)
+	}
 	if err != nil {
-		return nil, err
-	}
-	if err := migrate(g, st); err != nil {
 		st.Close()
-		return nil, err
+		return nil, false, err
 	}
-	return st, nil
+	return st, has == 0, nil
 }
 
 func orgUnits(ctx context.Context, st *store.Store) ([]campaign.OrgUnit, error) {
@@ -219,11 +231,15 @@ type userList struct{ config.Database }
 
 // Run prints one line per user.
 func (c *userList) Run(g *globals) error {
-	st, err := g.openUsers(&c.Database)
+	st, empty, err := g.openUsers(&c.Database)
 	if err != nil {
 		return err
 	}
 	defer st.Close()
+	if empty {
+		fmt.Println(noUsers)
+		return nil
+	}
 	rows, err := st.Pool().Query(g, `SELECT u.login, u.name, u.disabled, u.demo,
 		    coalesce(string_agg(g.role || ' at ' || g.unit, ', ' ORDER BY g.unit, g.role), '')
 		FROM app_user u LEFT JOIN role_grant g ON g.user_id = u.id GROUP BY u.id ORDER BY u.login`)

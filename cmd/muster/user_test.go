@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/musterhq/muster/campaign"
+	"github.com/musterhq/muster/internal/config"
 	"github.com/musterhq/muster/internal/pgtest"
 	"github.com/musterhq/muster/store"
 )
@@ -36,10 +37,13 @@ func TestAUserIsAddedAndMayLogIn(t *testing.T) {
 		typed(t, input)
 		return run(append([]string{"user", "add", db, dir}, args...))
 	}
-	require.Zero(t, run([]string{"user", "list", db, dir}), "of an empty database")
 	st, err := store.Open(t.Context(), strings.TrimPrefix(db, "--database-url="))
 	require.NoError(t, err)
 	defer st.Close()
+	require.Zero(t, run([]string{"user", "list", db, dir}), "of an empty database")
+	require.Zero(t, tables(t, st), "looking changes nothing")
+	_, err = st.Migrate(t.Context())
+	require.NoError(t, err)
 	anybody := func() bool {
 		found, err := hasUsers(t.Context(), st)
 		require.NoError(t, err)
@@ -66,6 +70,10 @@ func TestAUserIsAddedAndMayLogIn(t *testing.T) {
 	require.Equal(t, 1, add(password, "bob", "--role=finance", "--unit=operator/nroth"), "a unit that is likely misspelt")
 	require.Zero(t, add(password, "bob", "--role=finance", "--role=auditor", "--unit=operator/north", "--new-unit"))
 	require.True(t, anybody())
+	require.Equal(t, 1, add(password, "bob", "--role=finance", "--unit=operator/west", "--new-unit"), "the login is taken")
+	units, err := orgUnits(t.Context(), st)
+	require.NoError(t, err)
+	require.Equal(t, []campaign.OrgUnit{"operator", "operator/north"}, units, "no user, no unit")
 
 	for login, want := range map[string]struct {
 		name   string
@@ -89,6 +97,38 @@ func TestAUserIsAddedAndMayLogIn(t *testing.T) {
 		require.Equal(t, want.grants, grants)
 	}
 	require.Zero(t, run([]string{"user", "list", db, dir}))
+}
+
+func tables(t *testing.T, st *store.Store) (n int) {
+	t.Helper()
+	require.NoError(t, st.Pool().QueryRow(t.Context(), `SELECT count(*) FROM pg_tables WHERE schemaname = 'public'`).Scan(&n))
+	return n
+}
+
+// TestOnlyAnEmptyDatabaseIsMigratedForAUser: the processes that run on another one may be
+// of an earlier build.
+func TestOnlyAnEmptyDatabaseIsMigratedForAUser(t *testing.T) {
+	db := config.Database{DatabaseURL: pgtest.NewDatabase(t)}
+	g := &globals{Context: t.Context(), dir: t.TempDir()}
+	add := func(login string) error {
+		typed(t, "correct horse battery")
+		return (&userAdd{Database: db, Name: login, Role: []campaign.Role{campaign.RolePlanner}, Unit: "operator"}).Run(g)
+	}
+	require.NoError(t, add("alice"))
+	st, err := store.Open(t.Context(), db.DatabaseURL)
+	require.NoError(t, err)
+	defer st.Close()
+	has, wants, err := st.Schema(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, wants, has)
+	require.NoError(t, add("bob"))
+
+	_, err = st.Pool().Exec(t.Context(), `DELETE FROM goose_db_version WHERE version_id = $1`, wants)
+	require.NoError(t, err)
+	for _, err := range []error{add("carol"), (&userList{db}).Run(g)} {
+		require.Equal(t, campaign.CodeStateConflict, campaign.CodeOf(err), "%v", err)
+		require.ErrorContains(t, err, "muster migrate")
+	}
 }
 
 func TestFewNamesStayReadable(t *testing.T) {

@@ -65,6 +65,8 @@ var eventWords = map[string]string{
 	"stage.running":                "running",
 	"wave.begun":                   "", // told with their numbers
 	"wave.done":                    "",
+	"wave.failed":                  "a wave ended before its time",
+	"review.failed":                "the review could not be held; the plan goes on",
 	"review.begun":                 "mid-course review: measuring",
 	"review.open":                  "mid-course review: findings are out, a decision is awaited",
 	"review.accept":                "accepted the recommendation",

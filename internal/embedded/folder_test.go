@@ -90,11 +90,48 @@ func TestALargeLogIsPutAsideWhileItsWriterGoesOn(t *testing.T) {
 	write("after\n")
 	kept, err := os.ReadFile(path + ".1")
 	require.NoError(t, err)
-	require.True(t, strings.HasPrefix(string(kept), "first\n") && strings.HasSuffix(string(kept), "one too many\n"))
+	require.True(t, strings.HasSuffix(string(kept), "one too many\n"))
 	now, err := os.ReadFile(path)
 	require.NoError(t, err)
 	require.Equal(t, "after\n", string(now))
 	require.Equal(t, "after", logTail(path, 100), "what was read from before is gone")
+}
+
+// TestALogThatCannotBePutAsideIsEmptied: a disk that is full must not be filled up by
+// the copy of what filled it.
+func TestALogThatCannotBePutAsideIsEmptied(t *testing.T) {
+	for name, spoil := range map[string]func(aside string) error{
+		"nothing can be written": func(aside string) error { return os.Symlink("/dev/full", aside) },
+		"nothing can be made":    func(aside string) error { return os.Mkdir(aside, 0o700) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := openFolder(t, testDir(t)).file("postgres.log")
+			require.NoError(t, os.WriteFile(path, []byte("first\n"), 0o600))
+			require.NoError(t, os.Truncate(path, maxLogBytes+1))
+			require.NoError(t, spoil(path+".1"))
+			require.Error(t, trimLog(path))
+			info, err := os.Stat(path)
+			require.NoError(t, err)
+			require.Zero(t, info.Size())
+			_, err = os.Lstat(path + ".1")
+			require.ErrorIs(t, err, os.ErrNotExist, "half a copy helps nobody")
+		})
+	}
+}
+
+func TestOfALargeLogItsEndIsKept(t *testing.T) {
+	path := openFolder(t, testDir(t)).file("postgres.log")
+	require.NoError(t, os.WriteFile(path, []byte("first\n"), 0o600))
+	require.NoError(t, os.Truncate(path, 2*maxLogBytes))
+	writer, err := OpenLog(path)
+	require.NoError(t, err)
+	_, err = writer.WriteString("last\n")
+	require.NoError(t, errors.Join(err, writer.Close()))
+	require.NoError(t, trimLog(path))
+	kept, err := os.ReadFile(path + ".1")
+	require.NoError(t, err)
+	require.Equal(t, maxLogBytes, len(kept))
+	require.True(t, strings.HasSuffix(string(kept), "last\n"))
 }
 
 func TestAFolderIsFreeAgainAMomentAfterItsHolderDied(t *testing.T) {

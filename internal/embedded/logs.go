@@ -15,8 +15,9 @@ const (
 	logInterval = 10 * time.Second
 )
 
-// KeepLogs keeps the folder's logs small until ctx ends: what one of them holds past
-// 16 MB goes to a file of the same name with .1, in place of what was there.
+// KeepLogs keeps the folder's logs small until ctx ends: when one of them holds more
+// than 16 MB, its last 16 MB go to a file of the same name with .1, in place of what was
+// there, and it is emptied. Where there is no room for that, they are dropped.
 //
 // The processes that write, PostgreSQL and Temporal among them, go on with the files
 // that they have open, for they only append: the text is copied and the file emptied.
@@ -51,20 +52,29 @@ func trimLog(path string) error {
 	if err != nil || info.Size() <= maxLogBytes {
 		return err
 	}
+	aside := path + ".1"
+	if err = copyEnd(aside, path); err != nil {
+		err = errors.Join(err, os.Remove(aside))
+	}
+	return errors.Join(err, os.Truncate(path, 0))
+}
+
+// copyEnd writes what a log got last, up to the most that a log may hold.
+func copyEnd(aside, path string) error {
 	from, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = from.Close() }()
-	to, err := os.OpenFile(path+".1", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if _, err = from.Seek(-maxLogBytes, io.SeekEnd); err != nil {
+		return err
+	}
+	to, err := os.OpenFile(aside, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
 	_, err = io.Copy(to, from)
-	if err = errors.Join(err, to.Close()); err != nil {
-		return err
-	}
-	return os.Truncate(path, 0)
+	return errors.Join(err, to.Close())
 }
 
 // OpenLog opens a log file to append to, which is all that [Folder.KeepLogs] asks of who
