@@ -31,9 +31,11 @@ var mayImport = map[string][]string{
 	"ledger":     {"campaign"},
 	"store":      {"campaign"},
 	"audit":      {"campaign", "store"},
-	"activities": {"campaign", "targeting", "evaluation", "ledger", "policies", "channels", "store", "audit"},
+	// The API signs what the activities verify.
+	"assertion":  {"campaign"},
+	"activities": {"campaign", "targeting", "evaluation", "ledger", "policies", "channels", "store", "audit", "assertion"},
 	// The API talks to workflows by the names in campaign, never by their code.
-	"api":        {"campaign", "policies", "store", "ledger", "targeting", "audit"},
+	"api":        {"campaign", "policies", "store", "ledger", "targeting", "audit", "assertion"},
 	"api/client": {"campaign"},
 	// The names under which the worker registers are campaign's.
 	"worker": {"campaign", "workflows", "activities"},

@@ -1,0 +1,77 @@
+package campaign
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+)
+
+// CodeForgedDecision means that a sign-off or a command is not signed by a key that was
+// valid when it says it was made.
+const CodeForgedDecision Code = "forged_decision"
+
+// DigestOf identifies a value by its content: the hex SHA-256 of its JSON with the
+// fields in declaration order and no insignificant white space. It fails on what JSON
+// cannot hold, such as an infinite number.
+func DigestOf(value any) (string, error) {
+	b, err := json.Marshal(value)
+	if err != nil {
+		return "", Errorf(CodeInvalidParameter, "a digest needs a value that JSON can hold: %v", err)
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// PlanDigests identifies the parts of a plan that are approved for different reasons, so
+// that an amendment says which of them it touches. Each is a DigestOf.
+type PlanDigests struct {
+	Content  string `json:"content_digest"`  // the offer, and what each channel says under which sender
+	Audience string `json:"audience_digest"` // the unit whose customers are meant, the filters, and the tiers of each wave
+	Budget   string `json:"budget_digest"`   // the lines, their currency and what one success is worth
+}
+
+// Digests returns the digests of the plan's parts. Like Digest they are defined for a
+// plan that Validate accepts.
+func (p *Plan) Digests() PlanDigests {
+	type said struct {
+		Channel Channel `json:"channel"`
+		Sender  string  `json:"sender"`
+		Text    string  `json:"text"`
+	}
+	texts := make([]said, len(p.Channels))
+	for i, c := range p.Channels {
+		texts[i] = said{Channel: c.Channel, Sender: c.Sender, Text: c.Text}
+	}
+	tiers := make([][]Tier, len(p.Waves))
+	for i, w := range p.Waves {
+		tiers[i] = w.Tiers
+	}
+	// The name of the part keeps two parts from ever having one digest.
+	part := func(content any) string {
+		digest, err := DigestOf(content)
+		if err != nil {
+			// Only non-finite floats can fail here, and Validate refuses them.
+			return ""
+		}
+		return digest
+	}
+	return PlanDigests{
+		Content: part(struct {
+			Part  string `json:"part"`
+			Offer Offer  `json:"offer"`
+			Texts []said `json:"texts"`
+		}{"content", p.Offer, texts}),
+		Audience: part(struct {
+			Part     string   `json:"part"`
+			Unit     OrgUnit  `json:"unit"`
+			Audience Audience `json:"audience"`
+			Waves    [][]Tier `json:"waves"`
+		}{"audience", p.Unit, p.Audience, tiers}),
+		Budget: part(struct {
+			Part        string       `json:"part"`
+			Currency    string       `json:"currency"`
+			Lines       []BudgetLine `json:"lines"`
+			UnitBenefit int64        `json:"unit_benefit"`
+		}{"budget", p.Currency, p.Budget, p.Goal.UnitBenefit}),
+	}
+}
