@@ -20,9 +20,9 @@ func (a *Activities) Reserve(ctx context.Context, in campaign.PlanRef) error {
 	}
 	ceilings := make([]ledger.Ceiling, len(plan.Plan.Budget))
 	for i, l := range plan.Plan.Budget {
-		ceilings[i] = ledger.Ceiling{Line: l.Line, Amount: l.Amount}
+		ceilings[i] = ledger.Ceiling{Line: l.Line, Category: l.Category, Amount: l.Amount}
 	}
-	_, err = a.Ledger.ReserveAll(ctx, in.CampaignID, plan.Plan.Currency, ceilings)
+	_, err = a.Ledger.ReserveAll(ctx, ledger.Budget{CampaignID: in.CampaignID, Currency: plan.Plan.Currency, Lines: ceilings})
 	return failure(ctx, err)
 }
 

@@ -32,7 +32,7 @@ func httpStatus(code campaign.Code) int {
 	case campaign.CodeStateConflict, campaign.CodeVersionChanged, campaign.CodeAmendmentOutdated, campaign.CodeAssertionMismatch, campaign.CodeIllegalTransition,
 		campaign.CodeBudgetInsufficient, campaign.CodeHoldExceeded, campaign.CodeHoldClosed, campaign.CodeLeaseLost, campaign.CodeNotArchived,
 		campaign.CodeAlreadyExists, campaign.CodeRequestInProgress, campaign.CodeHistoryMismatch, campaign.CodeEmptySelection,
-		campaign.CodeRecommendationMissing:
+		campaign.CodeRecommendationMissing, campaign.CodeAlreadyReversed, campaign.CodeAccountClosed:
 		return http.StatusConflict
 	case campaign.CodeBodyTooLarge:
 		return http.StatusRequestEntityTooLarge

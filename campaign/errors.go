@@ -34,6 +34,8 @@ const (
 	CodeBudgetInsufficient    Code = "budget_insufficient"
 	CodeHoldExceeded          Code = "hold_exceeded"
 	CodeHoldClosed            Code = "hold_closed"
+	CodeAlreadyReversed       Code = "already_reversed"
+	CodeAccountClosed         Code = "account_closed"
 	CodeKeyReused             Code = "idempotency_key_reused"
 	CodeLeaseLost             Code = "lease_lost"
 	CodeChannelUnavailable    Code = "channel_unavailable"

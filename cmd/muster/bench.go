@@ -21,6 +21,7 @@ type benchCommand struct {
 	Import    benchImport    `cmd:"" help:"The import of customers beside a bare COPY of the same rows."`
 	Selection benchSelection `cmd:"" help:"The selection of targets beside a bare INSERT … SELECT of the same customers."`
 	Dispatch  benchDispatch  `cmd:"" help:"Dispatch beside a bare claim-and-mark loop: the engine alone, and the whole path over Temporal and SMPP."`
+	Ledger    benchLedger    `cmd:"" help:"Reservations and captures beside a bare conditional UPDATE: all on one budget, and on a hundred."`
 }
 
 // benchFlags are common to all benches. No environment variable names the database: a
@@ -140,5 +141,21 @@ func (c *benchDispatch) Run(g *globals) error {
 				},
 			},
 		})
+	})
+}
+
+type benchLedger struct {
+	benchFlags
+	Operations  int `default:"10000" help:"Operations of a run, half of them reservations and half captures."`
+	Connections int `default:"16" help:"Connections at a time."`
+}
+
+// Run measures the ledger.
+func (c *benchLedger) Run(g *globals) error {
+	if err := errors.Join(positive("operations", c.Operations), positive("connections", c.Connections)); err != nil {
+		return err
+	}
+	return c.benchmark(g, func(g *globals, s *bench.Suite) (*bench.Report, error) {
+		return s.Ledger(g, c.Operations, c.Connections)
 	})
 }

@@ -146,6 +146,22 @@ func TestDispatchReal(t *testing.T) {
 	requireSides(t, r, 900, "bare loop", "muster engine", "muster real")
 }
 
+func TestLedger(t *testing.T) {
+	s, _ := newSuite(t)
+	r, err := s.Ledger(t.Context(), 399, 4)
+	require.NoError(t, err)
+	require.Len(t, r.Sides, 4)
+	for _, side := range r.Sides {
+		require.Len(t, side.Runs, 2)
+		for _, run := range side.Runs {
+			require.EqualValues(t, 400, run.Items, "a reservation goes with its capture")
+		}
+	}
+	require.Len(t, r.Ratios, 2)
+	require.Equal(t, []string{"muster, 1", "bare, 1 row"}, []string{r.Ratios[0].Of, r.Ratios[0].To})
+	require.Equal(t, []string{"muster, 100", "bare, 100 rows"}, []string{r.Ratios[1].Of, r.Ratios[1].To})
+}
+
 // A result that is not what it must be fails the bench, however fast it came.
 func TestWrongResults(t *testing.T) {
 	s, _ := newSuite(t)
