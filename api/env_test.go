@@ -363,6 +363,7 @@ func (e *env) openTasks(campaignID string, n, maximum int) (tasks, customers []s
 	e.t.Helper()
 	e.setStatus(campaignID, campaign.Status{Stage: campaign.StageRunning, Revision: 1})
 	e.exec(`SELECT create_campaign_partitions($1)`, campaignID)
+	e.exec(`INSERT INTO channel_promise (campaign_id, channel, units) VALUES ($1, 'call', $2)`, campaignID, n)
 	for i := range n {
 		task, customer := uuid.NewString(), uuid.NewString()
 		e.exec(`INSERT INTO customer (id, external_id, org_unit, time_zone, simulated) VALUES ($1, $2, $3, 'Asia/Shanghai', true)`, customer, "c-"+customer, here)
