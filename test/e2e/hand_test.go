@@ -31,7 +31,10 @@ func TestStagesEndedByHand(t *testing.T) {
 	require.NoError(t, cluster.TerminateWorkflow(t.Context(), campaign.WaveWorkflowID(r.id, 1), "", "by hand"))
 	r.await(t, "settling", func(d *client.CampaignDetail) bool { return d.Status.Stage == campaign.StageSettlement })
 	require.Less(t, int64(centre.accepted(t)), contacts, "the wave was over before it was ended")
-	require.NoError(t, cluster.TerminateWorkflow(t.Context(), campaign.SettlementWorkflowID(r.id), "", "by hand"))
+	// The stage is told a moment before its workflow is started.
+	eventually(t, func() bool {
+		return cluster.TerminateWorkflow(t.Context(), campaign.SettlementWorkflowID(r.id), "", "by hand") == nil
+	}, "the settlement is there to be ended")
 	eventually(t, func() bool { return r.detail(t).Status.Problem != "" }, "the campaign asks for help")
 	require.Contains(t, r.detail(t).Status.Problem, campaign.SettlementWorkflowID(r.id))
 	tell(t, r.operator, func(ctx context.Context, s *client.Session) (*client.ResumeCampaignResponse, error) {
