@@ -111,7 +111,7 @@ func TestKillEverything(t *testing.T) {
 	}
 	r.await(t, "settling", func(d *client.CampaignDetail) bool { return d.Status.Stage == campaign.StageSettlement })
 	everything(t, i, centre)
-	inTheMiddle(t, i, centre, "ledger_posting", func() {})
+	inTheMiddle(t, i, centre, "ledger_journal", func() {})
 	r.awaitArchive(t)
 
 	require.Equal(t, campaign.StageClosed, r.detail(t).Status.Stage)
