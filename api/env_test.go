@@ -103,6 +103,12 @@ func (o *orchestra) setAway(away bool) {
 	o.away = away
 }
 
+func (o *orchestra) setAnswer(answer func(name string, arg any) (campaign.Status, error)) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.answer = answer
+}
+
 func (o *orchestra) asked() []update {
 	o.mu.Lock()
 	defer o.mu.Unlock()

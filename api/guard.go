@@ -238,8 +238,14 @@ func (s *Server) permit(ctx context.Context, r *request, unit campaign.OrgUnit, 
 	return s.refuse(ctx, r, campaignID, err)
 }
 
-// recordWithin bounds how long a record of evidence may take.
+// recordWithin bounds how long it may take to write down what was answered or refused.
 const recordWithin = 10 * time.Second
+
+// afterwards is for what is written down when a request is over, also when its caller
+// has hung up or its time is spent. The time begins now.
+func afterwards(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), recordWithin)
+}
 
 // refuse records a refused attempt as evidence and passes the refusal on. Whoever may not
 // do or see something was denied access; what they may ask for and cannot have now is a
@@ -271,9 +277,9 @@ func (s *Server) refuse(ctx context.Context, r *request, campaignID string, err 
 
 // record writes evidence, also when the caller hangs up meanwhile.
 func (s *Server) record(ctx context.Context, e store.AuditEvent) error {
-	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordWithin)
+	after, cancel := afterwards(ctx)
 	defer cancel()
-	return s.store.RecordEvent(within, e)
+	return s.store.RecordEvent(after, e)
 }
 
 func checkKey(key string) error {
@@ -314,10 +320,10 @@ func (s *Server) once(c echo.Context, r *request, key string, next echo.HandlerF
 	out := c.Response().Writer
 	kept := &keptAnswer{header: out.Header()}
 	finished := false
-	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-	defer cancel()
 	defer func() {
 		if !finished {
+			after, cancel := afterwards(ctx)
+			defer cancel()
 			if err := s.store.ReleaseRequest(after, r.user.ID, key); err != nil {
 				s.log.ErrorContext(ctx, "idempotency key not released", "request_id", r.id, "error", err)
 			}
@@ -329,6 +335,8 @@ func (s *Server) once(c echo.Context, r *request, key string, next echo.HandlerF
 		s.writeProblem(c, err)
 	}
 	if !kept.retry() {
+		after, cancel := afterwards(ctx)
+		defer cancel()
 		err := s.store.FinishRequest(after, r.user.ID, key, store.Answer{
 			Status: kept.status, ContentType: header.Get("Content-Type"), Body: kept.body.Bytes(), ETag: header.Get("ETag"),
 		})

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -86,4 +87,30 @@ func TestKeyOfTwoUsersIsTwoUpdates(t *testing.T) {
 	require.Equal(t, asked[0].id, command.UpdateID)
 	require.Equal(t, e.users["operator"], command.Actor.UserID)
 	require.NotEmpty(t, command.PolicyVersion)
+}
+
+// TestSlowAnswerIsKept: the time for keeping an answer begins when there is one. A key
+// that is neither kept nor let go keeps its owner waiting for as long as a crash would.
+func TestSlowAnswerIsKept(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	slow := func(answer error) {
+		e.orch.setAnswer(func(string, any) (campaign.Status, error) {
+			time.Sleep(recordWithin + time.Second)
+			return campaign.Status{Stage: campaign.StageRunning, Hold: campaign.HoldPaused}, answer
+		})
+	}
+	path := "/v1/campaigns/" + e.newCampaign().Campaign.ID + "/pause"
+	pause := func() reply {
+		return e.send("operator", "POST", path, HoldReason{Reason: "x"}, "Idempotency-Key", "slow")
+	}
+	slow(errAway)
+	require.Equal(t, http.StatusServiceUnavailable, pause().status)
+	slow(nil)
+	first := pause()
+	require.Equal(t, http.StatusOK, first.status, "the key was let go: %s", first.body)
+	again := pause()
+	require.Equal(t, http.StatusOK, again.status, "the answer was kept: %s", again.body)
+	require.Equal(t, "true", again.header.Get("Idempotency-Replayed"))
+	require.Equal(t, first.body, again.body)
 }
