@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"go.temporal.io/sdk/activity"
 
+	"github.com/musterhq/muster/assertion"
 	"github.com/musterhq/muster/audit"
 	"github.com/musterhq/muster/campaign"
 	"github.com/musterhq/muster/channels"
@@ -24,6 +25,7 @@ type Deps struct {
 	Store    *store.Store
 	Ledger   *ledger.Ledger
 	Policies *policies.Enforcer
+	Keys     *assertion.Keys                      // that verify what the API signed
 	Senders  map[campaign.Channel]channels.Sender // the push channels of this process
 	// Simulated means that the senders reach simulators. Only simulated campaigns are sent
 	// through those, and through real ones only real campaigns.

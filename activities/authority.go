@@ -2,10 +2,73 @@ package activities
 
 import (
 	"context"
+	"strings"
+	"time"
+	"unicode"
 
+	"github.com/musterhq/muster/assertion"
+	"github.com/musterhq/muster/audit"
 	"github.com/musterhq/muster/campaign"
 	"github.com/musterhq/muster/store"
 )
+
+// Authenticate verifies that the person whom a command names gave it, to this campaign, in
+// these words, and not before. Anything else is a forgery: it is refused with
+// CodeForgedDecision, or CodeAssertionMismatch when a genuine assertion was shown for
+// something else, and leaves an event that says what was claimed.
+func (a *Activities) Authenticate(ctx context.Context, in campaign.CommandClaim) error {
+	err := a.authenticate(ctx, in)
+	switch code := campaign.CodeOf(err); code {
+	case campaign.CodeForgedDecision, campaign.CodeAssertionMismatch:
+		// Nobody is proven to have asked, so the event has no actor.
+		e := store.CampaignEvent(in.CampaignID, "command:"+callKey(ctx), "command.forged", campaign.Actor{}, map[string]any{
+			"command": in.Name, "claimed_user": printable(in.Command.Actor.UserID), "claimed_name": printable(in.Command.Actor.Name),
+			"fault": fault(err), "code": code,
+		})
+		e.Allowed = false
+		if err := a.Store.RecordOnce(ctx, e); err != nil {
+			return failure(ctx, err)
+		}
+	}
+	return failure(ctx, err)
+}
+
+func (a *Activities) authenticate(ctx context.Context, in campaign.CommandClaim) error {
+	claims, err := assertion.VerifyBy[assertion.Command](a.Keys, in.Command.Assertion, time.Now())
+	if err != nil {
+		return err
+	}
+	err = assertion.Matches(claims, assertion.Command{
+		ID: in.Command.UpdateID, UserID: in.Command.Actor.UserID, CampaignID: in.CampaignID, Name: in.Name, PayloadDigest: in.Digest,
+		IssuedAt: claims.IssuedAt,
+	})
+	if err != nil {
+		return err
+	}
+	return a.Store.GiveCommand(ctx, in, callKey(ctx))
+}
+
+// fault names what is wrong with an assertion.
+func fault(err error) string {
+	if f := assertion.FaultOf(err); f != "" {
+		return string(f)
+	}
+	return "mismatch"
+}
+
+// maxClaimed is the most that is kept of what a forger says about themselves.
+const maxClaimed = 100
+
+// printable is text from nobody knows whom in a form that a record can hold.
+func printable(text string) string {
+	clean := []rune(strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text))
+	return string(clean[:min(len(clean), maxClaimed)])
+}
 
 // Verify checks the authority behind an update again, with the grants of this moment,
 // where it takes effect. Both answers are recorded.
@@ -18,21 +81,74 @@ func (a *Activities) Verify(ctx context.Context, in campaign.Claim) error {
 		map[string]any{"amount": in.Amount, "reason": in.Reason, "policy_version": a.Policies.Version()}), err)
 }
 
-// CountSignOff verifies a sign-off against its row, the plan, the policies and the
-// separation of duties, and counts it once. A refusal is recorded.
+// CountSignOff verifies a sign-off against its row, the row against what the API signed,
+// the plan, the policies and the separation of duties, and counts it once. A refusal is
+// recorded.
 func (a *Activities) CountSignOff(ctx context.Context, in campaign.SignOffClaim) error {
-	err := a.Store.CountSignOff(ctx, in, func(unit campaign.OrgUnit) error {
-		err := a.require(ctx, in.Decide.Actor.UserID, in.Level.Action, unit, in.Amount)
-		if campaign.CodeOf(err) == campaign.CodeForbidden && in.Escalated && in.Level.EscalateTo != "" {
-			return a.require(ctx, in.Decide.Actor.UserID, in.Level.EscalateTo, unit, in.Amount)
+	err := a.Store.CountSignOff(ctx, in, func(j store.Judged) (campaign.Action, error) {
+		if err := a.genuine(j.SignOff, j.Plan.Plan, j.Unit); err != nil {
+			return "", err
 		}
-		return err
+		err := a.maySign(ctx, j, j.For.Action)
+		if err != nil && j.Escalated && j.For.EscalateTo != "" {
+			if a.maySign(ctx, j, j.For.EscalateTo) == nil {
+				return j.For.EscalateTo, nil
+			}
+		}
+		return j.For.Action, err
 	})
 	return a.record(ctx, store.CampaignEvent(in.CampaignID, "sign_off:"+in.Decide.SignOffID+":"+callKey(ctx), "sign_off."+string(in.Decide.Decision),
 		in.Decide.Actor, map[string]any{
 			"sign_off": in.Decide.SignOffID, "revision": in.Decide.Revision, "digest": in.Decide.Digest, "level": in.Decide.Level,
 			"amount": in.Amount, "policy_version": a.Policies.Version(),
 		}), err)
+}
+
+// genuine verifies that a sign-off's row is what the API signed when its author decided,
+// and that this was about the plan as it is stored.
+func (a *Activities) genuine(row store.SignOff, plan campaign.Plan, unit campaign.OrgUnit) error {
+	claims, err := assertion.VerifyBy[assertion.SignOff](a.Keys, row.Assertion, time.Now())
+	if err != nil {
+		return err
+	}
+	want, err := audit.SignOffClaims(row, unit)
+	if err != nil {
+		return err
+	}
+	if err := assertion.Matches(claims, want); err != nil {
+		return err
+	}
+	signed := campaign.PlanDigests{Content: claims.ContentDigest, Audience: claims.AudienceDigest, Budget: claims.BudgetDigest}
+	if signed != plan.Digests() || claims.PlanDigest != plan.Digest() || claims.Currency != plan.Currency {
+		return campaign.Errorf(campaign.CodeVersionChanged, "revision %d is not the plan that was signed", row.Revision)
+	}
+	return nil
+}
+
+// maySign asks whether the author of a sign-off may sign by an action: by their own
+// authority, or by that of the person they act for, if the delegation holds now by the
+// database's clock.
+func (a *Activities) maySign(ctx context.Context, j store.Judged, act campaign.Action) error {
+	if j.ActingFor == nil || j.DelegationID == nil {
+		if j.ActingFor != nil || j.DelegationID != nil {
+			return campaign.Errorf(campaign.CodeDelegationNotAllowed, "whoever acts for somebody says by which delegation")
+		}
+		return a.require(ctx, j.UserID, act, j.Unit, j.Amount)
+	}
+	if err := a.Policies.Reload(ctx); err != nil {
+		return err
+	}
+	d, err := a.Store.Delegation(ctx, *j.DelegationID)
+	switch {
+	case err != nil:
+		return err
+	case d.To != j.UserID || d.From != *j.ActingFor:
+		return campaign.Errorf(campaign.CodeDelegationNotAllowed, "the delegation is between other people")
+	case !d.Valid:
+		return campaign.Errorf(campaign.CodeDelegationExpired, "the delegation has ended")
+	}
+	_, err = a.Policies.RequireFor(d, act, j.Unit, j.Amount)
+	return err
 }
 
 // require asks the policies, with grants read now, whether a user who is not disabled

@@ -7,11 +7,13 @@ import (
 
 	"github.com/musterhq/muster/campaign"
 	"github.com/musterhq/muster/channels"
+	"github.com/musterhq/muster/store"
 )
 
 // CreateContacts makes the contacts of one channel of a wave, once. No more are made
-// than the channel's budget line can pay for; the others are suppressed with the reason
-// "budget".
+// than the channel's budget line, as it is in force, can pay for; the others are suppressed
+// with the reason "budget", and the event budget.exhausted says how much is missing. When a rule says no, which may be that the plan was not signed by those who
+// must, or that one of them may not sign any more, none are made: CodeDispatchRefused.
 func (a *Activities) CreateContacts(ctx context.Context, in campaign.DispatchInput) (campaign.ContactBatch, error) {
 	var batch campaign.ContactBatch
 	err := alive(ctx, func() error {
@@ -19,22 +21,74 @@ func (a *Activities) CreateContacts(ctx context.Context, in campaign.DispatchInp
 		if err != nil {
 			return err
 		}
-		line, ok := plan.Plan.ContactLine(in.Channel)
-		if !ok {
-			return campaign.Errorf(campaign.CodeInvalidPlan, "channel %s has no budget line for its contacts", in.Channel)
+		line, revision, err := a.contactLine(ctx, in.Ref())
+		if err != nil {
+			return err
 		}
 		channel, ok := plan.Plan.Channel(in.Channel)
 		if !ok {
 			return campaign.Errorf(campaign.CodeInvalidPlan, "channel %s is not in plan revision %d", in.Channel, in.Revision)
 		}
-		batch, err = a.Store.CreateContacts(ctx, in, line, parts(channel), plan.Plan.Goal.Outcome)
-		return err
+		batch, err = a.Store.CreateContacts(ctx, in, line, line.UnitsPerContact(channel, parts(channel)), plan.Plan.Goal.Outcome, func(st store.Standing) error {
+			return a.authoriseDispatch(ctx, st)
+		})
+		if err != nil || batch.Unpaid == 0 {
+			return err
+		}
+		return a.tellExhausted(ctx, in.Ref(), line, revision, batch.Needed)
 	})
+	if code := campaign.CodeOf(err); code != "" && code != campaign.CodeInternal {
+		return batch, failure(ctx, a.refuseDispatch(ctx, in, err))
+	}
 	return batch, failure(ctx, err)
 }
 
-// parts is how many units of its channel's budget line one contact takes: one for an
-// attempt by a person, and as many as the operator charges for a message.
+// contactLine returns the budget line of a channel's contacts as it is in force, and the
+// revision that says so.
+func (a *Activities) contactLine(ctx context.Context, in campaign.ChannelRef) (campaign.BudgetLine, int, error) {
+	inForce, err := a.Store.RevisionInForce(ctx, in.CampaignID)
+	if err != nil {
+		return campaign.BudgetLine{}, 0, err
+	}
+	// The read model may be a moment behind; it is never ahead.
+	plan, err := a.Store.LoadPlan(ctx, campaign.PlanRef{CampaignID: in.CampaignID, Revision: max(in.Revision, inForce)})
+	if err != nil {
+		return campaign.BudgetLine{}, 0, err
+	}
+	line, ok := plan.Plan.ContactLine(in.Channel)
+	if !ok {
+		return line, 0, campaign.Errorf(campaign.CodeInvalidPlan, "channel %s has no budget line for its contacts", in.Channel)
+	}
+	return line, plan.Revision, nil
+}
+
+// PayContacts plans contacts that the channel's budget did not pay for, as many as it pays
+// for after an amendment or because others cost less than they might have.
+func (a *Activities) PayContacts(ctx context.Context, in campaign.ChannelRef) (campaign.PaidContacts, error) {
+	var paid campaign.PaidContacts
+	err := alive(ctx, func() error {
+		line, revision, err := a.contactLine(ctx, in)
+		if err != nil {
+			return err
+		}
+		if paid, err = a.Store.PayContacts(ctx, in, line); err != nil || paid.Unpaid == 0 {
+			return err
+		}
+		return a.tellExhausted(ctx, in, line, revision, paid.Needed)
+	})
+	return paid, failure(ctx, err)
+}
+
+// tellExhausted records, once for each line and revision, that the line cannot pay for
+// another contact of its channel, and the minor units that it lacks.
+func (a *Activities) tellExhausted(ctx context.Context, in campaign.ChannelRef, line campaign.BudgetLine, revision int, needed int64) error {
+	key := fmt.Sprintf("%s:exhausted:%s:%d", in.CampaignID, line.Line, revision)
+	return a.Store.RecordOnce(ctx, store.CampaignEvent(in.CampaignID, key, "budget.exhausted", campaign.Actor{},
+		map[string]any{"line": line.Line, "channel": in.Channel, "needed": needed}))
+}
+
+// parts is how many parts the operator charges for a channel's message; one for an attempt
+// by a person.
 func parts(c campaign.ChannelPlan) int {
 	if c.Channel.Pull() {
 		return 1

@@ -101,7 +101,7 @@ func (a *Activities) evaluate(ctx context.Context, in campaign.EvaluationInput) 
 	}
 	r.Goal.Actual = treated.Positive
 	r.Goal.Reached = treated.Positive >= plan.Goal.Target
-	if r.Budget, err = a.budget(ctx, in.CampaignID, plan, treated); err != nil {
+	if r.Budget, err = a.budget(ctx, in.CampaignID, plan); err != nil {
 		return r, err
 	}
 	r.Targets.Frozen = treated.Targets + control.Targets
@@ -140,7 +140,7 @@ func (a *Activities) evaluate(ctx context.Context, in campaign.EvaluationInput) 
 }
 
 // budget sets the plan's lines against the ledger.
-func (a *Activities) budget(ctx context.Context, campaignID string, plan campaign.Plan, treated store.ArmCount) (BudgetReport, error) {
+func (a *Activities) budget(ctx context.Context, campaignID string, plan campaign.Plan) (BudgetReport, error) {
 	balances, err := a.Ledger.Balances(ctx, campaignID)
 	if err != nil {
 		return BudgetReport{}, err
@@ -154,7 +154,7 @@ func (a *Activities) budget(ctx context.Context, campaignID string, plan campaig
 	for i, l := range plan.Budget {
 		b := byLine[l.Line]
 		lines[i] = evaluation.BudgetLine{Line: l.Line, Category: string(l.Category), Planned: l.Amount, Committed: b.Held, Actual: b.Captured}
-		cost, err := cost(l, treated.Positive, func() (store.ChannelSpend, error) { return a.Store.ChannelSpend(ctx, campaignID, l.Channel) })
+		cost, err := a.cost(ctx, campaignID, l, plan.Goal.Outcome, a.Store.ChannelSpend)
 		if err != nil {
 			return report, err
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -14,6 +15,8 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/musterhq/muster/activities"
+	"github.com/musterhq/muster/assertion"
+	"github.com/musterhq/muster/audit"
 	"github.com/musterhq/muster/campaign"
 	"github.com/musterhq/muster/channels"
 	"github.com/musterhq/muster/internal/pgtest"
@@ -33,6 +36,8 @@ type fixture struct {
 	plan   campaign.Plan
 	users  map[string]campaign.Actor // by login
 	sender *sender
+	keys   *assertion.Keys // of the API
+	round  campaign.Round  // that is open; the zero value before the first
 }
 
 const customers = 400
@@ -61,9 +66,9 @@ func newFixture(t *testing.T, change func(*campaign.Plan)) *fixture {
 	t.Cleanup(st.Close)
 	enforcer, err := policies.New(ctx, st.Grants)
 	require.NoError(t, err)
-	f := &fixture{t: t, ctx: ctx, users: map[string]campaign.Actor{}, sender: newSender()}
+	f := &fixture{t: t, ctx: ctx, users: map[string]campaign.Actor{}, sender: newSender(), keys: newKeys(t)}
 	f.Activities = activities.New(activities.Deps{
-		Store: st, Ledger: ledger.New(st.Pool()), Policies: enforcer, Instance: "test", Simulated: true,
+		Store: st, Ledger: ledger.New(st.Pool()), Policies: enforcer, Keys: f.keys, Instance: "test", Simulated: true,
 		Senders: map[campaign.Channel]channels.Sender{campaign.ChannelSMS: f.sender},
 		Tuning:  activities.Tuning{ClaimSize: 40, Lease: 3 * time.Second},
 	})
@@ -74,6 +79,16 @@ func newFixture(t *testing.T, change func(*campaign.Plan)) *fixture {
 	require.NoError(t, err)
 	f.draft(change)
 	return f
+}
+
+// newKeys makes keys that were valid some time ago already.
+func newKeys(t *testing.T) *assertion.Keys {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "keys")
+	require.NoError(t, assertion.Generate(dir, time.Now().Add(-time.Hour)))
+	keys, err := assertion.Open(dir)
+	require.NoError(t, err)
+	return keys
 }
 
 // draft makes the fixture's campaign, or another one in its place.
@@ -164,26 +179,42 @@ func (f *fixture) ref() campaign.PlanRef {
 // approve signs revision 1 at both levels and reserves its budget.
 func (f *fixture) approve() {
 	f.t.Helper()
-	routed, err := f.RouteApproval(f.ctx, f.ref())
-	require.NoError(f.t, err)
-	for i, login := range []string{"manager", "finance"}[:len(routed.Route)] {
-		require.NoError(f.t, f.CountSignOff(f.ctx, f.signOff(login, routed.Route[i], nil)))
+	for i, login := range []string{"manager", "finance"}[:len(f.openRound().Route)] {
+		require.NoError(f.t, f.CountSignOff(f.ctx, f.signOff(login, f.round.Route[i], nil)))
 	}
 	require.NoError(f.t, f.Reserve(f.ctx, f.ref()))
 }
 
-// signOff writes the row of a sign-off and returns the claim that is about it.
+// openRound opens the next approval round over revision 1.
+func (f *fixture) openRound() campaign.Round {
+	f.t.Helper()
+	requester := f.users["planner"].UserID
+	routed, err := f.RouteApproval(f.ctx, campaign.RouteRequest{PlanRef: f.ref(), Requester: requester})
+	require.NoError(f.t, err)
+	f.round = campaign.Round{
+		CampaignID: f.id, Round: f.round.Round + 1, Revision: 1, Digest: f.plan.Digest(), Requester: requester, Routed: routed.Routed,
+	}
+	require.NoError(f.t, f.OpenRound(f.ctx, f.round))
+	return f.round
+}
+
+// signOff writes the row of a sign-off in the open round, as the API does, and returns the
+// claim that is about it. What change makes of the row is signed with it.
 func (f *fixture) signOff(login string, level campaign.ApprovalLevel, change func(*store.SignOff)) campaign.SignOffClaim {
 	f.t.Helper()
 	amount, err := f.plan.BudgetTotal()
 	require.NoError(f.t, err)
-	who := f.users[login]
+	route, err := campaign.DigestOf(f.round.Route)
+	require.NoError(f.t, err)
+	who, digests, now := f.users[login], f.plan.Digests(), time.Now().UTC().Truncate(time.Second)
 	row := store.SignOff{
-		ID: uuid.NewString(), CampaignID: f.id, Revision: 1, Digest: f.plan.Digest(), Level: level.Level, UserID: who.UserID,
-		Role: "x", Unit: "operator", Amount: amount, Authority: "*", PolicyVersion: "1", Decision: campaign.DecisionApprove,
+		ID: uuid.NewString(), CampaignID: f.id, Revision: 1, Round: f.round.Round, Digest: f.plan.Digest(), Level: level.Level, UserID: who.UserID,
+		ContentDigest: digests.Content, AudienceDigest: digests.Audience, BudgetDigest: digests.Budget, RouteDigest: route,
+		Role: "x", Unit: "operator", Amount: amount, Currency: f.plan.Currency, Authority: "*", PolicyVersion: "1", Decision: campaign.DecisionApprove,
+		AuthTime: now.Add(-time.Minute), IssuedAt: now,
 	}
 	claim := campaign.SignOffClaim{
-		CampaignID: f.id, Level: level, Levels: 2, Amount: amount, Requester: f.users["planner"].UserID,
+		CampaignID: f.id, Round: row.Round, Levels: len(f.round.Route), Amount: amount,
 		Decide: campaign.Decide{
 			Command: campaign.Command{UpdateID: "u", Actor: who}, SignOffID: row.ID, Revision: 1, Digest: row.Digest, Level: level.Level, Decision: row.Decision,
 		},
@@ -191,6 +222,11 @@ func (f *fixture) signOff(login string, level campaign.ApprovalLevel, change fun
 	if change != nil {
 		change(&row)
 	}
+	claims, err := audit.SignOffClaims(row, f.plan.Unit)
+	require.NoError(f.t, err)
+	row.Assertion, err = assertion.Sign(f.keys.Ring(), claims)
+	require.NoError(f.t, err)
+	row.KeyID = f.keys.Ring().SignerID(now)
 	require.NoError(f.t, f.Store.RecordSignOff(f.ctx, row))
 	return claim
 }
@@ -202,9 +238,25 @@ func (f *fixture) run() campaign.TargetCount {
 	count, err := f.SelectTargets(f.ctx, campaign.SelectionInput{CampaignID: f.id, Revision: 1})
 	require.NoError(f.t, err)
 	require.NoError(f.t, f.Project(f.ctx, campaign.Projection{CampaignID: f.id, Version: 1, Event: "stage.running", Status: campaign.Status{
-		Stage: campaign.StageRunning, Hold: campaign.HoldNone, Revision: 1,
+		Stage: campaign.StageRunning, Hold: campaign.HoldNone, Revision: 1, Waves: f.waves(),
 	}}))
 	return count
+}
+
+// waves are the plan's, begun.
+func (f *fixture) waves() []campaign.WaveRun {
+	runs := make([]campaign.WaveRun, len(f.plan.Waves))
+	for i, w := range f.plan.Waves {
+		runs[i] = campaign.WaveRun{Number: w.Number, StartsAt: time.Now(), Channels: w.Channels, Begun: true}
+	}
+	return runs
+}
+
+// series gives a wave other channels than the plan's, as an amendment before it does.
+func (f *fixture) series(wave int, channels ...campaign.Channel) {
+	f.t.Helper()
+	require.Positive(f.t, f.exec(`UPDATE campaign SET status = jsonb_set(status, ARRAY['waves', $2, 'channels'], to_jsonb($3::text[])) WHERE id = $1`,
+		f.id, fmt.Sprint(wave-1), channels))
 }
 
 func (f *fixture) create(wave int, channel campaign.Channel, after ...campaign.Channel) campaign.ContactBatch {

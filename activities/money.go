@@ -22,7 +22,7 @@ func (a *Activities) Reserve(ctx context.Context, in campaign.PlanRef) error {
 	for i, l := range plan.Plan.Budget {
 		ceilings[i] = ledger.Ceiling{Line: l.Line, Category: l.Category, Amount: l.Amount}
 	}
-	_, err = a.Ledger.ReserveAll(ctx, ledger.Budget{CampaignID: in.CampaignID, Currency: plan.Plan.Currency, Lines: ceilings})
+	_, err = a.Ledger.ReserveAll(ctx, ledger.Budget{CampaignID: in.CampaignID, Currency: plan.Plan.Currency, Contingency: plan.Plan.Contingency, Lines: ceilings})
 	return failure(ctx, err)
 }
 
@@ -33,12 +33,12 @@ func (a *Activities) CaptureChannel(ctx context.Context, in campaign.ChannelRef)
 		if err != nil {
 			return err
 		}
-		line, ok := plan.Plan.ContactLine(in.Channel)
-		if !ok {
-			return campaign.Errorf(campaign.CodeInvalidPlan, "channel %s has no budget line for its contacts", in.Channel)
+		line, _, err := a.contactLine(ctx, in)
+		if err != nil {
+			return err
 		}
 		return a.till(ctx, in.CampaignID, plan.Plan.Currency, func(t *till) error {
-			cost, err := cost(line, 0, func() (store.ChannelSpend, error) { return a.Store.ChannelSpend(ctx, in.CampaignID, line.Channel) })
+			cost, err := a.cost(ctx, in.CampaignID, line, plan.Plan.Goal.Outcome, a.Store.ChannelSpend)
 			if err != nil {
 				return err
 			}
@@ -64,7 +64,7 @@ func (a *Activities) settle(ctx context.Context, in campaign.PlanRef) error {
 	}
 	return a.till(ctx, in.CampaignID, plan.Plan.Currency, func(t *till) error {
 		for _, line := range plan.Plan.Budget {
-			cost, err := cost(line, treated.Positive, func() (store.ChannelSpend, error) { return a.Store.SettleChannel(ctx, in.CampaignID, line.Channel) })
+			cost, err := a.cost(ctx, in.CampaignID, line, plan.Plan.Goal.Outcome, a.Store.SettleChannel)
 			if err != nil {
 				return err
 			}
@@ -116,7 +116,7 @@ func (a *Activities) settleUnknown(ctx context.Context, in campaign.PlanRef) err
 		for channel, n := range spent {
 			// A channel that an amendment took out of the plan has no line to be settled.
 			if line, ok := plan.Plan.ContactLine(channel); ok {
-				cost, err := cost(line, 0, func() (store.ChannelSpend, error) { return n, nil })
+				cost, err := channelCost(line, n)
 				if err != nil {
 					return err
 				}
@@ -124,7 +124,7 @@ func (a *Activities) settleUnknown(ctx context.Context, in campaign.PlanRef) err
 					return err
 				}
 			}
-			if n.Unknown > 0 {
+			if len(n.Unknown) > 0 {
 				continue
 			}
 			if err := a.Store.EndSettlement(ctx, in.CampaignID, channel); err != nil {
@@ -138,26 +138,40 @@ func (a *Activities) settleUnknown(ctx context.Context, in campaign.PlanRef) err
 // lineCost is what a budget line has cost, and what it may cost yet, in minor units.
 type lineCost struct{ spent, possible int64 }
 
-// cost works out a line's cost from what happened: its whole amount, or its unit cost for
-// each success, or for what count says of its channel.
-func cost(line campaign.BudgetLine, successes int64, count func() (store.ChannelSpend, error)) (lineCost, error) {
-	var c lineCost
-	var err error
+// cost works out a line's cost from what happened: attempts and messages as channel counts
+// them, customers with the goal's outcome or who activated, or its whole amount.
+func (a *Activities) cost(
+	ctx context.Context, campaignID string, line campaign.BudgetLine, goal campaign.OutcomeKind,
+	channel func(context.Context, string, campaign.BudgetLine) (store.ChannelSpend, error),
+) (c lineCost, err error) {
+	var happened campaign.Counts
 	switch line.Driver {
-	case campaign.DriverFixed:
-		c.spent = line.Amount
-	case campaign.DriverPerOrder:
-		c.spent, err = campaign.MulMinor(line.UnitCost, successes)
 	case campaign.DriverPerContact:
-		var n store.ChannelSpend
-		if n, err = count(); err != nil {
+		n, err := channel(ctx, campaignID, line)
+		if err != nil {
 			return c, err
 		}
-		if c.spent, err = campaign.MulMinor(line.UnitCost, n.Billable); err != nil {
-			return c, err
-		}
-		c.possible, err = campaign.MulMinor(line.UnitCost, n.Unknown)
+		return channelCost(line, n)
+	case campaign.DriverPerOrder:
+		happened, err = a.Store.Successes(ctx, campaignID, goal)
+	case campaign.DriverPerActivation:
+		happened, err = a.Store.Successes(ctx, campaignID, campaign.OutcomeActivated)
 	}
+	if err != nil {
+		return c, err
+	}
+	c.spent, err = line.Cost(happened)
+	return c, err
+}
+
+// channelCost works out what the line of a channel's contacts has cost. What messages of
+// unknown fate may cost yet depends on what was counted before them.
+func channelCost(line campaign.BudgetLine, n store.ChannelSpend) (c lineCost, err error) {
+	if c.spent, err = line.Cost(n.Billable); err != nil {
+		return c, err
+	}
+	most, err := line.Cost(n.Billable.Plus(n.Unknown))
+	c.possible = most - c.spent
 	return c, err
 }
 

@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 
+	"github.com/musterhq/muster/audience"
 	"github.com/musterhq/muster/campaign"
 )
 
@@ -14,6 +15,10 @@ func (a *Activities) Prepare(ctx context.Context, in campaign.PlanRef) error {
 	if err != nil {
 		return failure(ctx, err)
 	}
-	_, err = a.selection(ctx, in.CampaignID, plan)
+	attributes, err := a.Store.CustomerAttributes(ctx)
+	if err != nil {
+		return failure(ctx, err)
+	}
+	_, err = audience.Selection(attributes, in.CampaignID, plan)
 	return failure(ctx, err)
 }

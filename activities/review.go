@@ -52,7 +52,17 @@ func (a *Activities) Measure(ctx context.Context, in campaign.ReviewInput) (camp
 		if err != nil {
 			return err
 		}
-		findings, recommendation := review(plan.Plan, cells, in)
+		costs := map[campaign.Channel]int64{}
+		for _, c := range plan.Plan.Channels {
+			if line, ok := plan.Plan.ContactLine(c.Channel); ok {
+				cost, err := a.cost(ctx, in.CampaignID, line, plan.Plan.Goal.Outcome, a.Store.ChannelSpend)
+				if err != nil {
+					return err
+				}
+				costs[c.Channel] = cost.spent
+			}
+		}
+		findings, recommendation := review(plan.Plan, cells, costs, in)
 		var recommended any
 		if len(recommendation.Waves) > 0 {
 			recommended = recommendation
@@ -72,8 +82,8 @@ func (a *Activities) Measure(ctx context.Context, in campaign.ReviewInput) (camp
 
 // review judges the channels by what they have done so far and gives every wave that
 // has not begun the series of channels that follows from it.
-func review(plan campaign.Plan, cells []store.FunnelCell, in campaign.ReviewInput) (Findings, Recommendation) {
-	results := channelResults(plan, cells)
+func review(plan campaign.Plan, cells []store.FunnelCell, costs map[campaign.Channel]int64, in campaign.ReviewInput) (Findings, Recommendation) {
+	results := channelResults(plan, cells, costs)
 	f := Findings{Simulated: plan.Simulated, DoneWaves: in.DoneWaves, OpenWaves: in.OpenWaves, Funnel: evaluation.FunnelBy(funnelRows(cells), evaluation.ByRow)}
 	f.Channels = evaluation.Review(results, nil, plan.Goal.UnitBenefit, complaintLimit).Findings
 	var words []string
@@ -116,18 +126,16 @@ func series(channels []campaign.Channel) string {
 	return strings.Join(names, " then ")
 }
 
-func channelResults(plan campaign.Plan, cells []store.FunnelCell) []evaluation.ChannelResult {
+func channelResults(plan campaign.Plan, cells []store.FunnelCell, costs map[campaign.Channel]int64) []evaluation.ChannelResult {
 	results := make([]evaluation.ChannelResult, len(plan.Channels))
 	for i, c := range plan.Channels {
-		r := evaluation.ChannelResult{Channel: string(c.Channel), PlannedRate: c.SuccessRate}
-		line, _ := plan.ContactLine(c.Channel)
+		r := evaluation.ChannelResult{Channel: string(c.Channel), PlannedRate: c.SuccessRate, Cost: costs[c.Channel]}
 		for _, cell := range cells {
 			if cell.Channel == c.Channel {
 				r.Contacts += cell.Sent
 				r.Reached += cell.Delivered
 				r.Positive += cell.Positive
 				r.Complaints += cell.Complained
-				r.Cost += cell.Billable * line.UnitCost
 			}
 		}
 		results[i] = r

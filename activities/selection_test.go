@@ -76,8 +76,7 @@ func TestSelectionAgainForAnotherRevision(t *testing.T) {
 	require.EqualValues(t, 180, count.Targets)
 	require.EqualValues(t, 180, f.count(`SELECT count(*) FROM campaign_target`))
 	f.sound()
-	_, err = f.CreateContacts(f.ctx, campaign.DispatchInput{CampaignID: f.id, Wave: 1, Snapshot: 2, Revision: 2, Channel: campaign.ChannelSMS})
-	require.NoError(t, err)
+	f.exec(`INSERT INTO contact_batch (campaign_id, wave, channel, revision, contacts, shards) VALUES ($1, 1, 'sms', 2, 0, '{}')`, f.id)
 	_, err = f.Store.AddRevision(f.ctx, f.id, store.NewRevision{Plan: f.plan, EditorID: f.users["planner"].UserID, Base: 1, Request: "wider"})
 	require.NoError(t, err)
 	_, err = f.SelectTargets(f.ctx, campaign.SelectionInput{CampaignID: f.id, Revision: 3})
@@ -185,6 +184,7 @@ func TestContactsBeyondTheBudgetAreSuppressed(t *testing.T) {
 	ref := campaign.ChannelRef{CampaignID: f.id, Wave: 2, Revision: 1, Channel: campaign.ChannelSMS}
 	require.NoError(t, f.CaptureChannel(f.ctx, ref))
 	require.EqualValues(t, 500, f.balance("messages").Captured)
+	f.series(1, campaign.ChannelSMS)
 	first := f.create(1, campaign.ChannelSMS)
 	require.Equal(t, map[string]int64{"suppressed": first.Contacts}, f.states(1, campaign.ChannelSMS), "nothing is left for another wave")
 	f.sound()

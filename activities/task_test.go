@@ -105,6 +105,7 @@ func TestReportsDoNotWaitForALaterWave(t *testing.T) {
 		p.Channels[0].MaximumAttempts = 20
 	})
 	f.run()
+	f.series(2, campaign.ChannelCall)
 	a := f.call()
 	claimed := a.claim(3)
 	open := f.states(1, campaign.ChannelCall)["claimed"]
@@ -184,6 +185,7 @@ func TestConcurrentRetriesShareTheBudget(t *testing.T) {
 func TestConcurrentWavesShareTheBudget(t *testing.T) {
 	f := newFixture(t, func(p *campaign.Plan) { p.Budget[1].Amount = 500 })
 	f.run()
+	f.series(1, campaign.ChannelSMS)
 	faults := make(chan error, 2)
 	for _, wave := range []int{1, 2} {
 		go func() {

@@ -8,55 +8,75 @@ import (
 	"github.com/musterhq/muster/store"
 )
 
-// offered are the actions that a campaign's page offers, in this order.
-var offered = []campaign.Action{
-	campaign.ActCampaignEdit, campaign.ActCampaignSubmit, campaign.ActCampaignAmend, campaign.ActCampaignPause, campaign.ActCampaignResume,
-	campaign.ActCampaignStop, campaign.ActApprovalManager, campaign.ActApprovalFinance, campaign.ActReviewDecide, campaign.ActAuditReplay,
+// offered lists the actions that a campaign's page offers, in this order.
+func offered() []campaign.Action {
+	all := []campaign.Action{
+		campaign.ActCampaignEdit, campaign.ActCampaignSubmit, campaign.ActCampaignWithdraw, campaign.ActCampaignAmend, campaign.ActCampaignPause,
+		campaign.ActCampaignResume, campaign.ActCampaignStop,
+	}
+	return append(append(all, campaign.SigningActions()...), campaign.ActReviewDecide, campaign.ActAuditReplay)
 }
 
 // actions says what a user may do to a campaign now. It is for show: the workflow
 // decides when the action is really asked for.
-func (s *Server) actions(u store.User, c store.Campaign) []AllowedAction {
+func (s *Server) actions(u store.User, lent []campaign.Delegation, c store.Campaign) []AllowedAction {
 	all := []AllowedAction{}
-	for _, act := range offered {
-		a := AllowedAction{ID: act}
-		if _, err := s.policies.Require(u.ID, act, c.Unit, 0); err != nil {
-			a.Reason = asError(err).Message
-		} else if act == campaign.ActApprovalManager || act == campaign.ActApprovalFinance {
-			if err := s.maySign(u, c, act); err != nil {
-				a.Reason = asError(err).Message
-			}
-		} else if ok, why := stageAllows(act, c); !ok {
-			a.Reason = why
+	for _, act := range offered() {
+		a := AllowedAction{ID: act, Allowed: true}
+		if err := s.allowed(u, lent, c, act); err != nil {
+			a.Allowed, a.Reason = false, asError(err).Message
 		}
-		a.Allowed = a.Reason == ""
 		all = append(all, a)
 	}
 	return all
 }
 
-// maySign says why a user may not sign at the waiting level by that action, nil when
-// they may.
-func (s *Server) maySign(u store.User, c store.Campaign, act campaign.Action) error {
-	level, open := c.Status.Approval.Current()
-	if !open || act != level.Action && (!c.Status.Approval.Escalated || act != level.EscalateTo) {
-		return campaign.Errorf(campaign.CodeStateConflict, "no approval waits for this signature")
+// allowed says why a user may not do an action to a campaign now, nil when they may.
+func (s *Server) allowed(u store.User, lent []campaign.Delegation, c store.Campaign, act campaign.Action) error {
+	if slices.Contains(campaign.SigningActions(), act) {
+		return s.maySignBy(u, lent, c, act)
 	}
-	err := c.Status.Approval.Check(campaign.Decide{
-		Command: campaign.Command{Actor: u.Actor()}, Revision: c.Status.Approval.Revision, Digest: c.Status.Approval.Digest,
-		Level: level.Level, Decision: campaign.DecisionApprove,
-	})
-	if err != nil {
+	if _, err := s.policies.Require(u.ID, act, c.Unit, 0); err != nil {
 		return err
 	}
-	_, err = s.policies.Require(u.ID, act, c.Unit, c.Status.Approval.Amount)
-	return err
+	if ok, why := stageAllows(act, c); !ok {
+		return campaign.Errorf(campaign.CodeStateConflict, "%s", why)
+	}
+	return nil
+}
+
+// maySignBy says why a user may sign no waiting level by an action, nil when they may
+// sign one, in their own name or in that of somebody who lent them the authority.
+func (s *Server) maySignBy(u store.User, lent []campaign.Delegation, c store.Campaign, act campaign.Action) error {
+	levels := signs(c, act)
+	if len(levels) == 0 {
+		if _, err := s.policies.Require(u.ID, act, c.Unit, 0); err != nil {
+			return err
+		}
+		return campaign.Errorf(campaign.CodeStateConflict, "no approval waits for this signature")
+	}
+	var refusal error
+	for _, level := range levels {
+		own := s.maySign(u, lent, c, level, "")
+		if own == nil {
+			return nil
+		}
+		if refusal == nil {
+			refusal = own
+		}
+		for _, p := range delegators(lent) {
+			if s.maySign(u, lent, c, level, p.ID) == nil {
+				return nil
+			}
+		}
+	}
+	return refusal
 }
 
 // stageAllows reports whether a campaign's stage admits an action, and if not, why.
 func stageAllows(act campaign.Action, c store.Campaign) (ok bool, why string) {
 	inFlight := slices.Contains([]campaign.Stage{campaign.StagePreparation, campaign.StageTargeting, campaign.StageRunning}, c.Stage)
-	_, approving := c.Status.Approval.Current()
+	approving := c.Status.Approval.Open()
 	switch act {
 	case campaign.ActCampaignEdit, campaign.ActCampaignSubmit:
 		ok, why = c.Stage == campaign.StageDraft, "only a draft can be edited and submitted"
@@ -65,6 +85,8 @@ func stageAllows(act campaign.Action, c store.Campaign) (ok bool, why string) {
 		if ok && approving {
 			ok, why = false, "another amendment waits for its approval"
 		}
+	case campaign.ActCampaignWithdraw:
+		ok, why = approving, "no approval is waiting that could be withdrawn"
 	case campaign.ActCampaignPause:
 		ok, why = inFlight && c.Hold == campaign.HoldNone, "only an approved campaign that goes on can be paused"
 	case campaign.ActCampaignResume:

@@ -4,12 +4,8 @@ import (
 	"context"
 
 	"github.com/musterhq/muster/campaign"
-	"github.com/musterhq/muster/policies"
 	"github.com/musterhq/muster/store"
 )
-
-// signing are the actions that sign an approval level.
-var signing = []campaign.Action{campaign.ActApprovalManager, campaign.ActApprovalFinance}
 
 // inboxSize is the most waiting decisions that are looked at for one inbox.
 const inboxSize = 500
@@ -17,17 +13,27 @@ const inboxSize = 500
 // ListApprovals implements the operation: only what the caller may decide.
 func (s *Server) ListApprovals(ctx context.Context, _ ListApprovalsRequestObject) (ListApprovalsResponseObject, error) {
 	r := requestOf(ctx)
-	waiting, err := s.store.WaitingFor(ctx, signing, r.units, inboxSize)
+	lent, err := s.lent(ctx, r.user.ID)
+	if err != nil {
+		return nil, err
+	}
+	waiting, err := s.store.WaitingFor(ctx, campaign.SigningActions(), r.units, inboxSize)
 	if err != nil {
 		return nil, err
 	}
 	inbox := ApprovalInbox{Items: []WaitingApproval{}}
 	for _, c := range waiting {
-		for _, act := range signing {
-			if s.maySign(r.user, c, act) == nil {
-				level, _ := c.Status.Approval.Current()
-				inbox.Items = append(inbox.Items, WaitingApproval{Campaign: summary(c), Approval: *c.Status.Approval, Level: level})
-				break
+		approval := c.Status.Approval
+		if !approval.Open() {
+			continue
+		}
+		for _, w := range approval.Waiting {
+			// In their own name if they may, otherwise for the first who lent them authority.
+			for _, who := range append([]Person{{}}, delegators(lent)...) {
+				if s.maySign(r.user, lent, c, w.Level, who.ID) == nil {
+					inbox.Items = append(inbox.Items, WaitingApproval{Campaign: summary(c), Approval: *approval, Level: approval.Route[w.Level-1], ActingFor: who})
+					break
+				}
 			}
 		}
 	}
@@ -38,8 +44,10 @@ func (s *Server) ListApprovals(ctx context.Context, _ ListApprovalsRequestObject
 func (s *Server) GetApproval(ctx context.Context, in GetApprovalRequestObject) (GetApprovalResponseObject, error) {
 	c := requestOf(ctx).campaign
 	detail := ApprovalDetail{Approval: c.Status.Approval, SignOffs: []SignOff{}}
-	if level, open := c.Status.Approval.Current(); open {
-		detail.Waiting = &level
+	if a := c.Status.Approval; a.Open() {
+		for _, w := range a.Waiting {
+			detail.Waiting = append(detail.Waiting, a.Route[w.Level-1])
+		}
 	}
 	all, err := s.store.SignOffs(ctx, in.ID)
 	if err != nil {
@@ -48,7 +56,8 @@ func (s *Server) GetApproval(ctx context.Context, in GetApprovalRequestObject) (
 	for _, o := range all {
 		detail.SignOffs = append(detail.SignOffs, SignOff{
 			ID: o.ID, Revision: o.Revision, Digest: o.Digest, Level: o.Level, User: person(o.UserID, o.User), Role: string(o.Role), Unit: o.Unit,
-			Amount: o.Amount, Authority: o.Authority, PolicyVersion: o.PolicyVersion, Decision: o.Decision, Words: o.Words, At: o.At, Counted: o.Counted,
+			Amount: o.Amount, Authority: o.Authority, PolicyVersion: o.PolicyVersion, Kind: o.Party, ActingFor: deref(o.ActingFor),
+			Decision: o.Decision, Words: o.Words, Fields: o.Fields, At: o.At, Counted: o.Counted,
 		})
 	}
 	return GetApproval200JSONResponse(detail), nil
@@ -63,23 +72,37 @@ func (s *Server) DecideApproval(ctx context.Context, in DecideApprovalRequestObj
 	r.command = campaign.UpdateDecide
 	d := campaign.Decide{
 		Command: s.command(r), SignOffID: r.resultID, Revision: b.Revision, Digest: b.Digest, Level: b.Level, Decision: b.Decision, Words: b.Words,
+		Fields: b.Fields, ActingFor: b.ActingFor,
 	}
-	authority, err := s.signingAuthority(r, c, b.Level)
+	lent, err := s.lent(ctx, r.user.ID)
+	if err != nil {
+		return nil, err
+	}
+	if approval != nil && b.Level <= len(approval.Route) {
+		r.action = approval.Route[b.Level-1].Action
+	}
+	by, err := s.capacityOf(r.user.ID, lent, c, b.Level, b.ActingFor)
 	if err != nil {
 		return nil, s.refuse(ctx, r, c.ID, err)
 	}
 	if err := approval.Check(d); err != nil {
 		return s.decidedBefore(ctx, r, *b, err)
 	}
-	err = s.store.RecordSignOff(ctx, store.SignOff{
-		ID: d.SignOffID, CampaignID: c.ID, Revision: d.Revision, Round: approval.Round, Digest: d.Digest, Level: d.Level, UserID: r.user.ID,
-		Role: authority.Role, Unit: authority.Unit, Amount: approval.Amount, Authority: authority.Limit, PolicyVersion: d.PolicyVersion,
-		Decision: d.Decision, Words: d.Words,
-	})
+	level := approval.Route[b.Level-1]
+	o := store.SignOff{
+		ID: d.SignOffID, CampaignID: c.ID, Revision: d.Revision, Round: approval.Round, Digest: d.Digest, Level: d.Level, Party: string(level.Kind),
+		UserID: r.user.ID, Role: by.Role, Unit: by.Unit, Amount: approval.AmountOf(level), Authority: by.Limit, PolicyVersion: d.PolicyVersion,
+		Decision: d.Decision, Words: d.Words, Fields: d.Fields,
+	}
+	if by.delegation != nil {
+		d.DelegationID = by.delegation.ID
+		o.ActingFor, o.DelegationID = &d.ActingFor, &d.DelegationID
+	}
+	err = s.recordSignOff(ctx, c, o)
 	if err != nil {
 		return nil, err
 	}
-	status, err := s.ask(ctx, r, campaign.UpdateDecide, d)
+	status, err := s.ask(ctx, r, campaign.UpdateDecide, &d)
 	if err != nil {
 		return s.decidedBefore(ctx, r, *b, err)
 	}
@@ -107,22 +130,4 @@ func (s *Server) decidedBefore(ctx context.Context, r *request, d NewDecision, r
 		return nil, err
 	}
 	return DecideApproval200JSONResponse{CampaignID: now.ID, SignOffID: id, Status: now.Status}, nil
-}
-
-// signingAuthority returns the authority by which the caller may sign a level: that of
-// its own action, or once it is escalated, of the action it is escalated to.
-func (s *Server) signingAuthority(r *request, c store.Campaign, level int) (policies.Authority, error) {
-	approval := c.Status.Approval
-	if approval == nil || level > len(approval.Route) {
-		return policies.Authority{}, campaign.Errorf(campaign.CodeStateConflict, "no approval of level %d is waiting for a decision", level)
-	}
-	wanted := approval.Route[level-1]
-	r.action = wanted.Action
-	authority, err := s.policies.Require(r.user.ID, wanted.Action, c.Unit, approval.Amount)
-	if err != nil && wanted.EscalateTo != "" && approval.Escalated && level == approval.Level {
-		if other, escalatedErr := s.policies.Require(r.user.ID, wanted.EscalateTo, c.Unit, approval.Amount); escalatedErr == nil {
-			return other, nil
-		}
-	}
-	return authority, err
 }

@@ -167,12 +167,22 @@ func (s *Server) GetCampaign(ctx context.Context, _ GetCampaignRequestObject) (G
 }
 
 func (s *Server) detail(ctx context.Context, c store.Campaign) (CampaignDetail, error) {
+	u := requestOf(ctx).user
+	lent, err := s.lent(ctx, u.ID)
+	if err != nil {
+		return CampaignDetail{}, err
+	}
 	detail := CampaignDetail{
 		Campaign: summary(c), Status: c.Status, ArchivedRuns: c.ArchiveRuns, ArchivedAt: timeOf(c.ArchivedAt),
-		Actions: s.actions(requestOf(ctx).user, c),
+		Actions: s.actions(u, lent, c),
 	}
 	// The hold takes effect in its own column before the workflow's status shows it.
 	detail.Status.Hold = holdOf(c)
+	unpaid, err := s.store.UnpaidChannels(ctx, c.ID)
+	if err != nil {
+		return detail, err
+	}
+	detail.Status.Unpaid = unpaid
 	draft, err := s.store.Revision(ctx, c.ID, c.DraftRevision)
 	if err != nil {
 		return detail, err
@@ -275,7 +285,7 @@ func (s *Server) SubmitCampaign(ctx context.Context, in SubmitCampaignRequestObj
 	if in.Body.Digest != "" && in.Body.Digest != plan.Digest {
 		return nil, s.refuse(ctx, r, in.ID, campaign.Errorf(campaign.CodeVersionChanged, "revision %d is not the plan with that digest; read it again", in.Body.Revision))
 	}
-	status, err := s.update(ctx, r, campaign.UpdateSubmit, campaign.Submit{Command: s.command(r), Revision: plan.Revision, Digest: plan.Digest})
+	status, err := s.update(ctx, r, campaign.UpdateSubmit, &campaign.Submit{Command: s.command(r), Revision: plan.Revision, Digest: plan.Digest})
 	if err != nil {
 		return nil, err
 	}
@@ -310,7 +320,7 @@ func (s *Server) AmendCampaign(ctx context.Context, in AmendCampaignRequestObjec
 	if err != nil {
 		return nil, err
 	}
-	status, err := s.update(ctx, r, campaign.UpdateAmend, campaign.Amend{
+	status, err := s.update(ctx, r, campaign.UpdateAmend, &campaign.Amend{
 		Command: s.command(r), Revision: plan.Revision, Digest: plan.Digest, Reason: in.Body.Reason,
 	})
 	if err != nil {
@@ -339,23 +349,26 @@ func (s *Server) StopCampaign(ctx context.Context, in StopCampaignRequestObject)
 
 func (s *Server) changeHold(ctx context.Context, name, reason string) (campaign.Status, error) {
 	r := requestOf(ctx)
-	return s.update(ctx, r, name, campaign.ChangeHold{Command: s.command(r), Reason: reason})
+	return s.update(ctx, r, name, &campaign.ChangeHold{Command: s.command(r), Reason: reason})
 }
 
 // update sends an update to the request's campaign. A refusal leaves no trace in the
 // workflow's history, so it is recorded here.
-func (s *Server) update(ctx context.Context, r *request, name string, arg any) (campaign.Status, error) {
+func (s *Server) update(ctx context.Context, r *request, name string, order campaign.Order) (campaign.Status, error) {
 	r.command = name
-	status, err := s.ask(ctx, r, name, arg)
+	status, err := s.ask(ctx, r, name, order)
 	return status, s.refuse(ctx, r, r.campaign.ID, err)
 }
 
-// ask sends an update and records nothing.
-func (s *Server) ask(ctx context.Context, r *request, name string, arg any) (campaign.Status, error) {
+// ask signs an order, sends it as an update and records nothing.
+func (s *Server) ask(ctx context.Context, r *request, name string, order campaign.Order) (campaign.Status, error) {
 	if err := s.ensureStarted(ctx, r.campaign); err != nil {
 		return campaign.Status{}, err
 	}
-	return s.orchestrator.Update(ctx, r.campaign.ID, r.key, name, arg)
+	if err := s.sign(r, name, order); err != nil {
+		return campaign.Status{}, err
+	}
+	return s.orchestrator.Update(ctx, r.campaign.ID, r.key, name, order)
 }
 
 // rawJSON gives a missing JSON column the form of an empty object.

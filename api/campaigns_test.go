@@ -123,7 +123,7 @@ func TestSubmitBindsToTheNewestRevision(t *testing.T) {
 	require.Empty(t, e.orch.asked())
 	standing := into[Standing](t, e.send("planner", "POST", path, Submission{Revision: 1, Digest: c.Draft.Digest}))
 	require.Equal(t, campaign.StageApproval, standing.Status.Stage)
-	require.Equal(t, c.Draft.Digest, e.orch.asked()[0].arg.(campaign.Submit).Digest)
+	require.Equal(t, c.Draft.Digest, e.orch.asked()[0].arg.(*campaign.Submit).Digest)
 }
 
 func TestAmendmentIsOneRevisionHoweverOftenItIsTried(t *testing.T) {
@@ -141,10 +141,10 @@ func TestAmendmentIsOneRevisionHoweverOftenItIsTried(t *testing.T) {
 	e.orch.answer = nil
 	into[Standing](t, e.send("planner", "POST", path, body, "Idempotency-Key", "k"))
 	asked := e.orch.asked()
-	require.Equal(t, 2, asked[len(asked)-1].arg.(campaign.Amend).Revision)
+	require.Equal(t, 2, asked[len(asked)-1].arg.(*campaign.Amend).Revision)
 	into[Standing](t, e.send("planner", "POST", path, body, "Idempotency-Key", "k2"))
 	asked = e.orch.asked()
-	require.Equal(t, 3, asked[len(asked)-1].arg.(campaign.Amend).Revision, "another request is another revision, whatever its words")
+	require.Equal(t, 3, asked[len(asked)-1].arg.(*campaign.Amend).Revision, "another request is another revision, whatever its words")
 }
 
 func TestRefusedUpdateIsEvidence(t *testing.T) {
@@ -334,7 +334,7 @@ func TestApproval(t *testing.T) {
 
 	// The stand-in counts as the workflow does.
 	e.orch.answer = func(_ string, arg any) (campaign.Status, error) {
-		d := arg.(campaign.Decide)
+		d := *arg.(*campaign.Decide)
 		if err := approval.Check(d); err != nil {
 			return campaign.Status{}, err
 		}
@@ -424,5 +424,5 @@ func TestReviewsEvaluationAndArchive(t *testing.T) {
 	require.EqualValues(t, 7, into[ArchiveList](t, e.send("auditor", "GET", at+"/archive", nil)).Items[0].Events)
 	require.True(t, into[ReplayReport](t, e.send("auditor", "POST", at+"/replays", nil)).OK)
 	into[Standing](t, e.send("reviewer", "POST", at+"/reviews/1/decision", NewReviewDecision{Decision: campaign.ReviewAccept, Words: "yes"}))
-	require.Equal(t, 1, e.orch.asked()[0].arg.(campaign.RecordReview).Review)
+	require.Equal(t, 1, e.orch.asked()[0].arg.(*campaign.RecordReview).Review)
 }

@@ -123,7 +123,7 @@ func (s *Server) ListReviews(ctx context.Context, in ListReviewsRequestObject) (
 // DecideReview implements the operation.
 func (s *Server) DecideReview(ctx context.Context, in DecideReviewRequestObject) (DecideReviewResponseObject, error) {
 	r := requestOf(ctx)
-	status, err := s.update(ctx, r, campaign.UpdateRecordReview, campaign.RecordReview{
+	status, err := s.update(ctx, r, campaign.UpdateRecordReview, &campaign.RecordReview{
 		Command: s.command(r), Review: in.Number, Decision: in.Body.Decision, Words: in.Body.Words,
 	})
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +23,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
+	"github.com/musterhq/muster/assertion"
 	"github.com/musterhq/muster/campaign"
 	"github.com/musterhq/muster/internal/pgtest"
 	"github.com/musterhq/muster/policies"
@@ -122,6 +124,7 @@ type env struct {
 	store    *store.Store
 	server   *Server
 	orch     *orchestra
+	keys     *assertion.Keys
 	url      string
 	users    map[string]string // id by login
 	sessions map[string]*http.Client
@@ -154,7 +157,11 @@ func newEnv(t *testing.T) *env {
 	enforcer, err := policies.New(ctx, s.Grants)
 	require.NoError(t, err)
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	e.server, err = New(Deps{Store: s, Policies: enforcer, Orchestrator: e.orch, Registry: prometheus.NewRegistry(), Logger: log})
+	dir := filepath.Join(t.TempDir(), "keys")
+	require.NoError(t, assertion.Generate(dir, time.Now()))
+	e.keys, err = assertion.Open(dir)
+	require.NoError(t, err)
+	e.server, err = New(Deps{Store: s, Policies: enforcer, Orchestrator: e.orch, Keys: e.keys, Registry: prometheus.NewRegistry(), Logger: log})
 	require.NoError(t, err)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -195,6 +202,7 @@ func (e *env) as(login string) *http.Client {
 		ctx, err := e.server.sessions.Load(context.Background(), "")
 		require.NoError(e.t, err)
 		e.server.sessions.Put(ctx, sessionUser, e.users[login])
+		e.server.sessions.Put(ctx, sessionAuthTime, time.Now().Unix())
 		token, _, err := e.server.sessions.Commit(ctx)
 		require.NoError(e.t, err)
 		at, err := url.Parse(e.url)
@@ -354,11 +362,17 @@ func (e *env) setStatus(id string, status campaign.Status) {
 	require.NoError(e.t, e.store.Project(context.Background(), campaign.Projection{CampaignID: id, Version: version, Status: status, Event: "test.projected"}))
 }
 
-// inApproval puts a campaign's first revision before level 1 of a route of two.
-func (e *env) inApproval(c CampaignDetail, amount int64) *campaign.Approval {
-	a := campaign.NewApproval(1, c.Draft.Digest, amount, e.users["planner"], []campaign.ApprovalLevel{
-		{Level: 1, Name: "marketing manager", Action: campaign.ActApprovalManager, DueAfter: 60},
-		{Level: 2, Name: "finance", Action: campaign.ActApprovalFinance, DueAfter: 60},
+// inApproval puts a campaign's first revision before level 1 of a route of two, or of the
+// levels given.
+func (e *env) inApproval(c CampaignDetail, amount int64, levels ...campaign.ApprovalLevel) *campaign.Approval {
+	if len(levels) == 0 {
+		levels = []campaign.ApprovalLevel{
+			{Level: 1, Name: "marketing manager", Action: campaign.ActApprovalManager, DueAfter: 60},
+			{Level: 2, Name: "finance", Action: campaign.ActApprovalFinance, DueAfter: 60},
+		}
+	}
+	a := campaign.NewApproval(campaign.Approval{
+		Round: 1, Revision: 1, Digest: c.Draft.Digest, Amount: amount, Requester: e.users["planner"], Route: levels,
 	}, time.Now())
 	e.setStatus(c.Campaign.ID, campaign.Status{Stage: campaign.StageApproval, Revision: 1, Approval: a, WaitAction: campaign.ActApprovalManager, WaitingOn: "marketing manager"})
 	return a

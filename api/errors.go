@@ -21,9 +21,10 @@ func httpStatus(code campaign.Code) int {
 	case campaign.CodeInvalidParameter, campaign.CodeUnknownField, campaign.CodeDuplicateField, campaign.CodeTrailingData,
 		campaign.CodeMalformedBody, campaign.CodeAmountNotInteger, campaign.CodeInvalidCursor, campaign.CodeKeyRequired, campaign.CodeKeyInvalid:
 		return http.StatusBadRequest
-	case campaign.CodeUnauthenticated:
+	case campaign.CodeUnauthenticated, campaign.CodeTokenInvalid:
 		return http.StatusUnauthorized
-	case campaign.CodeForbidden, campaign.CodeSelfApproval, campaign.CodeSameActor, campaign.CodeLimitExceeded, campaign.CodeCrossSite:
+	case campaign.CodeForbidden, campaign.CodeSelfApproval, campaign.CodeSameActor, campaign.CodeLimitExceeded, campaign.CodeCrossSite, campaign.CodeForgedDecision, campaign.CodeDispatchRefused,
+		campaign.CodeDelegationExpired, campaign.CodeDelegationNotAllowed, campaign.CodePasswordChange:
 		return http.StatusForbidden
 	case campaign.CodeNotFound:
 		return http.StatusNotFound
@@ -32,14 +33,14 @@ func httpStatus(code campaign.Code) int {
 	case campaign.CodeStateConflict, campaign.CodeVersionChanged, campaign.CodeAmendmentOutdated, campaign.CodeAssertionMismatch, campaign.CodeIllegalTransition,
 		campaign.CodeBudgetInsufficient, campaign.CodeHoldExceeded, campaign.CodeHoldClosed, campaign.CodeLeaseLost, campaign.CodeNotArchived,
 		campaign.CodeAlreadyExists, campaign.CodeRequestInProgress, campaign.CodeHistoryMismatch, campaign.CodeEmptySelection,
-		campaign.CodeRecommendationMissing, campaign.CodeAlreadyReversed, campaign.CodeAccountClosed:
+		campaign.CodeRecommendationMissing, campaign.CodeAlreadyReversed, campaign.CodeAccountClosed, campaign.CodeLastAdministrator, campaign.CodeRouteOutdated:
 		return http.StatusConflict
 	case campaign.CodeBodyTooLarge:
 		return http.StatusRequestEntityTooLarge
 	case campaign.CodeUnsupportedMediaType:
 		return http.StatusUnsupportedMediaType
 	case campaign.CodeInvalidPlan, campaign.CodeInvalidFilter, campaign.CodeInvalidText, campaign.CodeAmountOutOfRange,
-		campaign.CodeCurrencyMismatch, campaign.CodeReasonRequired, campaign.CodeKeyReused, campaign.CodeNoRoute:
+		campaign.CodeCurrencyMismatch, campaign.CodeReasonRequired, campaign.CodeKeyReused, campaign.CodeNoRoute, campaign.CodeAggregateLimit:
 		return http.StatusUnprocessableEntity
 	case campaign.CodePreconditionRequired:
 		return http.StatusPreconditionRequired

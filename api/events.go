@@ -266,16 +266,17 @@ func (st stream) VisitStreamEventsResponse(w http.ResponseWriter) error {
 // units reads again who the caller is and where they may listen: none when their
 // session ended or they were locked out.
 func (st stream) units() []campaign.OrgUnit {
-	s := st.server
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(st.ctx), writeTimeout)
+	s, r := st.server, requestOf(st.ctx)
+	// What st.ctx holds is the session as it was when the stream began.
+	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout) //nolint:forbidigo // see above
 	defer cancel()
 	ctx, err := s.sessions.Load(ctx, s.sessions.Token(st.ctx))
 	if err != nil {
 		return nil
 	}
-	u, _, err := s.authenticate(ctx)
-	if err != nil {
+	now := &request{authorization: r.authorization}
+	if err := s.authenticate(ctx, now); err != nil {
 		return nil
 	}
-	return s.policies.Units(u.ID, requestOf(st.ctx).route.action)
+	return s.policies.Units(now.user.ID, r.route.action)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
+	"github.com/musterhq/muster/assertion"
 	"github.com/musterhq/muster/campaign"
 	"github.com/musterhq/muster/store"
 )
@@ -37,7 +38,8 @@ const (
 type request struct {
 	id             string // of the request, in every log line and problem
 	route          route
-	address        string // of the peer, never taken from a header
+	address        string   // of the peer, never taken from a header
+	authorization  []string // the Authorization headers: with one, cookies do not count
 	body           []byte
 	preconditioned bool            // a version conflict is a failed If-Match
 	command        string          // the update that the campaign was asked for
@@ -45,6 +47,8 @@ type request struct {
 
 	user     store.User
 	grants   []campaign.Grant
+	authTime time.Time          // when the caller last proved who they are; zero for a service token
+	subject  store.UserDetail   // the user that the request is about
 	units    []campaign.OrgUnit // for a list: where the action is allowed
 	campaign store.Campaign     // the campaign that the request is about
 	resultID string             // for the row that a keyed write makes
@@ -65,6 +69,20 @@ func (s *Server) command(r *request) campaign.Command {
 	return campaign.Command{UpdateID: r.key, Actor: r.user.Actor(), PolicyVersion: s.policies.Version()}
 }
 
+// sign puts the API's assertion on an order: that the caller gave it, to this campaign.
+// Without it no worker acts on the order.
+func (s *Server) sign(r *request, name string, o campaign.Order) error {
+	digest, err := campaign.PayloadDigest(o)
+	if err != nil {
+		return err
+	}
+	head := o.Head()
+	head.Assertion, err = assertion.Sign(s.keys.Ring(), assertion.Command{
+		ID: head.UpdateID, UserID: head.Actor.UserID, CampaignID: r.campaign.ID, Name: name, PayloadDigest: digest, IssuedAt: time.Now().Unix(),
+	})
+	return err
+}
+
 // guard is the way into an operation: who is it, is the request well-formed, may they,
 // and was it answered before.
 func (s *Server) guard(rt route, op operation) echo.MiddlewareFunc {
@@ -72,6 +90,7 @@ func (s *Server) guard(rt route, op operation) echo.MiddlewareFunc {
 		return func(c echo.Context) error {
 			r := requestOf(c.Request().Context())
 			r.route, r.action = rt, rt.action
+			r.authorization = c.Request().Header.Values("Authorization")
 			ctx := c.Request().Context()
 			switch rt.operation {
 			case "streamEvents": // goes on as long as the reader wants
@@ -84,14 +103,17 @@ func (s *Server) guard(rt route, op operation) echo.MiddlewareFunc {
 				ctx, cancel = context.WithTimeout(ctx, requestTimeout)
 				defer cancel()
 			}
-			ctx, err := s.sessions.Load(ctx, s.sessionToken(c.Request()))
+			ctx, err := s.sessions.Load(ctx, s.sessionToken(c.Request(), r))
 			if err != nil {
 				return fmt.Errorf("load session: %w", err)
 			}
 			c.SetRequest(c.Request().WithContext(ctx))
 			if rt.scope != public {
-				if r.user, r.grants, err = s.authenticate(ctx); err != nil {
+				if err := s.authenticate(ctx, r); err != nil {
 					return err
+				}
+				if r.user.PasswordTemporary && rt.scope != ofSession {
+					return campaign.Errorf(campaign.CodePasswordChange, "somebody else chose your password: change it first (POST /v1/me/password)")
 				}
 			}
 			key := c.Request().Header.Get("Idempotency-Key")
@@ -174,11 +196,20 @@ func (binder) Bind(into any, c echo.Context) error {
 func (s *Server) authorise(ctx context.Context, c echo.Context, r *request) error {
 	act := r.route.action
 	switch r.route.scope {
-	case public, self:
+	case public, ofSession, self:
 		return nil
 	case somewhere:
-		if r.units = s.policies.Units(r.user.ID, act); len(r.units) == 0 {
-			return s.refuse(ctx, r, "", campaign.Errorf(campaign.CodeForbidden, "none of your roles gives %s", act).With("action", string(act)))
+		return s.somewhere(ctx, r)
+	case ofUser:
+		if err := s.somewhere(ctx, r); err != nil {
+			return err
+		}
+		var err error
+		if r.subject, err = s.store.User(ctx, c.Param("user_id")); err != nil {
+			return err
+		}
+		if !r.subject.At(r.units) {
+			return s.refuse(ctx, r, "", campaign.Errorf(campaign.CodeNotFound, "there is no such user"))
 		}
 		return nil
 	case ofPlan, ofBody:
@@ -228,6 +259,14 @@ func (s *Server) authorise(ctx context.Context, c echo.Context, r *request) erro
 		return s.permit(ctx, r, found.Unit, found.ID, "campaign")
 	}
 	return campaign.Errorf(campaign.CodeForbidden, "this operation is not open to anybody")
+}
+
+// somewhere finds the units at which the caller may do what they ask for.
+func (s *Server) somewhere(ctx context.Context, r *request) error {
+	if r.units = s.policies.Units(r.user.ID, r.action); len(r.units) == 0 {
+		return s.refuse(ctx, r, "", campaign.Errorf(campaign.CodeForbidden, "none of your roles gives %s", r.action).With("action", string(r.action)))
+	}
+	return nil
 }
 
 func (s *Server) permit(ctx context.Context, r *request, unit campaign.OrgUnit, campaignID, what string) error {

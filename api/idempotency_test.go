@@ -83,7 +83,7 @@ func TestKeyOfTwoUsersIsTwoUpdates(t *testing.T) {
 	asked := e.orch.asked()
 	require.Len(t, asked, 2)
 	require.NotEqual(t, asked[0].id, asked[1].id)
-	command := asked[0].arg.(campaign.ChangeHold).Command
+	command := asked[0].arg.(*campaign.ChangeHold).Command
 	require.Equal(t, asked[0].id, command.UpdateID)
 	require.Equal(t, e.users["operator"], command.Actor.UserID)
 	require.NotEmpty(t, command.PolicyVersion)

@@ -157,9 +157,9 @@ func TestThePublishedExampleIsAPlan(t *testing.T) {
 	e.reload()
 	made := into[CampaignDetail](t, e.send("planner", "POST", "/v1/campaigns", string(example)))
 	require.Equal(t, given.Plan, made.Draft.Plan)
-	amount, err := given.Plan.BudgetTotal()
+	facts, err := campaign.FactsOf(&given.Plan)
 	require.NoError(t, err)
-	_, err = e.server.policies.Route(campaign.Money{Minor: amount, Currency: given.Plan.Currency})
+	_, err = e.server.policies.Route(facts)
 	require.NoError(t, err, "it could be approved")
 
 	// It shows every field, and every field is described.

@@ -7,10 +7,12 @@ type scope int
 
 const (
 	public         scope = iota + 1 // nobody needs to be logged in
+	ofSession                       // the caller's own session: any user, also one who must change their password first
 	self                            // about the caller alone: any user
 	somewhere                       // allowed at any unit; the answer is limited to those units
 	ofCampaign                      // the campaign in the path
 	ofTask                          // the task in the path
+	ofUser                          // the user in the path
 	ofPlan                          // the unit of the plan in the body
 	ofBody                          // the unit in the body
 	ofBodyCampaign                  // the campaign named in the body
@@ -27,10 +29,36 @@ type route struct {
 // routes is the whole table of operations and permissions.
 var routes = []route{
 	{"login", "", public, false},
-	{"logout", "", self, false},
-	{"getMe", "", self, false},
+	{"logout", "", ofSession, false},
+	{"endSessions", "", ofSession, false},
+	{"getMe", "", ofSession, false},
+	{"changePassword", "", ofSession, false},
+
+	{"listUsers", campaign.ActUserRead, somewhere, false},
+	{"getUser", campaign.ActUserRead, ofUser, false},
 	// Whoever may somewhere may only there: createUser asks at each unit.
 	{"createUser", campaign.ActUserAdminister, somewhere, false},
+	// Whether the user's other units stand in the way, or it is oneself, these ask too.
+	{"disableUser", campaign.ActUserAdminister, ofUser, true},
+	{"enableUser", campaign.ActUserAdminister, ofUser, true},
+	{"resetPassword", campaign.ActUserAdminister, ofUser, false},
+	{"endUserSessions", campaign.ActUserAdminister, ofUser, true},
+	{"addGrant", campaign.ActUserAdminister, ofUser, true},
+	{"removeGrant", campaign.ActUserAdminister, ofUser, true},
+
+	{"listUnits", "", self, false},
+	// createUnit asks at the unit above the new one.
+	{"createUnit", campaign.ActUnitAdminister, somewhere, true},
+	{"renameUnit", campaign.ActUnitAdminister, ofBody, true},
+
+	// Whoever may sign may lend it: createDelegation asks for each action.
+	{"listDelegations", "", self, false},
+	{"createDelegation", "", self, true},
+	{"revokeDelegation", "", self, true},
+
+	{"listTokens", campaign.ActTokenAdminister, somewhere, false},
+	{"createToken", campaign.ActTokenAdminister, ofBody, false},
+	{"revokeToken", campaign.ActTokenAdminister, somewhere, true},
 
 	{"listCampaigns", campaign.ActCampaignRead, somewhere, false},
 	{"createCampaign", campaign.ActCampaignCreate, ofPlan, true},
@@ -38,6 +66,9 @@ var routes = []route{
 	{"listRevisions", campaign.ActCampaignRead, ofCampaign, false},
 	{"putPlan", campaign.ActCampaignEdit, ofCampaign, true},
 	{"submitCampaign", campaign.ActCampaignSubmit, ofCampaign, true},
+	{"withdrawCampaign", campaign.ActCampaignWithdraw, ofCampaign, true},
+	{"previewRoute", campaign.ActCampaignSubmit, ofCampaign, false},
+	{"getAuthority", campaign.ActCampaignRead, ofCampaign, false},
 	{"amendCampaign", campaign.ActCampaignAmend, ofCampaign, true},
 	{"pauseCampaign", campaign.ActCampaignPause, ofCampaign, true},
 	{"resumeCampaign", campaign.ActCampaignResume, ofCampaign, true},

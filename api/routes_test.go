@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -29,11 +30,13 @@ func TestEveryOperationHasARoute(t *testing.T) {
 		require.False(t, seen[r.operation], "%s has two routes", r.operation)
 		seen[r.operation] = true
 		require.NotZero(t, r.scope, r.operation)
-		if r.scope != public && r.scope != self {
+		if r.scope != public && r.scope != ofSession && r.scope != self {
 			require.Contains(t, campaign.Actions(), r.action, r.operation)
 		}
 		method := operations[r.operation].route.Method
-		write := method != http.MethodGet && !slices.Contains([]string{"login", "logout", "createUser", "previewAudience"}, r.operation)
+		write := method != http.MethodGet && !slices.Contains([]string{
+			"login", "logout", "endSessions", "previewAudience", "previewRoute", "createUser", "changePassword", "resetPassword", "createToken",
+		}, r.operation)
 		require.Equal(t, write, r.keyed, "%s: a write needs a key, anything else takes none", r.operation)
 	}
 }
@@ -47,11 +50,27 @@ type sample struct {
 
 func samples(e *env, c CampaignDetail, id, task string) map[string]sample {
 	plan := validPlan()
-	readers := "planner manager finance operator reviewer auditor administrator"
-	withoutAdmin := "planner manager finance operator reviewer auditor"
+	readers := "planner manager finance credit operator reviewer analyst auditor administrator"
+	withoutAdmin := "planner manager finance credit operator reviewer analyst auditor"
+	e.addUser("subject", here, campaign.RoleAgent) // whom administrators lock out and let in
+	subject := "/v1/users/" + e.users["subject"]
+	grant := "?role=agent&unit=" + url.QueryEscape(string(here))
 	reason := HoldReason{Reason: "because"}
 	return map[string]sample{
 		"createUser":        {"/v1/users", NewUser{Login: "nora", Name: "Nora", Roles: []RoleGrant{{Role: campaign.RoleAgent, Unit: here}}}, "administrator"},
+		"listUsers":         {"/v1/users", nil, "auditor administrator"},
+		"getUser":           {subject, nil, "auditor administrator"},
+		"disableUser":       {subject + "/disable", Reason{Reason: "left"}, "administrator"},
+		"enableUser":        {subject + "/enable", Reason{Reason: "came back"}, "administrator"},
+		"resetPassword":     {subject + "/password", PasswordReset{}, "administrator"},
+		"endUserSessions":   {subject + "/sessions", nil, "administrator"},
+		"addGrant":          {subject + "/grants", RoleGrant{Role: campaign.RoleAgent, Unit: here}, "administrator"},
+		"removeGrant":       {subject + "/grants" + grant, nil, "administrator"},
+		"createUnit":        {"/v1/units", OrgUnit{Unit: here + "/harbin", Name: "Harbin"}, "administrator"},
+		"renameUnit":        {"/v1/units", OrgUnit{Unit: here, Name: "The North"}, "administrator"},
+		"listTokens":        {"/v1/tokens", nil, "administrator"},
+		"createToken":       {"/v1/tokens", NewToken{Name: "CRM", Unit: here, Scopes: []campaign.Action{campaign.ActOutcomeRecord}, ExpiresAt: time.Now().Add(time.Hour)}, "administrator"},
+		"revokeToken":       {"/v1/tokens/" + e.serviceToken().ID, nil, "administrator"},
 		"listCampaigns":     {"/v1/campaigns", nil, readers},
 		"createCampaign":    {"/v1/campaigns", NewCampaign{Plan: plan}, "planner"},
 		"getCampaign":       {"/v1/campaigns/" + id, nil, readers},
@@ -59,16 +78,19 @@ func samples(e *env, c CampaignDetail, id, task string) map[string]sample {
 		"putPlan":           {"/v1/campaigns/" + id + "/plan", plan, "planner"},
 		"submitCampaign":    {"/v1/campaigns/" + id + "/submit", Submission{Revision: 1}, "planner"},
 		"amendCampaign":     {"/v1/campaigns/" + id + "/amend", Amendment{Plan: plan, Reason: "because"}, "planner"},
+		"withdrawCampaign":  {"/v1/campaigns/" + id + "/withdraw", Withdrawal{Words: "because"}, "planner"},
+		"previewRoute":      {"/v1/campaigns/" + id + "/route", nil, "planner"},
+		"getAuthority":      {"/v1/campaigns/" + id + "/authority", nil, readers},
 		"pauseCampaign":     {"/v1/campaigns/" + id + "/pause", reason, "operator"},
 		"resumeCampaign":    {"/v1/campaigns/" + id + "/resume", reason, "operator"},
 		"stopCampaign":      {"/v1/campaigns/" + id + "/stop", reason, "planner operator"},
-		"listApprovals":     {"/v1/approvals", nil, "planner manager finance reviewer auditor"},
-		"getApproval":       {"/v1/campaigns/" + id + "/approval", nil, "planner manager finance reviewer auditor"},
+		"listApprovals":     {"/v1/approvals", nil, "planner manager finance credit reviewer auditor"},
+		"getApproval":       {"/v1/campaigns/" + id + "/approval", nil, "planner manager finance credit reviewer auditor"},
 		"decideApproval":    {"/v1/campaigns/" + id + "/decisions", NewDecision{Revision: 1, Digest: c.Draft.Digest, Level: 1, Decision: campaign.DecisionApprove}, "manager"},
 		"getTargets":        {"/v1/campaigns/" + id + "/targets", nil, withoutAdmin},
 		"listTargets":       {"/v1/campaigns/" + id + "/targets/members", nil, withoutAdmin},
-		"listContacts":      {"/v1/campaigns/" + id + "/contacts", nil, "planner manager operator reviewer auditor"},
-		"summariseContacts": {"/v1/campaigns/" + id + "/contacts/summary", nil, "planner manager operator reviewer auditor"},
+		"listContacts":      {"/v1/campaigns/" + id + "/contacts", nil, "planner manager operator reviewer analyst auditor"},
+		"summariseContacts": {"/v1/campaigns/" + id + "/contacts/summary", nil, "planner manager operator reviewer analyst auditor"},
 		"listTasks":         {"/v1/tasks", nil, "manager operator agent auditor"},
 		"claimTasks":        {"/v1/tasks/claim", TaskClaim{Channel: campaign.ChannelCall, Limit: 1, LeaseSeconds: 10}, "agent"},
 		"completeTask":      {"/v1/tasks/" + task + "/complete", TaskReport{Result: campaign.OutcomeConnected}, "agent"},
@@ -101,7 +123,7 @@ func TestRoleMatrix(t *testing.T) {
 	absent := uuid.NewString()
 
 	for _, r := range routes {
-		if r.scope == public || r.scope == self || r.operation == "streamEvents" {
+		if r.scope == public || r.scope == ofSession || r.scope == self || r.operation == "streamEvents" {
 			continue
 		}
 		method := operations[r.operation].route.Method

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/musterhq/muster/assertion"
 	"github.com/musterhq/muster/campaign"
 	"github.com/musterhq/muster/policies"
 	"github.com/musterhq/muster/store"
@@ -41,6 +42,7 @@ type Deps struct {
 	Store        *store.Store
 	Policies     *policies.Enforcer
 	Orchestrator Orchestrator
+	Keys         *assertion.Keys      // with the private key: the API signs what its users decide
 	Registry     *prometheus.Registry // served at /metrics
 	Logger       *slog.Logger
 	// SecureCookies is set where the API is reached over TLS: browsers then send the
@@ -56,6 +58,7 @@ type Server struct {
 	store        *store.Store
 	policies     *policies.Enforcer
 	orchestrator Orchestrator
+	keys         *assertion.Keys
 	log          *slog.Logger
 	simulated    bool
 
@@ -76,7 +79,7 @@ func New(d Deps) (*Server, error) {
 		return nil, fmt.Errorf("hash password: %w", err)
 	}
 	s := &Server{
-		store: d.Store, policies: d.Policies, orchestrator: d.Orchestrator, log: d.Logger, simulated: d.Simulated,
+		store: d.Store, policies: d.Policies, orchestrator: d.Orchestrator, keys: d.Keys, log: d.Logger, simulated: d.Simulated,
 		attempts: &attempts{counts: map[string]*window{}}, hashing: make(chan struct{}, hashesAtOnce), nobodysHash: nobody,
 		hub: newHub(d.Store, d.Logger),
 		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{

@@ -16,7 +16,10 @@ import (
 
 const (
 	sessionLifetime = 12 * time.Hour
+	// What a session holds.
 	sessionUser     = "user"
+	sessionEpoch    = "epoch"     // of the user's, when the session began: an earlier one has ended
+	sessionAuthTime = "auth_time" // when its user proved who they are, in Unix seconds
 
 	// Failed attempts to log in that are let through in attemptWindow.
 	attemptsPerLogin   = 10
@@ -35,27 +38,63 @@ func HashPassword(password string) (string, error) {
 // nobodysHash is what the password of an unknown login is compared with.
 var nobodysHash = sync.OnceValues(func() (string, error) { return HashPassword("nobody") })
 
-func (s *Server) sessionToken(r *http.Request) string {
-	cookie, err := r.Cookie(s.sessions.Cookie.Name)
+// sessionToken is what the session cookie holds. A request with a token of its own has
+// no session, whatever cookies come with it.
+func (s *Server) sessionToken(c *http.Request, r *request) string {
+	if len(r.authorization) > 0 {
+		return ""
+	}
+	cookie, err := c.Cookie(s.sessions.Cookie.Name)
 	if err != nil {
 		return ""
 	}
 	return cookie.Value
 }
 
-// authenticate returns the user of the session in ctx. The user is read each time, so
-// that whoever is locked out is out with the next request.
-func (s *Server) authenticate(ctx context.Context) (store.User, []campaign.Grant, error) {
+// authenticate finds out who calls: a machine by its token, or the person of the session
+// in ctx. The user is read each time, so that whoever is locked out is out with the next
+// request.
+func (s *Server) authenticate(ctx context.Context, r *request) error {
+	if len(r.authorization) > 0 {
+		u, err := s.tokenUser(ctx, r.authorization)
+		if err != nil {
+			return err
+		}
+		r.user, r.grants = u, []campaign.Grant{{UserID: u.ID, Role: campaign.RoleService, Unit: *u.Unit}}
+		return nil
+	}
 	refused := campaign.Errorf(campaign.CodeUnauthenticated, "log in first")
 	id := s.sessions.GetString(ctx, sessionUser)
 	if id == "" {
-		return store.User{}, nil, refused
+		return refused
 	}
 	u, grants, err := s.store.UserWithGrants(ctx, id)
-	if campaign.CodeOf(err) == campaign.CodeNotFound || err == nil && u.Disabled {
-		return store.User{}, nil, refused
+	switch {
+	case campaign.CodeOf(err) == campaign.CodeNotFound:
+		return refused
+	case err != nil:
+		return err
+	case u.Disabled || u.SessionEpoch != s.sessions.GetInt64(ctx, sessionEpoch):
+		return refused
 	}
-	return u, grants, err
+	r.user, r.grants, r.authTime = u, grants, time.Unix(s.sessions.GetInt64(ctx, sessionAuthTime), 0)
+	return nil
+}
+
+// beginSession makes the session in ctx a new one of u, who has just proved who they are,
+// and returns the cookie that carries it.
+func (s *Server) beginSession(ctx context.Context, u store.User) (string, error) {
+	if err := s.sessions.RenewToken(ctx); err != nil {
+		return "", fmt.Errorf("begin session: %w", err)
+	}
+	s.sessions.Put(ctx, sessionUser, u.ID)
+	s.sessions.Put(ctx, sessionAuthTime, time.Now().Unix())
+	s.sessions.Put(ctx, sessionEpoch, u.SessionEpoch)
+	token, expiry, err := s.sessions.Commit(ctx)
+	if err != nil {
+		return "", fmt.Errorf("begin session: %w", err)
+	}
+	return s.cookie(token, expiry).String(), nil
 }
 
 // Login implements the operation.
@@ -70,47 +109,41 @@ func (s *Server) Login(ctx context.Context, in LoginRequestObject) (LoginRespons
 	if err != nil && campaign.CodeOf(err) != campaign.CodeNotFound {
 		return nil, err
 	}
-	hash := u.PasswordHash
+	var attempt store.LoginAttempt
+	known := err == nil && u.Kind == store.KindPerson
+	hash := s.nobodysHash // an unknown login takes as long as a known one
+	if known {
+		hash = u.PasswordHash
+		if attempt, err = s.store.BeginLogin(ctx, u.ID); err != nil {
+			return nil, err
+		}
+	}
+	match, err := s.matches(ctx, in.Body.Password, hash)
 	if err != nil {
-		hash = s.nobodysHash // an unknown login takes as long as a known one
+		return nil, err
 	}
-	select {
-	case s.hashing <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	match, hashErr := argon2id.ComparePasswordAndHash(in.Body.Password, hash)
-	<-s.hashing
 	reason := ""
 	switch {
-	case err != nil:
+	case !known:
 		reason = "unknown_login"
-	case hashErr != nil || !match:
+	case attempt.Locked:
+		reason = "locked"
+	case !match:
 		reason = "wrong_password"
 	case u.Disabled:
 		reason = "disabled"
 	}
 	if reason != "" {
-		// What was typed is recorded in no form: it may be a password in the wrong field, and
-		// a hash of one can be guessed.
-		e := store.AuditEvent{Event: "session.refused", Data: map[string]any{"code": campaign.CodeUnauthenticated, "reason": reason, "request_id": r.id}}
-		if u.ID != "" {
-			e.ActorID, e.Actor = &u.ID, u.Name
-		}
-		if err := s.record(ctx, e); err != nil {
-			return nil, err
-		}
-		return nil, campaign.Errorf(campaign.CodeUnauthenticated, "the login or the password is wrong")
+		return nil, s.refuseLogin(ctx, r, u, reason, attempt.Locks)
+	}
+	if err := s.store.EndLogin(ctx, u.ID); err != nil {
+		return nil, err
 	}
 	s.attempts.forget("login " + in.Body.Login)
 	s.attempts.undo("address " + r.address)
-	if err := s.sessions.RenewToken(ctx); err != nil {
-		return nil, fmt.Errorf("begin session: %w", err)
-	}
-	s.sessions.Put(ctx, sessionUser, u.ID)
-	token, expiry, err := s.sessions.Commit(ctx)
+	cookie, err := s.beginSession(ctx, u)
 	if err != nil {
-		return nil, fmt.Errorf("begin session: %w", err)
+		return nil, err
 	}
 	if err := s.record(ctx, store.AuditEvent{Event: "session.begun", ActorID: &u.ID, Actor: u.Name, Allowed: true, Data: map[string]any{"request_id": r.id}}); err != nil {
 		return nil, err
@@ -119,9 +152,41 @@ func (s *Server) Login(ctx context.Context, in LoginRequestObject) (LoginRespons
 	if err != nil {
 		return nil, err
 	}
-	return Login201JSONResponse{
-		Body: s.me(u, grants), Headers: Login201ResponseHeaders{SetCookie: s.cookie(token, expiry).String()},
-	}, nil
+	return Login201JSONResponse{Body: s.me(u, grants), Headers: Login201ResponseHeaders{SetCookie: cookie}}, nil
+}
+
+// refuseLogin records why a login was refused, and answers alike whatever the reason:
+// whoever guesses learns neither which logins there are nor which are locked.
+func (s *Server) refuseLogin(ctx context.Context, r *request, u store.User, reason string, locks bool) error {
+	// What was typed is recorded in no form: it may be a password in the wrong field, and
+	// a hash of one can be guessed.
+	e := store.AuditEvent{Event: "session.refused", Data: map[string]any{"code": campaign.CodeUnauthenticated, "reason": reason, "request_id": r.id}}
+	if u.ID != "" {
+		e.ActorID, e.Actor = &u.ID, u.Name
+	}
+	if err := s.record(ctx, e); err != nil {
+		return err
+	}
+	if locks {
+		e.Event, e.Data = "login.locked", map[string]any{"attempts": store.LoginAttempts, "seconds": store.LoginLock.Seconds(), "request_id": r.id}
+		if err := s.record(ctx, e); err != nil {
+			return err
+		}
+	}
+	return campaign.Errorf(campaign.CodeUnauthenticated, "the login or the password is wrong, or too many wrong passwords have locked the login for some minutes")
+}
+
+// matches compares a password with a hash, as many at once as memory allows. A hash that
+// is none matches nothing.
+func (s *Server) matches(ctx context.Context, password, hash string) (bool, error) {
+	select {
+	case s.hashing <- struct{}{}:
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	defer func() { <-s.hashing }()
+	match, err := argon2id.ComparePasswordAndHash(password, hash)
+	return match && err == nil, nil
 }
 
 // Logout implements the operation.
@@ -133,7 +198,61 @@ func (s *Server) Logout(ctx context.Context, _ LogoutRequestObject) (LogoutRespo
 	if err := s.record(ctx, store.AuditEvent{Event: "session.ended", ActorID: &r.user.ID, Actor: r.user.Name, Allowed: true, Data: map[string]any{"request_id": r.id}}); err != nil {
 		return nil, err
 	}
-	return Logout204Response{Headers: Logout204ResponseHeaders{SetCookie: s.cookie("", time.Unix(1, 0)).String()}}, nil
+	return Logout204Response{Headers: Logout204ResponseHeaders{SetCookie: s.noCookie()}}, nil
+}
+
+// EndSessions implements the operation.
+func (s *Server) EndSessions(ctx context.Context, _ EndSessionsRequestObject) (EndSessionsResponseObject, error) {
+	r := requestOf(ctx)
+	if err := s.store.EndSessions(ctx, r.user.ID, r.user.Actor()); err != nil {
+		return nil, err
+	}
+	if err := s.sessions.Destroy(ctx); err != nil {
+		return nil, fmt.Errorf("end session: %w", err)
+	}
+	return EndSessions204Response{Headers: EndSessions204ResponseHeaders{SetCookie: s.noCookie()}}, nil
+}
+
+// ChangePassword implements the operation. Whoever took over a session does not know the
+// password, and gets no more tries at it than at the login.
+func (s *Server) ChangePassword(ctx context.Context, in ChangePasswordRequestObject) (ChangePasswordResponseObject, error) {
+	r := requestOf(ctx)
+	u, err := s.store.UserByLogin(ctx, r.user.Login)
+	if err != nil {
+		return nil, err
+	}
+	attempt, err := s.store.BeginLogin(ctx, u.ID)
+	if err != nil {
+		return nil, err
+	}
+	match, err := s.matches(ctx, in.Body.Current, u.PasswordHash)
+	if err != nil {
+		return nil, err
+	}
+	if attempt.Locked || !match {
+		return nil, s.refuse(ctx, r, "", campaign.Errorf(campaign.CodeForbidden, "the current password is wrong, or too many wrong ones have locked the login for some minutes"))
+	}
+	if err := s.store.EndLogin(ctx, u.ID); err != nil {
+		return nil, err
+	}
+	if in.Body.Password == in.Body.Current {
+		return nil, faults([]campaign.FieldError{{Field: "password", Code: campaign.CodeInvalidParameter, Message: "must be another than the current one"}})
+	}
+	hash, err := s.hash(ctx, in.Body.Password)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.store.SetPassword(ctx, u.ID, hash, r.user.Actor()); err != nil {
+		return nil, err
+	}
+	if u, _, err = s.store.UserWithGrants(ctx, u.ID); err != nil {
+		return nil, err
+	}
+	cookie, err := s.beginSession(ctx, u)
+	if err != nil {
+		return nil, err
+	}
+	return ChangePassword204Response{Headers: ChangePassword204ResponseHeaders{SetCookie: cookie}}, nil
 }
 
 // GetMe implements the operation.
@@ -143,8 +262,11 @@ func (s *Server) GetMe(ctx context.Context, _ GetMeRequestObject) (GetMeResponse
 }
 
 func (s *Server) me(u store.User, grants []campaign.Grant) Me {
-	me := Me{ID: u.ID, Login: u.Login, Name: u.Name, Grants: []RoleGrant{}, Actions: []Permission{}}
+	me := Me{ID: u.ID, Login: u.Login, Name: u.Name, PasswordChangeRequired: u.PasswordTemporary, Grants: []RoleGrant{}, Actions: []Permission{}}
 	for _, g := range grants {
+		if g.Role == campaign.RoleService {
+			continue // a machine has actions and no roles
+		}
 		me.Grants = append(me.Grants, RoleGrant{Role: g.Role, Unit: g.Unit})
 	}
 	for _, act := range campaign.Actions() {
@@ -165,6 +287,9 @@ func (s *Server) cookie(token string, expiry time.Time) *http.Cookie {
 	}
 	return cookie
 }
+
+// noCookie takes the session's cookie away.
+func (s *Server) noCookie() string { return s.cookie("", time.Unix(1, 0)).String() }
 
 // attempts counts attempts to log in, by login and by address, in windows of time.
 type attempts struct {

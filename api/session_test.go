@@ -50,7 +50,7 @@ func TestSession(t *testing.T) {
 func TestDisabledUserIsOutAtOnce(t *testing.T) {
 	e := newEnv(t)
 	require.Equal(t, http.StatusOK, e.send("planner", "GET", "/v1/me", nil).status)
-	require.NoError(t, e.store.SetDisabled(t.Context(), e.users["planner"], true))
+	require.NoError(t, e.store.SetDisabled(t.Context(), e.users["planner"], true, campaign.Actor{}, "left"))
 	require.Equal(t, "unauthenticated", e.send("planner", "GET", "/v1/me", nil).problem(t).Code)
 	require.Equal(t, "unauthenticated", e.send("", "POST", "/v1/sessions", Credentials{Login: "planner", Password: password}).problem(t).Code)
 }
@@ -70,7 +70,7 @@ func TestSessionsAreEvidence(t *testing.T) {
 	e.send("", "POST", "/v1/sessions", Credentials{Login: "planner", Password: "wrong"})
 	e.send("", "POST", "/v1/sessions", Credentials{Login: typed, Password: "wrong"})
 	e.send("", "POST", "/v1/sessions", Credentials{Login: "manager", Password: password})
-	require.NoError(t, e.store.SetDisabled(t.Context(), e.users["finance"], true))
+	require.NoError(t, e.store.SetDisabled(t.Context(), e.users["finance"], true, campaign.Actor{}, "left"))
 	e.send("", "POST", "/v1/sessions", Credentials{Login: "finance", Password: password})
 	require.Equal(t, http.StatusNoContent, e.send("reviewer", "DELETE", "/v1/sessions/current", nil).status)
 	rows, err := e.store.Pool().Query(t.Context(), `SELECT event || ' ' || coalesce(u.login, '-') || ' ' || allowed || ' ' || coalesce(data->>'reason', '')
@@ -80,7 +80,7 @@ func TestSessionsAreEvidence(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{
 		"session.refused planner false wrong_password", "session.refused - false unknown_login", "session.begun manager true ",
-		"session.refused finance false disabled", "session.ended reviewer true ",
+		"user.disabled - true left", "session.refused finance false disabled", "session.ended reviewer true ",
 	}, got)
 	require.Zero(t, e.number(`SELECT count(*) FROM audit_event a WHERE a::text LIKE '%' || $1 || '%'`, typed), "it may be a password")
 }

@@ -19,7 +19,12 @@ func TestAdministratorsAddUsers(t *testing.T) {
 	me := into[Me](t, e.send("", "POST", "/v1/sessions", Credentials{Login: "nora", Password: added.Password}))
 	require.Equal(t, added.ID, me.ID)
 	require.ElementsMatch(t, roles, me.Grants)
+	require.True(t, me.PasswordChangeRequired, "an administrator knows it")
 	e.users["nora"] = added.ID
+	refused := e.send("nora", "POST", "/v1/campaigns", NewCampaign{Plan: validPlan()}).problem(t)
+	require.Equal(t, http.StatusForbidden, refused.Status)
+	require.Equal(t, "password_change_required", refused.Code)
+	require.Equal(t, http.StatusNoContent, e.send("nora", "POST", "/v1/me/password", PasswordChange{Current: added.Password, Password: "nobody else knows"}).status)
 	into[CampaignDetail](t, e.send("nora", "POST", "/v1/campaigns", NewCampaign{Plan: validPlan()}))
 
 	const chosen = "a password of my own"

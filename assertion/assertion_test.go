@@ -32,7 +32,7 @@ func signOff() assertion.SignOff {
 		ID: "5b1f8a0e-0000-4000-8000-000000000001", UserID: "5b1f8a0e-0000-4000-8000-0000000000aa", Tenant: "operator",
 		CampaignID: "5b1f8a0e-0000-4000-8000-0000000000c1", Revision: 3, Round: 2, Level: 1, Party: "finance",
 		Decision: campaign.DecisionApprove, WordsDigest: "w", PlanDigest: "p", ContentDigest: "c", AudienceDigest: "a", BudgetDigest: "b",
-		Amount: 1_234_567, Currency: "CNY", Role: campaign.RoleFinance, Unit: "operator/north", Limit: "5000000",
+		Amount: 1_234_567, Currency: "CNY", Role: campaign.RoleFinance, Unit: "operator/north", Limit: "5000000", RouteDigest: "r",
 		ActingFor: "5b1f8a0e-0000-4000-8000-0000000000bb", DelegationID: "5b1f8a0e-0000-4000-8000-0000000000dd",
 		PolicyVersion: "7", AuthTime: now.Add(-time.Hour).Unix(), IssuedAt: now.Unix(),
 	}

@@ -28,6 +28,7 @@ type SignOff struct {
 	Role           campaign.Role     `json:"role"`                 // that gave the authority
 	Unit           campaign.OrgUnit  `json:"unit"`                 // at which the role is held
 	Limit          string            `json:"limit"`                // of the authority, minor units, "*" for none
+	RouteDigest    string            `json:"route_digest"`         // campaign.DigestOf the levels that the round must pass
 	ActingFor      string            `json:"acting_for,omitempty"` // user who delegated
 	DelegationID   string            `json:"delegation_id,omitempty"`
 	PolicyVersion  string            `json:"policy_version"`

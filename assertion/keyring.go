@@ -77,13 +77,8 @@ func Sign[C Claims](ring *Keyring, claims C) (string, error) {
 		return "", campaign.Errorf(campaign.CodeInvalidParameter, "an assertion needs %s", name)
 	}
 	at := time.Unix(claims.issuedAt(), 0)
-	var signer *key
-	for i := range ring.keys {
-		if k := &ring.keys[i]; k.private != nil && k.validAt(at) {
-			signer = k
-		}
-	}
-	if signer == nil {
+	signer, ok := ring.signer(at)
+	if !ok {
 		return "", campaign.Errorf(campaign.CodeInternal, "no signing key is valid at %s", at.UTC().Format(time.RFC3339))
 	}
 	payload, err := json.Marshal(claims)

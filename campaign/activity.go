@@ -13,15 +13,19 @@ type None struct{}
 // The activities.
 const (
 	ActivityProject             Activity[Projection, None]              = "Project"       // writes the read model; runs as a local activity
+	ActivityAuthenticate        Activity[CommandClaim, None]            = "Authenticate"  // verifies that a command was given by whom it names
+	ActivityConfirmReport       Activity[ReportClaim, Confirmation]     = "ConfirmReport" // compares a stage's report with the rows
 	ActivityVerify              Activity[Claim, None]                   = "Verify"        // checks the authority behind an update again, where it takes effect
 	ActivityCountSignOff        Activity[SignOffClaim, None]            = "CountSignOff"  // verifies a sign-off and counts it once
-	ActivityRouteApproval       Activity[PlanRef, RoutedApproval]       = "RouteApproval" // a plan revision with the approval route it must take
+	ActivityRouteApproval       Activity[RouteRequest, RoutedApproval]  = "RouteApproval" // a plan revision with the approval route it must take
+	ActivityOpenRound           Activity[Round, None]                   = "OpenRound"     // keeps the frozen route of an approval round
 	ActivityRemind              Activity[Reminder, None]                = "Remind"
 	ActivityReserve             Activity[PlanRef, None]                 = "Reserve" // holds every budget line's ceiling
 	ActivityPrepare             Activity[PlanRef, None]                 = "Prepare"
 	ActivitySelectTargets       Activity[SelectionInput, TargetCount]   = "SelectTargets"
 	ActivityCreateContacts      Activity[DispatchInput, ContactBatch]   = "CreateContacts"
 	ActivityDispatchChunk       Activity[ChunkInput, ChunkResult]       = "DispatchChunk" // on the channel's queue
+	ActivityPayContacts         Activity[ChannelRef, PaidContacts]      = "PayContacts"   // plans contacts that the budget pays for by now
 	ActivityProgress            Activity[ChannelRef, ChannelProgress]   = "Progress"
 	ActivityCloseChannel        Activity[CloseChannel, ChannelProgress] = "CloseChannel"
 	ActivityCaptureChannel      Activity[ChannelRef, None]              = "CaptureChannel" // spends the channel's cost in the ledger
@@ -52,14 +56,62 @@ type LoadedPlan struct {
 	Plan Plan `json:"plan"`
 }
 
+// RouteRequest asks for the route that a plan revision must take.
+type RouteRequest struct {
+	PlanRef
+	Requester string `json:"requester"` // user id
+}
+
 // RoutedApproval is a plan revision with the route it must take.
 type RoutedApproval struct {
 	LoadedPlan
-	Amount int64           `json:"amount"` // minor units to be signed for
-	Route  []ApprovalLevel `json:"route"`
-	// NoRoute says, with CodeNoRoute, why nobody could sign for the revision; nil when
-	// Route is one. It counts only where a signature is needed.
+	Routed
+	// NoRoute says why nobody could sign for the revision; nil when Route is one. It counts
+	// only where a signature is needed.
 	NoRoute *Error `json:"no_route,omitempty"`
+}
+
+// Routed is the route that a plan must take and what chose it.
+type Routed struct {
+	Facts         Facts           `json:"facts"`
+	Rule          string          `json:"rule"`
+	Route         []ApprovalLevel `json:"route"`
+	Calendar      *Calendar       `json:"calendar,omitempty"`
+	PolicyVersion string          `json:"policy_version"`
+}
+
+// Round is an approval round as it was opened; it never changes.
+type Round struct {
+	CampaignID string `json:"campaign_id"`
+	Round      int    `json:"round"`
+	Revision   int    `json:"revision"`
+	Digest     string `json:"digest"`
+	Requester  string `json:"requester"`
+	Routed
+}
+
+// CommandClaim asks an activity to verify that a command was given by the person it names,
+// to this campaign, in these words.
+type CommandClaim struct {
+	CampaignID string  `json:"campaign_id"`
+	Name       string  `json:"name"` // of the update
+	Command    Command `json:"command"`
+	Digest     string  `json:"digest"` // PayloadDigest of all that came with it
+}
+
+// ReportClaim asks an activity whether the rows bear a stage's report out.
+type ReportClaim struct {
+	CampaignID string      `json:"campaign_id"`
+	Revision   int         `json:"revision"` // in force
+	Report     StageReport `json:"report"`
+	Channels   []Channel   `json:"channels,omitempty"`  // ReportWaveDone: of the wave
+	Ended      bool        `json:"ended,omitempty"`     // waves end what they have open and begin no more
+	NotBefore  time.Time   `json:"not_before,omitzero"` // for what time alone decides: when it is true
+}
+
+// Confirmation says whether a report is true.
+type Confirmation struct {
+	True bool `json:"true"`
 }
 
 // Claim asks an activity to verify that an actor may do an action to a campaign.
@@ -73,14 +125,11 @@ type Claim struct {
 
 // SignOffClaim asks an activity to verify and count a sign-off.
 type SignOffClaim struct {
-	CampaignID string        `json:"campaign_id"`
-	Round      int           `json:"round"`
-	Decide     Decide        `json:"decide"`
-	Level      ApprovalLevel `json:"level"`
-	Levels     int           `json:"levels,omitempty"` // that the round has
-	Amount     int64         `json:"amount"`
-	Requester  string        `json:"requester"`
-	Escalated  bool          `json:"escalated"`
+	CampaignID string `json:"campaign_id"`
+	Round      int    `json:"round"`
+	Decide     Decide `json:"decide"`
+	Levels     int    `json:"levels"` // that the round has
+	Amount     int64  `json:"amount"` // that the level signs for, minor units
 }
 
 // Reminder tells approvers or reviewers that something waits for them.
@@ -134,18 +183,21 @@ type Projection struct {
 
 // Status answers: where does it stand, who must act, until when.
 type Status struct {
-	Stage       Stage       `json:"stage"`
-	Hold        Hold        `json:"hold,omitempty"` // empty once the campaign has ended
-	Revision    int         `json:"revision"`
-	Digest      string      `json:"digest,omitempty"`
-	WaitingOn   string      `json:"waiting_on,omitempty"` // in words: "marketing manager", "review decision", "wave 2 starts"
-	WaitAction  Action      `json:"wait_action,omitempty"`
-	DueAt       time.Time   `json:"due_at,omitzero"`
-	Approval    *Approval   `json:"approval,omitempty"`
-	Waves       []WaveRun   `json:"waves,omitempty"`
-	Reviews     []ReviewRun `json:"reviews,omitempty"`
-	Targets     int64       `json:"targets"`
-	Problem     string      `json:"problem,omitempty"` // why it cannot go on by itself
-	ProblemCode Code        `json:"problem_code,omitempty"`
-	Ended       string      `json:"ended,omitempty"` // completed, stopped, withdrawn, rejected
+	Stage      Stage       `json:"stage"`
+	Hold       Hold        `json:"hold,omitempty"` // empty once the campaign has ended
+	Revision   int         `json:"revision"`
+	Digest     string      `json:"digest,omitempty"`
+	WaitingOn  string      `json:"waiting_on,omitempty"` // in words: "marketing manager", "review decision", "wave 2 starts"
+	WaitAction Action      `json:"wait_action,omitempty"`
+	DueAt      time.Time   `json:"due_at,omitzero"`
+	Approval   *Approval   `json:"approval,omitempty"`
+	Waves      []WaveRun   `json:"waves,omitempty"`
+	Reviews    []ReviewRun `json:"reviews,omitempty"`
+	Targets    int64       `json:"targets"`
+	// Unpaid are the channels that wait for money. It is no part of the workflow's state: the
+	// read model adds it.
+	Unpaid      []UnpaidChannel `json:"unpaid,omitempty"`
+	Problem     string          `json:"problem,omitempty"` // why it cannot go on by itself
+	ProblemCode Code            `json:"problem_code,omitempty"`
+	Ended       string          `json:"ended,omitempty"` // completed, stopped, withdrawn, rejected
 }

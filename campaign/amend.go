@@ -43,8 +43,8 @@ func CheckAmendment(now, next *Plan, frozen bool, waves []WaveRun) error {
 	for _, l := range now.Budget {
 		if kept := lineNamed(next.Budget, l.Line); kept == nil {
 			v.add("budget", CodeStateConflict, "line "+l.Line+" cannot be removed any more: money is reserved on it")
-		} else if kept.Driver != l.Driver || kept.Channel != l.Channel {
-			v.add("budget", CodeStateConflict, "line "+l.Line+" cannot change its driver or channel any more")
+		} else if kept.Driver != l.Driver || kept.Channel != l.Channel || kept.CountedUnit() != l.CountedUnit() {
+			v.add("budget", CodeStateConflict, "line "+l.Line+" cannot change its driver, channel or unit any more")
 		}
 	}
 	if len(v.fields) == 0 {
@@ -55,7 +55,8 @@ func CheckAmendment(now, next *Plan, frozen bool, waves []WaveRun) error {
 
 // NeedsApproval reports whether plan next says anything that was not signed for with
 // plan now. Free to change is only what does less of the same: a wave later or with
-// fewer of its channels, a shorter run, a lower budget line.
+// fewer of its channels, a shorter run, a lower budget line or contingency, prices that
+// cannot cost more than those signed for.
 func NeedsApproval(now, next *Plan) bool {
 	less := *next
 	less.Waves = slices.Clone(next.Waves)
@@ -74,9 +75,19 @@ func NeedsApproval(now, next *Plan) bool {
 	}
 	for i := range less.Budget {
 		l := &less.Budget[i]
-		if signed := lineNamed(now.Budget, l.Line); signed != nil && l.Amount <= signed.Amount {
+		signed := lineNamed(now.Budget, l.Line)
+		if signed == nil {
+			continue
+		}
+		if l.Amount <= signed.Amount {
 			l.Amount = signed.Amount
 		}
+		if l.CountedUnit() == signed.CountedUnit() && l.PriceList().neverDearer(signed.PriceList()) {
+			l.Unit, l.UnitCost, l.Prices = signed.Unit, signed.UnitCost, signed.Prices
+		}
+	}
+	if less.Contingency <= now.Contingency {
+		less.Contingency = now.Contingency
 	}
 	return !reflect.DeepEqual(*now, less)
 }

@@ -1,6 +1,9 @@
 package campaign
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Decision is what an approver says.
 type Decision string
@@ -12,40 +15,94 @@ const (
 	DecisionReject  Decision = "reject" // end it, with words
 )
 
-// ApprovalLevel is one stage of an approval route.
+// LevelKind says what a level signs for.
+type LevelKind string
+
+// The kinds of level; none means the plan.
+const (
+	LevelPlan   LevelKind = "plan"   // the plan and its whole budget
+	LevelCredit LevelKind = "credit" // the prepaid credit in it
+)
+
+// Expiry says what becomes of a round whose level nobody decides in time, also after it
+// was escalated. There is no expiry that approves.
+type Expiry string
+
+// The expiries; none means return.
+const (
+	ExpiryReturn Expiry = "return" // back to the planner
+	ExpiryReject Expiry = "reject" // the end of the plan
+)
+
+// ApprovalLevel is one signature, or several of the same kind, that a plan needs.
 type ApprovalLevel struct {
-	Level    int    `json:"level"` // 1, 2, …
-	Name     string `json:"name"`  // e.g. "marketing manager"
-	Action   Action `json:"action"`
-	DueAfter int64  `json:"due_after_seconds"` // to decide in, from the level's start
+	Level int `json:"level"` // 1, 2, …
+	// Stage joins the levels that wait side by side: they have the same one. Stages follow
+	// one another. 0 is a stage of its own.
+	Stage  int       `json:"stage,omitempty"`
+	Name   string    `json:"name"` // e.g. "marketing manager"
+	Kind   LevelKind `json:"kind,omitempty"`
+	Action Action    `json:"action"`
+	// Required is how many different people must approve; 0 means one.
+	Required int `json:"required,omitempty"`
+	// UserID is the one person who may sign, such as a programme's owner; empty means
+	// whoever has the authority.
+	UserID   string `json:"user_id,omitempty"`
+	DueAfter int64  `json:"due_after_seconds"` // of working time, to decide in from the stage's start
 	// EscalateTo may sign as well once the level is overdue; empty means that nobody else may.
 	EscalateTo Action `json:"escalate_to,omitempty"`
+	OnExpiry   Expiry `json:"on_expiry,omitempty"`
 }
+
+// Needs returns how many different people must approve the level.
+func (l ApprovalLevel) Needs() int { return max(l.Required, 1) }
 
 // Signature is a counted sign-off.
 type Signature struct {
-	SignOffID string   `json:"sign_off_id"`
-	Level     int      `json:"level"`
-	UserID    string   `json:"user_id"`
-	Name      string   `json:"name"`
-	Decision  Decision `json:"decision"`
-	Words     string   `json:"words,omitempty"`
+	SignOffID string      `json:"sign_off_id"`
+	Level     int         `json:"level"`
+	UserID    string      `json:"user_id"`
+	Name      string      `json:"name"`
+	ActingFor string      `json:"acting_for,omitempty"` // the user whose delegate signed
+	Decision  Decision    `json:"decision"`
+	Words     string      `json:"words,omitempty"`
+	Fields    []FieldNote `json:"fields,omitempty"` // what is to change, on a return
+	At        time.Time   `json:"at,omitzero"`
+}
+
+// FieldNote is what an approver says about one field of a plan.
+type FieldNote struct {
+	Field string `json:"field"` // path, e.g. "budget[1].amount"
+	Words string `json:"words"`
+}
+
+// Waiting is a level that waits for signatures.
+type Waiting struct {
+	Level     int       `json:"level"`
+	Since     time.Time `json:"since"`
+	DueAt     time.Time `json:"due_at"`
+	Escalated bool      `json:"escalated,omitempty"` // it was overdue: EscalateTo may sign too
 }
 
 // Approval is the progress of one approval round: a route frozen at submission and
 // the signatures counted so far.
 type Approval struct {
-	Round      int             `json:"round"` // 1, 2, … over all revisions of the campaign
-	Revision   int             `json:"revision"`
-	Digest     string          `json:"digest"`
-	Amount     int64           `json:"amount"` // minor units that the round is about
-	Requester  string          `json:"requester"`
-	Route      []ApprovalLevel `json:"route"`
-	Signatures []Signature     `json:"signatures,omitempty"`
-	Level      int             `json:"level"`  // the level now waiting, 1-based
-	DueAt      time.Time       `json:"due_at"` // of the level now waiting
-	Escalated  bool            `json:"escalated,omitempty"`
-	Result     ApprovalResult  `json:"result,omitempty"`
+	Round     int             `json:"round"` // 1, 2, … over all revisions of the campaign
+	Revision  int             `json:"revision"`
+	Digest    string          `json:"digest"`
+	Amount    int64           `json:"amount"`           // minor units that the plan may spend
+	Credit    int64           `json:"credit,omitempty"` // of these, prepaid credit
+	Requester string          `json:"requester"`
+	Rule      string          `json:"rule,omitempty"`     // the route's rule that fitted
+	Together  []Together      `json:"together,omitempty"` // campaigns whose money chose the rule as well
+	Route     []ApprovalLevel `json:"route"`
+	Calendar  *Calendar       `json:"calendar,omitempty"` // of due times; nil is round the clock
+
+	Signatures []Signature    `json:"signatures,omitempty"`
+	Waiting    []Waiting      `json:"waiting,omitempty"` // in the order of levels
+	Result     ApprovalResult `json:"result,omitempty"`
+	Expired    int            `json:"expired,omitempty"` // the level whose time ran out
+	Words      string         `json:"words,omitempty"`   // why it was withdrawn
 }
 
 // ApprovalResult is how an approval round ended; empty while it goes on.
@@ -60,53 +117,124 @@ const (
 	// ApprovalOutdated means that another revision came in force than the amendment was
 	// made from.
 	ApprovalOutdated ApprovalResult = "outdated"
-	// ApprovalWithdrawn means that the campaign ended or was stopped first.
+	// ApprovalWithdrawn means that the planner took it back, or that the campaign ended or
+	// was stopped first.
 	ApprovalWithdrawn ApprovalResult = "withdrawn"
 )
 
-// NewApproval starts a round at now.
-func NewApproval(revision int, digest string, amount int64, requester string, route []ApprovalLevel, now time.Time) *Approval {
-	a := &Approval{Revision: revision, Digest: digest, Amount: amount, Requester: requester, Route: route}
-	a.enter(1, now)
+// NewApproval starts a round at now, of which everything up to Calendar is given.
+func NewApproval(round Approval, now time.Time) *Approval {
+	a := &round
+	a.enter(0, now)
 	return a
 }
 
-func (a *Approval) enter(level int, now time.Time) {
-	a.Level = level
-	a.Escalated = false
-	a.DueAt = now.Add(Seconds(a.Route[level-1].DueAfter))
+// enter lets the levels of the stage that begins at route index i wait.
+func (a *Approval) enter(i int, now time.Time) {
+	stage := a.Route[i].Stage
+	for ; i < len(a.Route); i++ {
+		l := a.Route[i]
+		if len(a.Waiting) > 0 && (l.Stage != stage || stage == 0) {
+			return
+		}
+		a.Waiting = append(a.Waiting, Waiting{Level: l.Level, Since: now, DueAt: a.Calendar.due(now, l)})
+	}
 }
 
-// Current returns the level that waits for a signature and whether there is one.
+// due returns when a level that waits since then is overdue. A nil calendar is round the
+// clock.
+func (c *Calendar) due(since time.Time, l ApprovalLevel) time.Time {
+	if c == nil {
+		return since.Add(Seconds(l.DueAfter))
+	}
+	return c.After(since, Seconds(l.DueAfter))
+}
+
+// Clock returns when the people of a level are reminded, when it is overdue and when it
+// expires, if it waits since then: after half of its time, all of it, and twice that.
+func (l ApprovalLevel) Clock(c *Calendar, since time.Time) (remind, due, expire time.Time) {
+	half, twice := l, l
+	half.DueAfter, twice.DueAfter = l.DueAfter/2, l.DueAfter*2
+	return c.due(since, half), c.due(since, l), c.due(since, twice)
+}
+
+// Open reports whether the round waits for a decision.
+func (a *Approval) Open() bool { return a != nil && a.Result == "" && len(a.Waiting) > 0 }
+
+// Current returns the first level that waits for a signature and whether there is one.
 func (a *Approval) Current() (ApprovalLevel, bool) {
-	if a == nil || a.Result != "" || a.Level < 1 || a.Level > len(a.Route) {
+	if !a.Open() {
 		return ApprovalLevel{}, false
 	}
-	return a.Route[a.Level-1], true
+	return a.Route[a.Waiting[0].Level-1], true
+}
+
+// At returns a level of the route and how it waits; false when it does not.
+func (a *Approval) At(level int) (ApprovalLevel, Waiting, bool) {
+	if a.Open() {
+		for _, w := range a.Waiting {
+			if w.Level == level {
+				return a.Route[level-1], w, true
+			}
+		}
+	}
+	return ApprovalLevel{}, Waiting{}, false
+}
+
+// DueAt is when the first waiting level is overdue, the zero time when none waits.
+func (a *Approval) DueAt() (due time.Time) {
+	if !a.Open() {
+		return due
+	}
+	for _, w := range a.Waiting {
+		if due.IsZero() || w.DueAt.Before(due) {
+			due = w.DueAt
+		}
+	}
+	return due
+}
+
+// AmountOf is the money that a level signs for, in minor units.
+func (a *Approval) AmountOf(l ApprovalLevel) int64 {
+	if l.Kind == LevelCredit {
+		return a.Credit
+	}
+	return a.Amount
+}
+
+// Approved counts the approvals of a level.
+func (a *Approval) Approved(level int) (n int) {
+	for _, s := range a.Signatures {
+		if s.Level == level && s.Decision == DecisionApprove {
+			n++
+		}
+	}
+	return n
 }
 
 // Check says whether a decision may be counted: the round is open, about this
-// revision and digest, the person did not ask for it and has not signed yet, and
-// anything but approval says why.
+// revision and digest, the level waits, nobody behind the decision asked for the round
+// or has signed in it yet, and anything but approval says why.
 func (a *Approval) Check(d Decide) error {
-	level, open := a.Current()
+	level, _, waits := a.At(d.Level)
 	switch {
 	case a != nil && a.Result == ApprovalOutdated && d.Revision == a.Revision:
 		return OutdatedAmendment(a.Revision)
-	case !open:
+	case !a.Open():
 		return Errorf(CodeStateConflict, "no approval is waiting for a decision")
 	case d.Revision != a.Revision || d.Digest != a.Digest:
 		return Errorf(CodeVersionChanged, "the plan changed: revision %d is waiting for a decision, not revision %d", a.Revision, d.Revision).
 			With("revision", a.Revision)
-	case d.Level != level.Level:
-		return Errorf(CodeStateConflict, "level %d (%s) is waiting for a decision, not level %d", level.Level, level.Name, d.Level)
-	case d.Actor.UserID == a.Requester:
-		return Errorf(CodeSelfApproval, "nobody signs a campaign they submitted or edited themselves")
 	}
-	for _, s := range a.Signatures {
-		if s.UserID == d.Actor.UserID {
-			return Errorf(CodeSameActor, "%s has signed level %d already; each level needs another person", s.Name, s.Level)
-		}
+	// Before the level: a second click after the round moved on is still a second click.
+	if err := a.checkPeople(d); err != nil {
+		return err
+	}
+	switch {
+	case !waits:
+		return Errorf(CodeStateConflict, "level %d is not waiting for a decision", d.Level).With("waiting", a.Waiting)
+	case level.UserID != "" && level.UserID != d.Actor.UserID && level.UserID != d.ActingFor:
+		return Errorf(CodeForbidden, "level %d (%s) is signed by one person alone", level.Level, level.Name)
 	}
 	switch d.Decision {
 	case DecisionApprove:
@@ -116,6 +244,27 @@ func (a *Approval) Check(d Decide) error {
 		}
 	default:
 		return Errorf(CodeInvalidParameter, "decision must be approve, return or reject")
+	}
+	if len(d.Fields) > 0 && d.Decision != DecisionReturn {
+		return Errorf(CodeInvalidParameter, "only a plan that is returned has fields to change")
+	}
+	return nil
+}
+
+// checkPeople keeps duties apart: the person who decides and the one they act for are
+// both behind the decision.
+func (a *Approval) checkPeople(d Decide) error {
+	behind := []string{d.Actor.UserID}
+	if d.ActingFor != "" {
+		behind = append(behind, d.ActingFor)
+	}
+	if slices.Contains(behind, a.Requester) {
+		return Errorf(CodeSelfApproval, "nobody signs a campaign they submitted or edited themselves, nor does their delegate")
+	}
+	for _, s := range a.Signatures {
+		if slices.Contains(behind, s.UserID) || s.ActingFor != "" && slices.Contains(behind, s.ActingFor) {
+			return Errorf(CodeSameActor, "%s has signed level %d already; each signature needs another person", s.Name, s.Level)
+		}
 	}
 	return nil
 }
@@ -127,21 +276,83 @@ func OutdatedAmendment(revision int) error {
 		With("revision", revision)
 }
 
-// Count adds a checked and verified decision and moves the round on.
+// Count adds a checked and verified decision and moves the round on. Whoever returns or
+// rejects at any level ends it.
 func (a *Approval) Count(d Decide, now time.Time) {
 	a.Signatures = append(a.Signatures, Signature{
-		SignOffID: d.SignOffID, Level: a.Level, UserID: d.Actor.UserID, Name: d.Actor.Name, Decision: d.Decision, Words: d.Words,
+		SignOffID: d.SignOffID, Level: d.Level, UserID: d.Actor.UserID, Name: d.Actor.Name, ActingFor: d.ActingFor,
+		Decision: d.Decision, Words: d.Words, Fields: d.Fields, At: now,
 	})
 	switch d.Decision {
 	case DecisionReturn:
-		a.Result = ApprovalReturned
+		a.end(ApprovalReturned)
 	case DecisionReject:
-		a.Result = ApprovalRejected
+		a.end(ApprovalRejected)
 	default:
-		if a.Level == len(a.Route) {
-			a.Result = ApprovalApproved
+		if a.Approved(d.Level) < a.Route[d.Level-1].Needs() {
 			return
 		}
-		a.enter(a.Level+1, now)
+		// The stage's levels are next to each other: the last of them to be done has the
+		// next stage behind the highest.
+		last := d.Level
+		for i := d.Level; i < len(a.Route) && a.Route[i].Stage != 0 && a.Route[i].Stage == a.Route[d.Level-1].Stage; i++ {
+			last = a.Route[i].Level
+		}
+		a.Waiting = slices.DeleteFunc(slices.Clone(a.Waiting), func(w Waiting) bool { return w.Level == d.Level })
+		switch {
+		case len(a.Waiting) > 0:
+		case last == len(a.Route):
+			a.end(ApprovalApproved)
+		default:
+			a.enter(last, now)
+		}
 	}
+}
+
+// Escalate lets whom a waiting level escalates to sign it as well, until it expires. It
+// reports whether the level waits.
+func (a *Approval) Escalate(level int) bool {
+	l, _, waits := a.At(level)
+	if !waits {
+		return false
+	}
+	a.Waiting = slices.Clone(a.Waiting)
+	for i := range a.Waiting {
+		if w := &a.Waiting[i]; w.Level == level {
+			w.Escalated = true
+			_, _, w.DueAt = l.Clock(a.Calendar, w.Since)
+		}
+	}
+	return true
+}
+
+// Expire ends the round because nobody decided a waiting level in time, as the level
+// says. It reports whether the level waits.
+func (a *Approval) Expire(level int) bool {
+	l, _, waits := a.At(level)
+	if !waits {
+		return false
+	}
+	a.Expired = level
+	if l.OnExpiry == ExpiryReject {
+		a.end(ApprovalRejected)
+	} else {
+		a.end(ApprovalExpired)
+	}
+	return true
+}
+
+// Withdraw ends an open round that nobody needs to decide any more: no signature counts
+// from now on. It reports whether the round was open.
+func (a *Approval) Withdraw(result ApprovalResult, words string) bool {
+	if !a.Open() {
+		return false
+	}
+	a.Words = words
+	a.end(result)
+	return true
+}
+
+func (a *Approval) end(result ApprovalResult) {
+	a.Result, a.Waiting = result, nil
 }

@@ -41,6 +41,8 @@ var contactSuccessors = map[ContactState][]ContactState{
 	ContactSent:    {ContactDelivered, ContactFailed},
 	ContactUnknown: {ContactSent, ContactDelivered, ContactFailed},
 	ContactFailed:  {ContactDelivered},
+	// Only whom the budget did not pay for, once it does.
+	ContactSuppressed: {ContactPlanned},
 }
 
 // CanFollow reports whether a contact may pass from state s to next.

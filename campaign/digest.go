@@ -10,6 +10,10 @@ import (
 // valid when it says it was made.
 const CodeForgedDecision Code = "forged_decision"
 
+// CodeDispatchRefused means that the rows do not prove a wave's right to be dispatched: what
+// it rests on was not signed by enough people who may sign it today.
+const CodeDispatchRefused Code = "dispatch_refused"
+
 // DigestOf identifies a value by its content: the hex SHA-256 of its JSON with the
 // fields in declaration order and no insignificant white space. It fails on what JSON
 // cannot hold, such as an infinite number.

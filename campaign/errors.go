@@ -24,7 +24,12 @@ const (
 	CodeSelfApproval          Code = "sod_self_approval"
 	CodeSameActor             Code = "sod_same_actor"
 	CodeLimitExceeded         Code = "limit_exceeded"
+	CodeDelegationExpired     Code = "delegation_expired"
+	CodeDelegationNotAllowed  Code = "delegation_not_allowed"
+	CodeLastAdministrator     Code = "last_administrator"
 	CodeNoRoute               Code = "no_approval_route"
+	CodeAggregateLimit        Code = "aggregate_limit"
+	CodeRouteOutdated         Code = "route_outdated"
 	CodeStateConflict         Code = "state_conflict"
 	CodeVersionChanged        Code = "version_changed"
 	CodeAmendmentOutdated     Code = "amendment_outdated"
@@ -66,6 +71,8 @@ const (
 	CodeInvalidCursor        Code = "invalid_cursor"
 	CodeRateLimited          Code = "rate_limited"
 	CodeCrossSite            Code = "csrf"
+	CodeTokenInvalid         Code = "token_invalid"
+	CodePasswordChange       Code = "password_change_required"
 )
 
 // FieldError says what is wrong with one field of an input and what would be right.

@@ -24,6 +24,7 @@ const (
 // Update, signal and query names.
 const (
 	UpdateSubmit       = "Submit"
+	UpdateWithdraw     = "Withdraw"
 	UpdateDecide       = "Decide"
 	UpdateAmend        = "Amend"
 	UpdatePause        = "Pause"
@@ -60,6 +61,24 @@ type Command struct {
 	Actor    Actor  `json:"actor"`
 	// PolicyVersion is the version of the policies under which the API let the actor through.
 	PolicyVersion string `json:"policy_version"`
+	// Assertion is the API's signature over all the rest: that this actor gave this command.
+	Assertion string `json:"assertion,omitempty"`
+}
+
+// Head returns the command itself; what embeds it has an Order's method by that.
+func (c *Command) Head() *Command { return c }
+
+// Order is a pointer to what an update carries: Submit, Decide and so on.
+type Order interface{ Head() *Command }
+
+// PayloadDigest identifies what an order says: the DigestOf it without its assertion.
+func PayloadDigest(o Order) (string, error) {
+	head := o.Head()
+	assertion := head.Assertion
+	head.Assertion = ""
+	digest, err := DigestOf(o)
+	head.Assertion = assertion
+	return digest, err
 }
 
 // Submit asks for the approval of a plan revision.
@@ -79,6 +98,18 @@ type Decide struct {
 	Level     int      `json:"level"`
 	Decision  Decision `json:"decision"`
 	Words     string   `json:"words,omitempty"`
+	// Fields are what is to change, on a return.
+	Fields []FieldNote `json:"fields,omitempty"`
+	// ActingFor is the user whose delegate the actor is, by that delegation; both empty when
+	// the actor signs by their own authority.
+	ActingFor    string `json:"acting_for,omitempty"`
+	DelegationID string `json:"delegation_id,omitempty"`
+}
+
+// Withdraw takes a plan back that waits for its approval.
+type Withdraw struct {
+	Command
+	Words string `json:"words"`
 }
 
 // Amend proposes a new plan revision while the campaign is in flight. It is adopted
@@ -146,9 +177,8 @@ type StageReport struct {
 
 // Decided tells an approval or review clock that its question was answered.
 type Decided struct {
-	Level  int       `json:"level,omitempty"`  // the level now waiting; 0 when the round is over
-	DueAt  time.Time `json:"due_at,omitzero"`  // of the level now waiting
-	Closed bool      `json:"closed,omitempty"` // nothing is left to wait for
+	Waiting []Waiting `json:"waiting,omitempty"` // the approval levels that wait now
+	Closed  bool      `json:"closed,omitempty"`  // nothing is left to wait for
 }
 
 // HoldChange tells waves and shards to pause, go on or end.
@@ -176,7 +206,8 @@ type ApprovalInput struct {
 	Revision   int             `json:"revision"`
 	Round      int             `json:"round"`
 	Route      []ApprovalLevel `json:"route"`
-	DueAt      time.Time       `json:"due_at"` // of level 1
+	Calendar   *Calendar       `json:"calendar,omitempty"`
+	Waiting    []Waiting       `json:"waiting"`
 }
 
 // SelectionInput asks for the targets of a plan revision.
@@ -229,7 +260,9 @@ type DispatchInput struct {
 // ContactBatch is what CreateContacts made.
 type ContactBatch struct {
 	Contacts int64   `json:"contacts"`
-	Shards   []int64 `json:"shards"` // contacts per shard; seq runs from 1 to the count
+	Shards   []int64 `json:"shards"`           // contacts per shard; seq runs from 1 to the count
+	Unpaid   int64   `json:"unpaid,omitempty"` // of the contacts, those the budget does not pay for
+	Needed   int64   `json:"needed,omitempty"` // minor units that its line lacks for them
 }
 
 // ShardInput runs the chunks of one shard; NextSeq is the cursor.
@@ -279,6 +312,8 @@ type ChannelProgress struct {
 	Open     int64 `json:"open"` // planned, claimed or sending
 	// Awaiting counts accepted messages without a receipt yet.
 	Awaiting int64 `json:"awaiting"`
+	// Unpaid counts contacts that the budget does not pay for.
+	Unpaid int64 `json:"unpaid,omitempty"`
 }
 
 // CloseChannel ends a wave's channel: what is still planned or claimed becomes State.

@@ -32,12 +32,14 @@ func Types() []Type {
 // are whole seconds, so that a demonstration can compress weeks into moments with
 // no other code path.
 type Plan struct {
-	Name        string        `json:"name"`
-	Type        Type          `json:"type"`
-	Unit        OrgUnit       `json:"unit"`     // owner; only customers of this unit and below are targets
-	Currency    string        `json:"currency"` // ISO 4217, for every amount of the plan
-	Goal        Goal          `json:"goal"`
-	Budget      []BudgetLine  `json:"budget"`
+	Name     string       `json:"name"`
+	Type     Type         `json:"type"`
+	Unit     OrgUnit      `json:"unit"`     // owner; only customers of this unit and below are targets
+	Currency string       `json:"currency"` // ISO 4217, for every amount of the plan
+	Goal     Goal         `json:"goal"`
+	Budget   []BudgetLine `json:"budget"`
+	// Contingency is reserved beyond the lines and belongs to none of them, in minor units.
+	Contingency int64         `json:"contingency,omitempty"`
 	Audience    Audience      `json:"audience"`
 	Offer       Offer         `json:"offer"`
 	Channels    []ChannelPlan `json:"channels"`
@@ -83,22 +85,27 @@ type Driver string
 
 // The cost drivers.
 const (
-	DriverFixed      Driver = "fixed"       // the whole amount, once
-	DriverPerContact Driver = "per_contact" // unit cost × attempts (call) or parts of accepted messages (SMS) in the line's channel
-	DriverPerOrder   Driver = "per_order"   // unit cost × successes
+	DriverFixed         Driver = "fixed"          // the whole amount, once
+	DriverPerContact    Driver = "per_contact"    // attempts or minutes (call), or accepted messages or their parts (SMS), in the line's channel
+	DriverPerOrder      Driver = "per_order"      // customers with the goal's outcome
+	DriverPerActivation Driver = "per_activation" // customers who activated
 )
 
 // Drivers lists the cost drivers.
-func Drivers() []Driver { return []Driver{DriverFixed, DriverPerContact, DriverPerOrder} }
+func Drivers() []Driver {
+	return []Driver{DriverFixed, DriverPerContact, DriverPerOrder, DriverPerActivation}
+}
 
 // BudgetLine is one line of the budget.
 type BudgetLine struct {
-	Line     string   `json:"line"` // short name, unique in the plan, e.g. "calls"
-	Category Category `json:"category"`
-	Driver   Driver   `json:"driver"`
-	Channel  Channel  `json:"channel,omitempty"`   // for per_contact
-	UnitCost int64    `json:"unit_cost,omitempty"` // minor units, for per_contact and per_order
-	Amount   int64    `json:"amount"`              // ceiling, minor units
+	Line     string    `json:"line"` // short name, unique in the plan, e.g. "calls"
+	Category Category  `json:"category"`
+	Driver   Driver    `json:"driver"`
+	Channel  Channel   `json:"channel,omitempty"`   // for per_contact
+	Unit     CountUnit `json:"unit,omitempty"`      // what is counted; the driver's usual unit when empty
+	UnitCost int64     `json:"unit_cost,omitempty"` // minor units: one linear price for every day, in place of Prices; not of fixed lines
+	Prices   PriceList `json:"prices,omitempty"`    // leave no day out; not of fixed lines
+	Amount   int64     `json:"amount"`              // ceiling, minor units
 }
 
 // Audience says who the campaign is for.
@@ -130,8 +137,11 @@ type ChannelPlan struct {
 	Sender          string  `json:"sender,omitempty"`           // SMS: the sender address shown
 	MaximumAttempts int     `json:"maximum_attempts,omitempty"` // call: attempts before the contact counts as not reached
 	RetryAfter      int64   `json:"retry_after_seconds,omitempty"`
-	PerSecond       int     `json:"per_second,omitempty"` // SMS: most messages per second; 0 means the provider's own limit
-	SuccessRate     float64 `json:"success_rate"`         // planned successes per contact, 0 to 1; the review measures against it
+	// MaximumMinutes is how long a call may last, where its budget line is priced per minute:
+	// so much is kept for every call that is planned.
+	MaximumMinutes int     `json:"maximum_minutes,omitempty"`
+	PerSecond      int     `json:"per_second,omitempty"` // SMS: most messages per second; 0 means the provider's own limit
+	SuccessRate    float64 `json:"success_rate"`         // planned successes per contact, 0 to 1; the review measures against it
 }
 
 // WavePlan is an ordered part of the audience with its start and channels.
@@ -183,10 +193,10 @@ type Measurement struct {
 	Source   string   `json:"source"` // where outcomes come from, e.g. "recorded calls of 2008-2010"
 }
 
-// BudgetTotal returns the sum of all budget lines in minor units, or
+// BudgetTotal returns the sum of all budget lines and the contingency in minor units, or
 // CodeAmountOutOfRange on overflow.
 func (p *Plan) BudgetTotal() (int64, error) {
-	var total int64
+	total := p.Contingency
 	for _, l := range p.Budget {
 		sum, err := AddMinor(total, l.Amount)
 		if err != nil {

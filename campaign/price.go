@@ -115,13 +115,19 @@ func (p Price) steppedCost(from, until int64) (int64, error) {
 
 // On returns the price of a day, or CodeInvalidParameter when there is none.
 func (l PriceList) On(day Date) (Price, error) {
-	for _, p := range l {
-		if p.From <= day && (p.Until == "" || day <= p.Until) {
-			return p, nil
-		}
+	i := l.index(day)
+	if i < 0 {
+		return Price{}, noPrice(day)
 	}
-	return Price{}, Errorf(CodeInvalidParameter, "there is no price for %s", day)
+	return l[i], nil
 }
+
+// index returns the place of the price of a day, or -1.
+func (l PriceList) index(day Date) int {
+	return slices.IndexFunc(l, func(p Price) bool { return p.From <= day && (p.Until == "" || day <= p.Until) })
+}
+
+func noPrice(day Date) error { return Errorf(CodeInvalidParameter, "there is no price for %s", day) }
 
 // Cost returns what n units cost on a day when counted units of that day's price came
 // before, in minor units.
@@ -353,6 +359,25 @@ func (v *planCheck) prices(field string, l PriceList) {
 			v.add(at+"from", CodeInvalidParameter, "must be given: only the first price may have no first day")
 		case p.From <= before:
 			v.add(at+"from", CodeInvalidParameter, fmt.Sprintf("overlaps the price above, which is valid until %s", before))
+		}
+	}
+}
+
+// everyDay makes sure that there is a price whenever the campaign runs: a plan has no dates
+// of its own.
+func (v *planCheck) everyDay(field string, l PriceList) {
+	if len(l) == 0 {
+		return
+	}
+	if l[0].From != "" {
+		v.add(field+"[0].from", CodeInvalidParameter, "must be left out of the first price: a plan may run on any day, so each day needs a price")
+	}
+	if last := len(l) - 1; l[last].Until != "" {
+		v.add(fmt.Sprintf("%s[%d].until", field, last), CodeInvalidParameter, "must be left out of the last price: a plan may run on any day, so each day needs a price")
+	}
+	for i, p := range l[1:] {
+		if next := l[i].Until.AddDays(1); next != "" && p.From > next {
+			v.add(fmt.Sprintf("%s[%d].from", field, i+1), CodeInvalidParameter, fmt.Sprintf("must be %s: the days before have no price", next))
 		}
 	}
 }

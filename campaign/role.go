@@ -1,5 +1,7 @@
 package campaign
 
+import "slices"
+
 // Role is a named set of permissions, given to a person at an org unit and holding
 // for the units below it.
 type Role string
@@ -9,17 +11,23 @@ const (
 	RolePlanner  Role = "planner"
 	RoleManager  Role = "manager"
 	RoleFinance  Role = "finance"
+	RoleCredit   Role = "credit" // approves prepaid credit
 	RoleOperator Role = "operator"
 	RoleAgent    Role = "agent"
 	RoleReviewer Role = "reviewer"
+	RoleAnalyst  Role = "analyst"
 	RoleAuditor  Role = "auditor"
 	RoleAdmin    Role = "administrator"
 )
 
+// RoleService is no role that a person may hold: it stands in the grants of service
+// tokens, each of which gives one action.
+const RoleService Role = "service"
+
 // Roles lists every role.
 func Roles() []Role {
 	return []Role{
-		RolePlanner, RoleManager, RoleFinance, RoleOperator, RoleAgent, RoleReviewer, RoleAuditor, RoleAdmin,
+		RolePlanner, RoleManager, RoleFinance, RoleCredit, RoleOperator, RoleAgent, RoleReviewer, RoleAnalyst, RoleAuditor, RoleAdmin,
 	}
 }
 
@@ -28,40 +36,59 @@ type Action string
 
 // The actions.
 const (
-	ActCampaignRead    Action = "campaign.read"
-	ActCampaignCreate  Action = "campaign.create"
-	ActCampaignEdit    Action = "campaign.edit"
-	ActCampaignSubmit  Action = "campaign.submit"
-	ActCampaignAmend   Action = "campaign.amend"
-	ActCampaignPause   Action = "campaign.pause"
-	ActCampaignResume  Action = "campaign.resume"
-	ActCampaignStop    Action = "campaign.stop"
-	ActApprovalRead    Action = "approval.read"
-	ActApprovalManager Action = "approval.manager" // sign as marketing manager
-	ActApprovalFinance Action = "approval.finance" // sign as finance
-	ActTargetRead      Action = "target.read"
-	ActContactRead     Action = "contact.read"
-	ActTaskRead        Action = "task.read"
-	ActTaskWork        Action = "task.work"
-	ActOutcomeRecord   Action = "outcome.record"
-	ActReviewRead      Action = "review.read"
-	ActReviewDecide    Action = "review.decide"
-	ActEvaluationRead  Action = "evaluation.read"
-	ActAuditRead       Action = "audit.read"
-	ActAuditReplay     Action = "audit.replay"
-	ActCustomerImport  Action = "customer.import"
-	ActUserAdminister  Action = "user.administer"
-	ActEventsSubscribe Action = "events.subscribe"
+	ActCampaignRead      Action = "campaign.read"
+	ActCampaignCreate    Action = "campaign.create"
+	ActCampaignEdit      Action = "campaign.edit"
+	ActCampaignSubmit    Action = "campaign.submit"
+	ActCampaignWithdraw  Action = "campaign.withdraw" // take back what waits for its approval
+	ActCampaignAmend     Action = "campaign.amend"
+	ActCampaignPause     Action = "campaign.pause"
+	ActCampaignResume    Action = "campaign.resume"
+	ActCampaignStop      Action = "campaign.stop"
+	ActApprovalRead      Action = "approval.read"
+	ActApprovalManager   Action = "approval.manager"   // sign as marketing manager
+	ActApprovalFinance   Action = "approval.finance"   // sign as finance
+	ActApprovalCredit    Action = "approval.credit"    // sign for prepaid credit
+	ActApprovalProgramme Action = "approval.programme" // sign as a programme's owner
+	ActTargetRead        Action = "target.read"
+	ActContactRead       Action = "contact.read"
+	ActTaskRead          Action = "task.read"
+	ActTaskWork          Action = "task.work"
+	ActOutcomeRecord     Action = "outcome.record"
+	ActReviewRead        Action = "review.read"
+	ActReviewDecide      Action = "review.decide"
+	ActEvaluationRead    Action = "evaluation.read"
+	ActAuditRead         Action = "audit.read"
+	ActAuditReplay       Action = "audit.replay"
+	ActCustomerImport    Action = "customer.import"
+	ActUserRead          Action = "user.read"
+	ActUserAdminister    Action = "user.administer"
+	ActUnitAdminister    Action = "unit.administer"
+	ActTokenAdminister   Action = "token.administer"
+	ActEventsSubscribe   Action = "events.subscribe"
 )
 
 // Actions lists every action.
 func Actions() []Action {
 	return []Action{
-		ActCampaignRead, ActCampaignCreate, ActCampaignEdit, ActCampaignSubmit, ActCampaignAmend, ActCampaignPause,
-		ActCampaignResume, ActCampaignStop, ActApprovalRead, ActApprovalManager, ActApprovalFinance, ActTargetRead,
-		ActContactRead, ActTaskRead, ActTaskWork, ActOutcomeRecord, ActReviewRead, ActReviewDecide, ActEvaluationRead,
-		ActAuditRead, ActAuditReplay, ActCustomerImport, ActUserAdminister, ActEventsSubscribe,
+		ActCampaignRead, ActCampaignCreate, ActCampaignEdit, ActCampaignSubmit, ActCampaignWithdraw, ActCampaignAmend, ActCampaignPause,
+		ActCampaignResume, ActCampaignStop, ActApprovalRead, ActApprovalManager, ActApprovalFinance, ActApprovalCredit, ActApprovalProgramme,
+		ActTargetRead, ActContactRead, ActTaskRead, ActTaskWork, ActOutcomeRecord, ActReviewRead, ActReviewDecide, ActEvaluationRead,
+		ActAuditRead, ActAuditReplay, ActCustomerImport, ActUserRead, ActUserAdminister, ActUnitAdminister, ActTokenAdminister, ActEventsSubscribe,
 	}
+}
+
+// SigningActions lists the actions that sign a level of an approval. They are what may be
+// delegated, and what no machine may do.
+func SigningActions() []Action {
+	return []Action{ActApprovalManager, ActApprovalFinance, ActApprovalCredit, ActApprovalProgramme}
+}
+
+// ServiceActions lists the actions that a service token may be given: all but signing,
+// deciding a review, and administering people, units and tokens.
+func ServiceActions() []Action {
+	kept := append(SigningActions(), ActReviewDecide, ActUserRead, ActUserAdminister, ActUnitAdminister, ActTokenAdminister)
+	return slices.DeleteFunc(Actions(), func(a Action) bool { return slices.Contains(kept, a) })
 }
 
 // Actor is the person behind a request, as the API authenticated them.
@@ -71,9 +98,11 @@ type Actor struct {
 	Name   string `json:"name"`
 }
 
-// Grant is a role held by a user at an org unit.
+// Grant is a role held by a user at an org unit, or with RoleService the one action that a
+// service token may do there.
 type Grant struct {
 	UserID string  `json:"user_id"`
 	Role   Role    `json:"role"`
 	Unit   OrgUnit `json:"unit"`
+	Action Action  `json:"action,omitempty"` // of RoleService only
 }

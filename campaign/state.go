@@ -123,7 +123,7 @@ func (s *State) Status() Status {
 // waiting names what must happen next: a person's decision before the passing of time.
 func (s *State) waiting() (who string, act Action, due time.Time) {
 	if level, open := s.Approval.Current(); open {
-		return level.Name, level.Action, s.Approval.DueAt
+		return level.Name, level.Action, s.Approval.DueAt()
 	}
 	for _, r := range s.Reviews {
 		if r.Open {

@@ -133,17 +133,40 @@ func (v *planCheck) budget(p *Plan) {
 		} else if l.Channel != "" {
 			v.add(at+"channel", CodeInvalidParameter, "belongs to per_contact lines only")
 		}
-		if l.Driver == DriverFixed {
-			if l.UnitCost != 0 {
-				v.add(at+"unit_cost", CodeInvalidParameter, "a fixed line has no unit cost")
-			}
-		} else {
-			v.amount(at+"unit_cost", l.UnitCost, 1)
-		}
+		v.pricing(at, l)
 	}
+	v.amount("contingency", p.Contingency, 0)
 	if total, err := p.BudgetTotal(); err != nil || total > maxAmount {
-		v.add("budget", CodeAmountOutOfRange, "the lines add up to more than any budget can be")
+		v.add("budget", CodeAmountOutOfRange, "the lines and the contingency add up to more than any budget can be")
 	}
+}
+
+// pricing checks what a line counts and what that costs.
+func (v *planCheck) pricing(at string, l BudgetLine) {
+	if l.Driver == DriverFixed {
+		if l.UnitCost != 0 {
+			v.add(at+"unit_cost", CodeInvalidParameter, "a fixed line has no unit cost")
+		}
+		if l.Unit != "" {
+			v.add(at+"unit", CodeInvalidParameter, "a fixed line counts nothing")
+		}
+		if len(l.Prices) > 0 {
+			v.add(at+"prices", CodeInvalidParameter, "a fixed line has no prices")
+		}
+		return
+	}
+	if allowed := l.units(); len(allowed) > 0 {
+		oneOf(v, at+"unit", l.CountedUnit(), allowed)
+	}
+	if len(l.Prices) == 0 {
+		v.amount(at+"unit_cost", l.UnitCost, 1)
+		return
+	}
+	if l.UnitCost != 0 {
+		v.add(at+"unit_cost", CodeInvalidParameter, "cannot be given together with prices; it is short for one linear price for every day")
+	}
+	v.prices(at+"prices", l.Prices)
+	v.everyDay(at+"prices", l.Prices)
 }
 
 func (v *planCheck) audience(a Audience) {
@@ -206,8 +229,14 @@ func (v *planCheck) channels(p *Plan) {
 			v.between(at+"maximum_attempts", int64(c.MaximumAttempts), 0, 0)
 			v.between(at+"per_second", int64(c.PerSecond), 0, 1_000_000)
 		}
-		if _, ok := p.ContactLine(c.Channel); !ok {
+		line, ok := p.ContactLine(c.Channel)
+		if !ok {
 			v.add(at+"channel", CodeInvalidPlan, "has no per_contact budget line, so its cost cannot be reserved")
+		}
+		if line.CountedUnit() == UnitMinute {
+			v.between(at+"maximum_minutes", int64(c.MaximumMinutes), 1, 24*60)
+		} else if c.MaximumMinutes != 0 {
+			v.add(at+"maximum_minutes", CodeInvalidParameter, "belongs to calls whose budget line is priced per minute only")
 		}
 	}
 }

@@ -13,9 +13,11 @@ import (
 	"crypto/sha256"
 	_ "embed"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -46,7 +48,7 @@ type Authority struct {
 type Enforcer struct {
 	grants func(context.Context) ([]campaign.Grant, error)
 	table  []permission
-	bands  []band
+	routes Routes
 
 	reload sync.Mutex // one reload at a time, so that an older read never replaces a newer one
 	now    atomic.Pointer[snapshot]
@@ -86,11 +88,11 @@ func newEnforcer(ctx context.Context, policy string, routes []byte, grants func(
 	if err != nil {
 		return nil, err
 	}
-	bands, err := readBands(routes)
+	rules, err := ReadRoutes(routes)
 	if err != nil {
 		return nil, err
 	}
-	e := &Enforcer{grants: grants, table: table, bands: bands}
+	e := &Enforcer{grants: grants, table: table, routes: rules}
 	if err := e.Reload(ctx); err != nil {
 		return nil, err
 	}
@@ -118,7 +120,7 @@ func (e *Enforcer) Reload(ctx context.Context) error {
 func (e *Enforcer) snapshot(grants []campaign.Grant) (*snapshot, error) {
 	grants = slices.Clone(grants)
 	slices.SortFunc(grants, func(a, b campaign.Grant) int {
-		return cmp.Or(cmp.Compare(a.UserID, b.UserID), cmp.Compare(a.Unit, b.Unit), cmp.Compare(a.Role, b.Role))
+		return cmp.Or(cmp.Compare(a.UserID, b.UserID), cmp.Compare(a.Unit, b.Unit), cmp.Compare(a.Role, b.Role), cmp.Compare(a.Action, b.Action))
 	})
 	grants = slices.Compact(grants)
 	held := map[string][]campaign.Grant{}
@@ -127,17 +129,22 @@ func (e *Enforcer) snapshot(grants []campaign.Grant) (*snapshot, error) {
 		switch {
 		case g.UserID == "":
 			return nil, campaign.Errorf(campaign.CodeInvalidParameter, "a grant of %s at %s names no user", g.Role, g.Unit)
-		case !slices.Contains(campaign.Roles(), g.Role):
+		case g.Role == campaign.RoleService && !slices.Contains(campaign.ServiceActions(), g.Action):
+			return nil, campaign.Errorf(campaign.CodeInvalidParameter, "service token %s is given %q, which is for people or for nobody", g.UserID, g.Action)
+		case g.Role != campaign.RoleService && (g.Action != "" || !slices.Contains(campaign.Roles(), g.Role)):
 			return nil, campaign.Errorf(campaign.CodeInvalidParameter, "user %s is granted the unknown role %q", g.UserID, g.Role)
 		case !g.Unit.Valid():
 			return nil, campaign.Errorf(campaign.CodeInvalidParameter, "user %s is granted %s at the malformed unit %q", g.UserID, g.Role, g.Unit)
 		}
 		held[g.UserID] = append(held[g.UserID], g)
-		links[i] = []string{userPrefix + g.UserID, rolePrefix + string(g.Role), string(g.Unit)}
+		links[i] = []string{userPrefix + g.UserID, subject(g.Role, g.Action), string(g.Unit)}
 	}
-	rows := make([][]string, len(e.table))
-	for i, p := range e.table {
-		rows[i] = p.row()
+	rows := make([][]string, 0, len(e.table)+len(campaign.ServiceActions()))
+	for _, p := range e.table {
+		rows = append(rows, p.row())
+	}
+	for _, act := range campaign.ServiceActions() {
+		rows = append(rows, []string{subject(campaign.RoleService, act), string(act), noLimit, effectAllow})
 	}
 	m, err := model.NewModelFromString(modelText)
 	if err != nil {
@@ -166,7 +173,7 @@ func (e *Enforcer) snapshot(grants []campaign.Grant) (*snapshot, error) {
 	if err := refusesStrangers(c); err != nil {
 		return nil, err
 	}
-	return &snapshot{casbin: c, held: held, version: version(rows, e.bands, links)}, nil
+	return &snapshot{casbin: c, held: held, version: version(rows, e.routes, links)}, nil
 }
 
 // refusesStrangers proves that enforcement is on: a subject without any role must
@@ -183,9 +190,11 @@ func refusesStrangers(c *casbin.SyncedEnforcer) error {
 }
 
 // version names what decisions are made by: model, permissions, routes and grants.
-func version(rows [][]string, bands []band, links [][]string) string {
+func version(rows [][]string, routes Routes, links [][]string) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "%q\n%q\n%+v\n%q", modelText, rows, bands, links)
+	// Written out, because a limit is a pointer. What ReadRoutes took can be written.
+	text, _ := json.Marshal(routes)
+	fmt.Fprintf(h, "%q\n%q\n%s\n%q", modelText, rows, text, links)
 	return hex.EncodeToString(h.Sum(nil))[:12]
 }
 
@@ -216,7 +225,8 @@ func (s *snapshot) allow(userID string, act campaign.Action, unit campaign.OrgUn
 		}
 		if a.allowed && !allowed {
 			allowed = true
-			authority = Authority{Role: campaign.Role(a.row[0][len(rolePrefix):]), Unit: at, Limit: a.row[2]}
+			role, _, _ := strings.Cut(a.row[0][len(rolePrefix):], "/")
+			authority = Authority{Role: campaign.Role(role), Unit: at, Limit: a.row[2]}
 		}
 	}
 	return authority, allowed, nil

@@ -32,6 +32,14 @@ func (p permission) row() []string {
 	return []string{rolePrefix + string(p.role), string(p.act), p.limit, p.effect}
 }
 
+// subject is what Casbin calls a role, or the part of RoleService that gives one action.
+func subject(role campaign.Role, act campaign.Action) string {
+	if role == campaign.RoleService {
+		return rolePrefix + string(role) + "/" + string(act)
+	}
+	return rolePrefix + string(role)
+}
+
 // readPermissions parses a policy table strictly: one row that is not understood
 // refuses the whole table, for a policy that is half read is a policy nobody wrote.
 func readPermissions(text string) ([]permission, error) {

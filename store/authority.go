@@ -2,90 +2,124 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/musterhq/muster/campaign"
 )
 
+// Judged is what somebody signed, for whoever decides whether they may.
+type Judged struct {
+	SignOff
+	Plan      campaign.LoadedPlan
+	Unit      campaign.OrgUnit
+	For       campaign.ApprovalLevel
+	Escalated bool // the level is overdue by the database's clock
+}
+
 // CountSignOff counts a decision, once, after comparing what the workflow was told
-// with what the approver signed. allowed is asked, inside the transaction, whether the
-// person may sign for the campaign's unit. It fails with
+// with what the approver signed, and with the round as its rows tell it. judge is asked,
+// inside the transaction, whether the row is genuine and the person may sign, and by
+// which action. It fails with
 //   - CodeAssertionMismatch when the row is missing or says something else,
 //   - CodeVersionChanged when the plan is not the one that was signed,
-//   - CodeSelfApproval when the person asked for the approval or wrote the revision,
-//   - CodeSameActor when the person's signature counts for another level already.
-//
-// A decision to return the plan ends a round: signatures before it do not stand in the
-// way of the next round over the same revision.
-func (s *Store) CountSignOff(ctx context.Context, c campaign.SignOffClaim, allowed func(unit campaign.OrgUnit) error) error {
+//   - CodeStateConflict when the round is over or does not wait for that level,
+//   - CodeSelfApproval when one of the people behind it asked for the approval or wrote
+//     the plan,
+//   - CodeSameActor when one of them is behind another signature of the round.
+func (s *Store) CountSignOff(ctx context.Context, c campaign.SignOffClaim, judge func(Judged) (campaign.Action, error)) error {
 	d := c.Decide
-	if d.Level != c.Level.Level {
-		return campaign.Errorf(campaign.CodeAssertionMismatch, "the decision is about level %d, level %d is waiting", d.Level, c.Level.Level)
-	}
 	return s.inTx(ctx, func(tx pgx.Tx) error {
-		var unit campaign.OrgUnit
-		err := tx.QueryRow(ctx, `SELECT unit FROM campaign WHERE id = $1 FOR UPDATE`, c.CampaignID).Scan(&unit)
+		j := Judged{}
+		err := tx.QueryRow(ctx, `SELECT unit FROM campaign WHERE id = $1 FOR UPDATE`, c.CampaignID).Scan(&j.Unit)
 		if err != nil {
 			return notFound(err, "campaign")
 		}
-		var same bool
-		err = tx.QueryRow(ctx, `SELECT campaign_id = $2 AND revision = $3 AND digest = $4 AND level = $5 AND user_id = $6
-				AND decision = $7 AND words = $8 AND amount = $9 AND round = $10
-			FROM sign_off WHERE id = $1`,
-			d.SignOffID, c.CampaignID, d.Revision, d.Digest, d.Level, d.Actor.UserID, d.Decision, d.Words, c.Amount, c.Round).Scan(&same)
-		if errors.Is(err, pgx.ErrNoRows) || err == nil && !same {
-			return campaign.Errorf(campaign.CodeAssertionMismatch, "the decision is not what was signed")
-		} else if err != nil {
-			return fmt.Errorf("read sign-off: %w", err)
-		}
-		var counted bool
-		err = tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM sign_off_counted WHERE sign_off_id = $1)`, d.SignOffID).Scan(&counted)
+		found, err := signOffs(ctx, tx, `WHERE o.id = $1`, d.SignOffID)
 		if err != nil {
 			return fmt.Errorf("read sign-off: %w", err)
 		}
-		if counted {
+		if len(found) == 0 || !found[0].says(c) {
+			return campaign.Errorf(campaign.CodeAssertionMismatch, "the decision is not what was signed")
+		}
+		if j.SignOff = found[0]; j.Counted {
 			return nil
 		}
-		plan, err := loadPlan(ctx, tx, campaign.PlanRef{CampaignID: c.CampaignID, Revision: d.Revision})
-		if err != nil {
+		if j.Plan, err = loadPlan(ctx, tx, campaign.PlanRef{CampaignID: c.CampaignID, Revision: d.Revision}); err != nil {
 			return err
+		}
+		if j.Plan.Digest != d.Digest {
+			return campaign.Errorf(campaign.CodeVersionChanged, "revision %d is not the plan that was signed", d.Revision)
 		}
 		authors, err := planAuthors(ctx, tx, c.CampaignID, d.Revision)
 		if err != nil {
 			return err
 		}
-		switch {
-		case plan.Digest != d.Digest:
-			return campaign.Errorf(campaign.CodeVersionChanged, "revision %d is not the plan that was signed", d.Revision)
-		case d.Actor.UserID == c.Requester || authors[d.Actor.UserID]:
-			return campaign.Errorf(campaign.CodeSelfApproval, "nobody signs a campaign they submitted or edited themselves")
+		if authors[d.Actor.UserID] || authors[d.ActingFor] {
+			return campaign.Errorf(campaign.CodeSelfApproval, "nobody signs a campaign they submitted or edited themselves, nor does their delegate")
 		}
-		var elsewhere bool
-		err = tx.QueryRow(ctx, `SELECT EXISTS (
-				SELECT FROM sign_off_counted k JOIN sign_off o ON o.id = k.sign_off_id
-				WHERE k.campaign_id = $1 AND k.revision = $2 AND o.user_id = $3 AND k.level <> $4
-				  AND k.at > coalesce((SELECT max(r.at) FROM sign_off_counted r JOIN sign_off ro ON ro.id = r.sign_off_id
-				      WHERE r.campaign_id = $1 AND r.revision = $2 AND ro.decision = 'return'), '-infinity'))`,
-			c.CampaignID, d.Revision, d.Actor.UserID, d.Level).Scan(&elsewhere)
-		if err != nil {
-			return fmt.Errorf("read counted sign-offs: %w", err)
-		}
-		if elsewhere {
-			return campaign.Errorf(campaign.CodeSameActor, "the same person signed another level already; each level needs another person")
-		}
-		if err := allowed(unit); err != nil {
+		if j.For, j.Escalated, err = awaited(ctx, tx, c); err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, `INSERT INTO sign_off_counted (sign_off_id, campaign_id, revision, level, levels, at)
-			VALUES ($1, $2, $3, $4, nullif($5, 0), clock_timestamp())`, d.SignOffID, c.CampaignID, d.Revision, d.Level, c.Levels)
+		by, err := judge(j)
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `INSERT INTO sign_off_counted (sign_off_id, campaign_id, revision, level, levels, action, at)
+			VALUES ($1, $2, $3, $4, nullif($5, 0), $6, clock_timestamp())`, d.SignOffID, c.CampaignID, d.Revision, d.Level, c.Levels, by)
 		if err != nil {
 			return fmt.Errorf("count sign-off: %w", err)
 		}
 		return nil
 	})
+}
+
+// awaited replays the round from its rows and returns the level that a decision is about,
+// if the round waits for that decision, and whether the level is overdue.
+func awaited(ctx context.Context, tx pgx.Tx, c campaign.SignOffClaim) (level campaign.ApprovalLevel, overdue bool, err error) {
+	round := campaign.Approval{Round: c.Round}
+	var opened, now time.Time
+	err = tx.QueryRow(ctx, `SELECT revision, digest, amount, credit, requester::text, route, calendar, opened_at, clock_timestamp()
+		FROM approval_round WHERE campaign_id = $1 AND round = $2`, c.CampaignID, c.Round).
+		Scan(&round.Revision, &round.Digest, &round.Amount, &round.Credit, &round.Requester, &round.Route, &round.Calendar, &opened, &now)
+	if err != nil {
+		return level, false, notFound(err, "approval round")
+	}
+	counted, err := countedSignOffs(ctx, tx, c.CampaignID, round)
+	if err != nil {
+		return level, false, err
+	}
+	a, err := replay(round, opened, counted)
+	if err != nil {
+		return level, false, err
+	}
+	if err := a.Check(c.Decide); err != nil {
+		return level, false, err
+	}
+	level, waiting, _ := a.At(c.Decide.Level)
+	if a.AmountOf(level) != c.Amount {
+		return level, false, campaign.Errorf(campaign.CodeAssertionMismatch, "level %d signs for %d, not for %d", level.Level, a.AmountOf(level), c.Amount)
+	}
+	_, due, _ := level.Clock(a.Calendar, waiting.Since)
+	return level, !now.Before(due), nil
+}
+
+// says reports whether the row is what the workflow was told.
+func (o SignOff) says(c campaign.SignOffClaim) bool {
+	d := c.Decide
+	return o.CampaignID == c.CampaignID && o.Revision == d.Revision && o.Round == c.Round && o.Digest == d.Digest && o.Level == d.Level &&
+		o.UserID == d.Actor.UserID && o.Decision == d.Decision && o.Words == d.Words && slices.Equal(o.Fields, d.Fields) && o.Amount == c.Amount &&
+		text(o.ActingFor) == d.ActingFor && text(o.DelegationID) == d.DelegationID
+}
+
+func text(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
 }
 
 // Authors returns who had a hand in a plan up to a revision: the campaign's planner and

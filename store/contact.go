@@ -16,12 +16,17 @@ import (
 // ended without reaching, and whose conversation has not ended: no success, refusal,
 // complaint or opt-out.
 //
-// line is the budget line of the channel's contacts, of which each takes parts units.
+// line is the budget line of the channel's contacts, of which each takes up to each units.
 // Contacts beyond what it can pay for, in order of seq, are created as suppressed with
-// the reason "budget", so that nobody is left without a state. Everybody else is sure of
+// the reason "budget", so that nobody is left without a state: PayContacts plans them once
+// there is money. Everybody else is sure of
 // a first attempt; a further one is made as long as the line pays for it. goal is the
 // outcome that counts as a success.
-func (s *Store) CreateContacts(ctx context.Context, in campaign.DispatchInput, line campaign.BudgetLine, parts int, goal campaign.OutcomeKind) (campaign.ContactBatch, error) {
+//
+// Before anything is made the rows must prove that it is this channel's turn and what the
+// plan revision stands on, and authorise must accept that: all in the transaction that
+// makes the contacts, whatever the workflow says that asks.
+func (s *Store) CreateContacts(ctx context.Context, in campaign.DispatchInput, line campaign.BudgetLine, each int64, goal campaign.OutcomeKind, authorise func(Standing) error) (campaign.ContactBatch, error) {
 	var batch campaign.ContactBatch
 	contacts, err := partition("contact", in.CampaignID)
 	if err != nil {
@@ -32,13 +37,33 @@ func (s *Store) CreateContacts(ctx context.Context, in campaign.DispatchInput, l
 		return batch, err
 	}
 	err = s.inTx(ctx, func(tx pgx.Tx) error {
-		room, err := roomLeft(ctx, tx, in.CampaignID, line)
+		made := func() (bool, error) {
+			err := tx.QueryRow(ctx, `SELECT contacts, shards, unpaid, needed FROM contact_batch WHERE campaign_id = $1 AND wave = $2 AND channel = $3`,
+				in.CampaignID, in.Wave, in.Channel).Scan(&batch.Contacts, &batch.Shards, &batch.Unpaid, &batch.Needed)
+			if errors.Is(err, pgx.ErrNoRows) {
+				return false, nil
+			}
+			return err == nil, err
+		}
+		if found, err := made(); found || err != nil {
+			return err
+		}
+		if err := checkTurn(ctx, tx, in); err != nil {
+			return err
+		}
+		stands, err := standing(ctx, tx, in.CampaignID, in.Revision)
 		if err != nil {
 			return err
 		}
-		err = tx.QueryRow(ctx, `SELECT contacts, shards FROM contact_batch WHERE campaign_id = $1 AND wave = $2 AND channel = $3`,
-			in.CampaignID, in.Wave, in.Channel).Scan(&batch.Contacts, &batch.Shards)
-		if !errors.Is(err, pgx.ErrNoRows) {
+		if err := authorise(stands); err != nil {
+			return err
+		}
+		room, err := roomLeft(ctx, tx, in.CampaignID, line, campaign.DateOf(in.ClosesAt.UTC()))
+		if err != nil {
+			return err
+		}
+		// Another attempt may have made them while this one waited for the budget's lock.
+		if found, err := made(); found || err != nil {
 			return err
 		}
 		var planned int64
@@ -48,7 +73,7 @@ func (s *Store) CreateContacts(ctx context.Context, in campaign.DispatchInput, l
 		// The targets of a wave are numbered densely per shard already; those whom a
 		// later channel takes are numbered anew.
 		who, seq := "", "t.seq"
-		args := []any{in.CampaignID, in.Wave, in.Channel, in.ClosesAt, in.Snapshot, room / int64(parts)}
+		args := []any{in.CampaignID, in.Wave, in.Channel, in.ClosesAt, in.Snapshot, room / each}
 		if len(in.After) > 0 {
 			seq = "row_number() OVER (PARTITION BY t.shard ORDER BY t.seq)::int"
 			args = append(args, in.After, len(in.After), goal)
@@ -77,12 +102,17 @@ func (s *Store) CreateContacts(ctx context.Context, in campaign.DispatchInput, l
 			return fmt.Errorf("count contacts: %w", err)
 		}
 		_, err = tx.Exec(ctx, `INSERT INTO contact_batch (campaign_id, wave, channel, revision, contacts, shards, parts) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
-			in.CampaignID, in.Wave, in.Channel, in.Revision, batch.Contacts, batch.Shards, parts)
+			in.CampaignID, in.Wave, in.Channel, in.Revision, batch.Contacts, batch.Shards, each)
 		if err != nil {
 			return fmt.Errorf("record contacts: %w", err)
 		}
 		if in.Channel.Pull() {
-			if err := promiseContacts(ctx, tx, in, line, planned); err != nil {
+			if planned, err = promiseContacts(ctx, tx, in, line, each, planned); err != nil {
+				return err
+			}
+		}
+		if batch.Unpaid = batch.Contacts - planned; batch.Unpaid > 0 {
+			if batch.Needed, err = noteUnpaid(ctx, tx, in.Ref(), line, batch.Unpaid); err != nil {
 				return err
 			}
 		}
@@ -97,33 +127,34 @@ func (s *Store) CreateContacts(ctx context.Context, in campaign.DispatchInput, l
 	return batch, nil
 }
 
-// promiseContacts promises each planned contact of a new batch its first attempt. Those whose
-// attempt was promised to others while the batch was made are suppressed, the last first.
-func promiseContacts(ctx context.Context, tx pgx.Tx, in campaign.DispatchInput, line campaign.BudgetLine, planned int64) error {
+// promiseContacts promises each planned contact of a new batch its first attempt, and returns
+// how many it could. Those whose attempt was promised to others while the batch was made are
+// suppressed, the last first.
+func promiseContacts(ctx context.Context, tx pgx.Tx, in campaign.DispatchInput, line campaign.BudgetLine, each, planned int64) (int64, error) {
 	_, err := tx.Exec(ctx, `INSERT INTO channel_promise (campaign_id, channel, units) VALUES ($1, $2, 0) ON CONFLICT DO NOTHING`, in.CampaignID, in.Channel)
 	if err != nil {
-		return fmt.Errorf("begin promises: %w", err)
+		return 0, fmt.Errorf("begin promises: %w", err)
 	}
-	granted, err := promise(ctx, tx, in.CampaignID, line, planned)
+	granted, err := promise(ctx, tx, in.CampaignID, line, each, planned, planned)
 	if err != nil || granted == planned {
-		return err
+		return granted, err
 	}
 	_, err = tx.Exec(ctx, `UPDATE contact SET state = 'suppressed', reason = '`+beyondBudget+`' WHERE campaign_id = $1 AND id IN (
 		SELECT id FROM contact WHERE campaign_id = $1 AND wave = $2 AND channel = $3 AND state = 'planned' ORDER BY seq DESC, shard DESC LIMIT $4)`,
 		in.CampaignID, in.Wave, in.Channel, planned-granted)
 	if err != nil {
-		return fmt.Errorf("suppress contacts: %w", err)
+		return 0, fmt.Errorf("suppress contacts: %w", err)
 	}
-	return nil
+	return granted, nil
 }
 
 // ChannelProgress counts the contacts of a wave's channel by what is left to do.
 func (s *Store) ChannelProgress(ctx context.Context, ref campaign.ChannelRef) (campaign.ChannelProgress, error) {
 	var p campaign.ChannelProgress
 	err := s.pool.QueryRow(ctx, `SELECT count(*), count(*) FILTER (WHERE state IN ('planned', 'claimed', 'sending')),
-			count(*) FILTER (WHERE state = 'sent')
+			count(*) FILTER (WHERE state = 'sent'), count(*) FILTER (WHERE state = 'suppressed' AND reason = '`+beyondBudget+`')
 		FROM contact WHERE campaign_id = $1 AND wave = $2 AND channel = $3`, ref.CampaignID, ref.Wave, ref.Channel).
-		Scan(&p.Contacts, &p.Open, &p.Awaiting)
+		Scan(&p.Contacts, &p.Open, &p.Awaiting, &p.Unpaid)
 	if err != nil {
 		return p, fmt.Errorf("count contacts: %w", err)
 	}

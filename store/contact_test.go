@@ -24,10 +24,10 @@ func TestTransitionsAreTheSameInTheDatabase(t *testing.T) {
 		for _, to := range campaign.ContactStates() {
 			seq++
 			contact := uuid.NewString()
-			_, err := st.Pool().Exec(ctx, `INSERT INTO contact (campaign_id, id, customer_id, not_after, seq, wave, shard, channel, tier, state)
-				VALUES ($1, $2, $3, now(), $4, 1, 0, 'sms', 'core', $5)`, id, contact, uuid.NewString(), seq, from)
+			_, err := st.Pool().Exec(ctx, `INSERT INTO contact (campaign_id, id, customer_id, not_after, seq, wave, shard, channel, tier, state, reason)
+				VALUES ($1, $2, $3, now(), $4, 1, 0, 'sms', 'core', $5, 'budget')`, id, contact, uuid.NewString(), seq, from)
 			require.NoError(t, err)
-			// The proof that some transitions need: an intent whose message did not leave.
+			// The budget may pay for whom it did not pay for. The proof that some transitions need: an intent whose message did not leave.
 			_, err = st.Pool().Exec(ctx, `INSERT INTO contact_attempt (campaign_id, contact_id, epoch, provider, outcome) VALUES ($1, $2, 0, 'sms', 'not_sent')`, id, contact)
 			require.NoError(t, err)
 			_, err = st.Pool().Exec(ctx, `UPDATE contact SET state = $2 WHERE id = $1`, contact, to)

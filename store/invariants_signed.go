@@ -57,18 +57,32 @@ func unproven(proofs map[int]proof, revision int) string {
 		return "which is not what was stored"
 	case p.signed:
 		return ""
-	case p.base <= 0 || p.base >= revision:
+	}
+	if base := restsOn(proofs, revision); base > 0 {
+		return unproven(proofs, base)
+	}
+	if _, ok := proofs[p.base]; !ok {
 		return "which nobody signed"
+	}
+	return fmt.Sprintf("which nobody signed and which is more than revision %d", p.base)
+}
+
+// restsOn returns the revision whose signatures also carry this one: the one it was made
+// from, when all that differs is an accepted recommendation or less of the same; else 0.
+func restsOn(proofs map[int]proof, revision int) int {
+	p, ok := proofs[revision]
+	if !ok || p.base <= 0 || p.base >= revision {
+		return 0
 	}
 	base, ok := proofs[p.base]
 	if !ok {
-		return "which nobody signed"
+		return 0
 	}
 	recommended := p.advice != nil && p.accepted && follows(p.advice, base.plan, p.plan)
 	if recommended || !campaign.NeedsApproval(&base.plan, &p.plan) {
-		return unproven(proofs, p.base)
+		return p.base
 	}
-	return fmt.Sprintf("which nobody signed and which is more than revision %d", p.base)
+	return 0
 }
 
 // follows reports whether next is now with the channels that a recommendation gives to

@@ -18,7 +18,6 @@ type FunnelCell struct {
 	Sent       int64 // with an accepted message or a worked attempt
 	Delivered  int64 // proven to have reached the customer
 	Unknown    int64 // messages that may have left without proof
-	Billable   int64 // parts of accepted messages, worked attempts
 	Positive   int64 // customers with the goal's outcome
 	Complained int64
 	OptedOut   int64
@@ -30,11 +29,11 @@ type FunnelCell struct {
 func (s *Store) Funnel(ctx context.Context, campaignID string, goal campaign.OutcomeKind) ([]FunnelCell, error) {
 	rows, err := s.pool.Query(ctx, `
 		WITH tried AS (
-			SELECT a.contact_id, coalesce(sum(a.parts) FILTER (WHERE a.outcome IN ('accepted', 'worked')), 0) AS billable, max(a.intent_at) AS at
+			SELECT a.contact_id, bool_or(a.outcome IN ('accepted', 'worked')) AS sent, max(a.intent_at) AS at
 			FROM contact_attempt a WHERE a.campaign_id = $1 GROUP BY a.contact_id),
 		touch AS (
 			SELECT DISTINCT ON (c.customer_id) c.customer_id, c.id
-			FROM contact c JOIN tried t ON t.contact_id = c.id AND t.billable > 0
+			FROM contact c JOIN tried t ON t.contact_id = c.id AND t.sent
 			WHERE c.campaign_id = $1 ORDER BY c.customer_id, t.at DESC),
 		answer AS (
 			SELECT DISTINCT ON (o.customer_id, o.kind) coalesce(o.contact_id, touch.id) AS contact_id, o.kind
@@ -44,8 +43,8 @@ func (s *Store) Funnel(ctx context.Context, campaignID string, goal campaign.Out
 		answered AS (
 			SELECT contact_id, bool_or(kind = $2) AS positive, bool_or(kind = 'complained') AS complained, bool_or(kind = 'opted_out') AS opted_out
 			FROM answer WHERE contact_id IS NOT NULL GROUP BY contact_id)
-		SELECT c.wave, c.tier, c.channel, count(*), count(*) FILTER (WHERE t.billable > 0), count(*) FILTER (WHERE c.state = 'delivered'),
-			count(*) FILTER (WHERE c.state = 'unknown'), coalesce(sum(t.billable), 0)::bigint,
+		SELECT c.wave, c.tier, c.channel, count(*), count(*) FILTER (WHERE t.sent), count(*) FILTER (WHERE c.state = 'delivered'),
+			count(*) FILTER (WHERE c.state = 'unknown'),
 			count(*) FILTER (WHERE a.positive), count(*) FILTER (WHERE a.complained), count(*) FILTER (WHERE a.opted_out)
 		FROM contact c LEFT JOIN tried t ON t.contact_id = c.id LEFT JOIN answered a ON a.contact_id = c.id
 		WHERE c.campaign_id = $1 GROUP BY c.wave, c.tier, c.channel ORDER BY c.wave, c.tier, c.channel`, campaignID, goal)
@@ -91,6 +90,22 @@ func (s *Store) Arms(ctx context.Context, campaignID string, goal campaign.Outco
 		return treated, control, fmt.Errorf("measure arms: %w", err)
 	}
 	return treated, control, nil
+}
+
+// Successes counts the treated targets with an outcome of a kind, each on the day in UTC of
+// the first.
+func (s *Store) Successes(ctx context.Context, campaignID string, kind campaign.OutcomeKind) (campaign.Counts, error) {
+	var counts campaign.Counts
+	err := s.pool.QueryRow(ctx, `
+		SELECT coalesce(jsonb_object_agg(day, n), '{}') FROM (
+		    SELECT to_char(first AT TIME ZONE 'UTC', 'YYYY-MM-DD') AS day, count(*) AS n FROM (
+		        SELECT min(o.at) AS first FROM campaign_target t
+		        JOIN outcome o ON o.campaign_id = $1 AND o.customer_id = t.customer_id AND o.kind = $2
+		        WHERE t.campaign_id = $1 AND t.arm = 'treated' GROUP BY t.customer_id) firsts GROUP BY 1) days`, campaignID, kind).Scan(&counts)
+	if err != nil {
+		return nil, fmt.Errorf("count successes: %w", err)
+	}
+	return counts, nil
 }
 
 // The two places of a frozen target that is in no contact state.

@@ -114,6 +114,20 @@ func (s *Store) AddRevision(ctx context.Context, campaignID string, r NewRevisio
 	return loaded, err
 }
 
+// ActiveNames returns the people who are not disabled, with their names.
+func (s *Store) ActiveNames(ctx context.Context) (map[string]string, error) {
+	rows, err := s.pool.Query(ctx, `SELECT id::text, name FROM app_user WHERE NOT disabled`)
+	if err != nil {
+		return nil, fmt.Errorf("read users: %w", err)
+	}
+	names := map[string]string{}
+	var id, name string
+	if _, err := pgx.ForEachRow(rows, []any{&id, &name}, func() error { names[id] = name; return nil }); err != nil {
+		return nil, fmt.Errorf("read users: %w", err)
+	}
+	return names, nil
+}
+
 // ActiveUsers returns those of the users who exist and are not disabled.
 func (s *Store) ActiveUsers(ctx context.Context) (map[string]bool, error) {
 	rows, err := s.pool.Query(ctx, `SELECT id::text FROM app_user WHERE NOT disabled`)

@@ -79,6 +79,9 @@ func (s *Store) Project(ctx context.Context, p campaign.Projection) error {
 		if err != nil {
 			return fmt.Errorf("project campaign: %w", err)
 		}
+		if err := closeRound(ctx, tx, p.CampaignID, p.Status.Approval); err != nil {
+			return err
+		}
 		data := map[string]any{
 			"version": p.Version, "stage": p.Status.Stage, "hold": p.Status.Hold, "revision": p.Status.Revision,
 			"digest": p.Status.Digest, "problem": p.Status.Problem, "ended": p.Status.Ended,

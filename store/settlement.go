@@ -11,25 +11,26 @@ import (
 	"github.com/musterhq/muster/campaign"
 )
 
-// SettleChannel counts a channel of a campaign and keeps the count, and which messages are
-// of unknown fate: from now on SettledSpend adds what becomes of these and nothing else.
-// Repeated, it counts anew.
-func (s *Store) SettleChannel(ctx context.Context, campaignID string, c campaign.Channel) (ChannelSpend, error) {
+// SettleChannel counts the channel of a campaign's budget line and keeps the count, and which
+// messages are of unknown fate: from now on SettledSpend adds what becomes of these and
+// nothing else. Repeated, it counts anew.
+func (s *Store) SettleChannel(ctx context.Context, campaignID string, line campaign.BudgetLine) (ChannelSpend, error) {
 	var out ChannelSpend
+	c, unit := line.Channel, line.CountedUnit()
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `DELETE FROM settlement_message WHERE campaign_id = $1 AND channel = $2`, campaignID, c); err != nil {
 			return err
 		}
 		// One statement, so that a message proven meanwhile is either counted or kept.
 		return tx.QueryRow(ctx, `
-			WITH spend (billable, unknown, open) AS (`+channelSpendSQL+`),
+			WITH spend (billable, unknown, open, today, until) AS (`+channelSpendSQL(unit)+`),
 			kept AS (
-				INSERT INTO settlement_message (campaign_id, contact_id, epoch, channel, units)
-				SELECT $1, c.id, a.epoch, c.channel, a.parts FROM contact c JOIN contact_attempt a ON a.campaign_id = $1 AND a.contact_id = c.id
+				INSERT INTO settlement_message (campaign_id, contact_id, epoch, channel, units, day)
+				SELECT $1, c.id, a.epoch, c.channel, `+unitsSQL(unit)+`, `+daySQL+` FROM contact c JOIN contact_attempt a ON a.campaign_id = $1 AND a.contact_id = c.id
 				WHERE c.campaign_id = $1 AND c.channel = $2 AND c.state = 'unknown' AND (a.outcome IS NULL OR a.outcome = 'unknown'))
-			INSERT INTO settlement (campaign_id, channel, billable, open) SELECT $1, $2, billable, unknown > 0 FROM spend
-			ON CONFLICT (campaign_id, channel) DO UPDATE SET billable = excluded.billable, open = excluded.open, settled_at = now()
-			RETURNING billable, (SELECT unknown FROM spend)`, campaignID, c).Scan(&out.Billable, &out.Unknown)
+			INSERT INTO settlement (campaign_id, channel, days, open) SELECT $1, $2, billable, unknown <> '{}' FROM spend
+			ON CONFLICT (campaign_id, channel) DO UPDATE SET days = excluded.days, open = excluded.open, settled_at = now()
+			RETURNING days, (SELECT unknown FROM spend)`, campaignID, c).Scan(&out.Billable, &out.Unknown)
 	})
 	if err != nil {
 		return out, fmt.Errorf("settle channel: %w", err)
@@ -41,18 +42,34 @@ func (s *Store) SettleChannel(ctx context.Context, campaignID string, c campaign
 // fate have cost by now. It reads those messages and no others.
 func (s *Store) SettledSpend(ctx context.Context, campaignID string) (map[campaign.Channel]ChannelSpend, error) {
 	rows, err := s.pool.Query(ctx, `
-		SELECT s.channel, s.billable + coalesce(sum(m.units) FILTER (WHERE a.outcome = 'accepted'), 0)::bigint,
+		SELECT s.channel, s.days, coalesce(to_char(m.day, 'YYYY-MM-DD'), ''), coalesce(sum(m.units) FILTER (WHERE a.outcome = 'accepted'), 0)::bigint,
 		       coalesce(sum(m.units) FILTER (WHERE a.outcome IS NULL OR a.outcome = 'unknown'), 0)::bigint
 		FROM settlement s LEFT JOIN settlement_message m ON m.campaign_id = $1 AND m.channel = s.channel
 		LEFT JOIN contact_attempt a ON a.campaign_id = $1 AND a.contact_id = m.contact_id AND a.epoch = m.epoch
-		WHERE s.campaign_id = $1 AND s.open GROUP BY s.channel, s.billable`, campaignID)
+		WHERE s.campaign_id = $1 AND s.open GROUP BY s.channel, s.days, m.day`, campaignID)
 	if err != nil {
 		return nil, fmt.Errorf("count settled channels: %w", err)
 	}
 	all := map[campaign.Channel]ChannelSpend{}
 	var channel campaign.Channel
-	var spend ChannelSpend
-	_, err = pgx.ForEachRow(rows, []any{&channel, &spend.Billable, &spend.Unknown}, func() error { all[channel] = spend; return nil })
+	var settled campaign.Counts
+	var day campaign.Date
+	var accepted, unknown int64
+	_, err = pgx.ForEachRow(rows, []any{&channel, &settled, &day, &accepted, &unknown}, func() error {
+		n, known := all[channel]
+		if !known {
+			n = ChannelSpend{Billable: settled, Unknown: campaign.Counts{}}
+			all[channel] = n
+		}
+		if accepted > 0 {
+			n.Billable[day] += accepted
+		}
+		if unknown > 0 {
+			n.Unknown[day] += unknown
+		}
+		settled = nil
+		return nil
+	})
 	if err != nil {
 		return nil, fmt.Errorf("count settled channels: %w", err)
 	}

@@ -222,7 +222,7 @@ func (s *Store) TaskOwner(ctx context.Context, taskID string) (campaign.OrgUnit,
 type TaskReport struct {
 	TaskID   string
 	Result   campaign.OutcomeKind // connected or no_answer
-	Seconds  int64                // of the call
+	Seconds  int64                // of the call, 0 when it was not answered
 	Note     string
 	Outcomes []Outcome // kind, value and time
 }
@@ -355,6 +355,7 @@ type taskWork struct {
 	contacts, faults []string // states and reasons of the contacts
 	notes            []string
 	attempts         []int32
+	seconds          []int64
 	outcomes         []Outcome
 }
 
@@ -382,8 +383,10 @@ func (w *taskWork) affordable(ctx context.Context, tx pgx.Tx) (int64, error) {
 	if !ok {
 		return 0, nil
 	}
-	// The attempts that are reported here were promised when the tasks were opened.
-	return promise(ctx, tx, w.campaignID.String(), line, wanted)
+	channel, _ := plan.Plan.Channel(w.channel)
+	// The attempts that are reported here were promised when the tasks were opened, and cost
+	// what they cost by now.
+	return promise(ctx, tx, w.campaignID.String(), line, line.UnitsPerContact(channel, 1), wanted, int64(len(w.tasks)))
 }
 
 // add works out what the i-th report changes. again is whether another attempt can be paid for.
@@ -401,13 +404,10 @@ func (w *taskWork) add(i int, again bool) {
 			fault = beyondBudget
 		}
 	}
-	w.ids = append(w.ids, t.id)
 	w.states = append(w.states, state)
-	w.answers = append(w.answers, string(r.Result))
 	w.contacts = append(w.contacts, string(contact))
 	w.faults = append(w.faults, fault)
 	w.notes = append(w.notes, r.Note)
-	w.attempts = append(w.attempts, int32(attempts))
 	w.results[i].State, w.results[i].Attempts = state, attempts
 	answer := Outcome{Kind: r.Result}
 	if r.Result == campaign.OutcomeConnected {
@@ -424,6 +424,19 @@ func (w *taskWork) add(i int, again bool) {
 }
 
 func (w *taskWork) write(ctx context.Context, tx pgx.Tx, key string) error {
+	for i, t := range w.tasks {
+		w.ids = append(w.ids, t.id)
+		w.answers = append(w.answers, string(w.reports[i].Result))
+		w.attempts = append(w.attempts, int32(t.attempts+1))
+		w.seconds = append(w.seconds, w.reports[i].Seconds)
+	}
+	_, err := tx.Exec(ctx, `INSERT INTO contact_attempt (campaign_id, contact_id, epoch, outcome_at, outcome, provider, reason, seconds)
+		SELECT $1, u.id, u.attempts, now(), 'worked', '`+sourceTask+`', u.result, u.seconds
+		FROM unnest($2::uuid[], $3::int[], $4::text[], $5::int[]) u(id, attempts, result, seconds)`,
+		w.campaignID, w.ids, w.attempts, w.answers, w.seconds)
+	if err != nil {
+		return fmt.Errorf("write attempts: %w", err)
+	}
 	room, err := w.affordable(ctx, tx)
 	if err != nil {
 		return err
@@ -441,12 +454,6 @@ func (w *taskWork) write(ctx context.Context, tx pgx.Tx, key string) error {
 		key, w.ids, w.states, w.attempts, w.answers, w.notes)
 	if err != nil {
 		return fmt.Errorf("write tasks: %w", err)
-	}
-	_, err = tx.Exec(ctx, `INSERT INTO contact_attempt (campaign_id, contact_id, epoch, outcome_at, outcome, provider, reason)
-		SELECT $1, u.id, u.attempts, now(), 'worked', '`+sourceTask+`', u.result FROM unnest($2::uuid[], $3::int[], $4::text[]) u(id, attempts, result)`,
-		w.campaignID, w.ids, w.attempts, w.answers)
-	if err != nil {
-		return fmt.Errorf("write attempts: %w", err)
 	}
 	tag, err := tx.Exec(ctx, `UPDATE contact k SET state = u.state, reason = u.reason, attempts = u.attempts, epoch = u.attempts, updated_at = now()
 		FROM unnest($2::uuid[], $3::text[], $4::text[], $5::smallint[]) u(id, state, reason, attempts)

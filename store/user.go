@@ -18,15 +18,26 @@ import (
 	"github.com/musterhq/muster/campaign"
 )
 
-// User is a person who can log in.
+// What a user is.
+const (
+	KindPerson  = "person"
+	KindService = "service" // the principal of a service token: nobody logs in as it
+)
+
+// User is a person who can log in, or the principal of a service token.
 type User struct {
-	ID           string `gorm:"primaryKey"` // UUID
-	Login        string
-	Name         string
-	PasswordHash string // argon2id, in its usual text form
-	Disabled     bool
-	Demo         bool // made for demonstrations, with a published password
-	CreatedAt    time.Time
+	ID                string `gorm:"primaryKey"` // UUID
+	Login             string
+	Name              string
+	Kind              string            `gorm:"default:person"`
+	Unit              *campaign.OrgUnit // whose administrators look after the user; nil for the units of the roles alone
+	PasswordHash      string            // argon2id, in its usual text form; empty for a service
+	PasswordTemporary bool              // somebody else chose the password: it must be changed first
+	SessionEpoch      int64             // sessions that began in an earlier one have ended
+	LockedUntil       *time.Time        // after too many wrong passwords
+	Disabled          bool
+	Demo              bool // made for demonstrations, with a published password
+	CreatedAt         time.Time
 }
 
 // TableName is GORM's hook for the table.
@@ -100,8 +111,11 @@ func (s *Store) AddUser(ctx context.Context, u User, grants []campaign.Grant, by
 			}
 			return fault
 		}
-		_, err = tx.Exec(ctx, `INSERT INTO app_user (id, login, name, password_hash, disabled, demo) VALUES ($1, $2, $3, $4, $5, $6)`,
-			u.ID, u.Login, u.Name, u.PasswordHash, u.Disabled, u.Demo)
+		if u.Unit == nil && len(units) > 0 {
+			u.Unit = &units[0]
+		}
+		_, err = tx.Exec(ctx, `INSERT INTO app_user (id, login, name, unit, password_hash, password_temporary, disabled, demo)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`, u.ID, u.Login, u.Name, u.Unit, u.PasswordHash, u.PasswordTemporary, u.Disabled, u.Demo)
 		if uniqueViolation(err, "app_user_login_key") {
 			return campaign.Errorf(campaign.CodeAlreadyExists, "there is a user %q already", u.Login)
 		}
@@ -168,22 +182,11 @@ func (s *Store) UserByLogin(ctx context.Context, login string) (User, error) {
 	return u, nil
 }
 
-// SetDisabled locks a user out or lets them in again. Their sessions end at once.
-func (s *Store) SetDisabled(ctx context.Context, userID string, disabled bool) error {
-	n, err := gorm.G[User](s.db).Where("id = ?", userID).Update(ctx, "disabled", disabled)
-	if err != nil {
-		return fmt.Errorf("disable user: %w", err)
-	}
-	if n == 0 {
-		return campaign.Errorf(campaign.CodeNotFound, "there is no such user")
-	}
-	return nil
-}
-
 // UserWithGrants returns a user and the roles they hold, or CodeNotFound. It is one
-// statement, as every request needs it.
+// statement, as every request needs it. What belongs to the password is not in it.
 func (s *Store) UserWithGrants(ctx context.Context, userID string) (User, []campaign.Grant, error) {
-	rows, err := s.pool.Query(ctx, `SELECT u.id::text, u.login, u.name, u.disabled, u.demo, coalesce(g.role, ''), coalesce(g.unit, '')
+	rows, err := s.pool.Query(ctx, `SELECT u.id::text, u.login, u.name, u.kind, u.unit, u.password_temporary, u.session_epoch, u.disabled, u.demo,
+			coalesce(g.role, ''), coalesce(g.unit, '')
 		FROM app_user u LEFT JOIN role_grant g ON g.user_id = u.id WHERE u.id = $1 ORDER BY g.unit, g.role`, userID)
 	if err != nil {
 		return User{}, nil, fmt.Errorf("read user: %w", err)
@@ -191,7 +194,8 @@ func (s *Store) UserWithGrants(ctx context.Context, userID string) (User, []camp
 	var u User
 	var g campaign.Grant
 	var grants []campaign.Grant
-	tag, err := pgx.ForEachRow(rows, []any{&u.ID, &u.Login, &u.Name, &u.Disabled, &u.Demo, &g.Role, &g.Unit}, func() error {
+	into := []any{&u.ID, &u.Login, &u.Name, &u.Kind, &u.Unit, &u.PasswordTemporary, &u.SessionEpoch, &u.Disabled, &u.Demo, &g.Role, &g.Unit}
+	tag, err := pgx.ForEachRow(rows, into, func() error {
 		if g.Role != "" {
 			g.UserID = u.ID
 			grants = append(grants, g)
@@ -207,10 +211,14 @@ func (s *Store) UserWithGrants(ctx context.Context, userID string) (User, []camp
 	return u, grants, nil
 }
 
-// Grants returns every role that is held by a user who may log in.
+// Grants returns every role that is held by a user who may log in, and every action of
+// a service token that has not ended.
 func (s *Store) Grants(ctx context.Context) ([]campaign.Grant, error) {
-	rows, err := s.pool.Query(ctx, `SELECT g.user_id::text, g.role, g.unit FROM role_grant g JOIN app_user u ON u.id = g.user_id
-		WHERE NOT u.disabled ORDER BY 1, 2, 3`)
+	rows, err := s.pool.Query(ctx, `SELECT g.user_id::text, g.role, g.unit, '' FROM role_grant g JOIN app_user u ON u.id = g.user_id
+		WHERE NOT u.disabled
+		UNION ALL SELECT t.user_id::text, $1, u.unit, a FROM service_token t JOIN app_user u ON u.id = t.user_id, unnest(t.scopes) a
+		WHERE NOT u.disabled AND t.revoked_at IS NULL AND t.expires_at > now()
+		ORDER BY 1, 2, 3, 4`, campaign.RoleService)
 	if err != nil {
 		return nil, fmt.Errorf("read grants: %w", err)
 	}
@@ -232,53 +240,8 @@ func (s *Store) GrantRole(ctx context.Context, g campaign.Grant) error {
 	return nil
 }
 
-// CreateUnit adds an org unit and, where they are missing, the units above it under
-// their own path as name. An existing unit takes the new name.
-func (s *Store) CreateUnit(ctx context.Context, unit campaign.OrgUnit, name string) error {
-	return s.inTx(ctx, func(tx pgx.Tx) error {
-		if err := makeUnit(ctx, tx, unit); err != nil {
-			return err
-		}
-		if _, err := tx.Exec(ctx, `UPDATE org_unit SET name = $2 WHERE path = $1`, unit, name); err != nil {
-			return fmt.Errorf("name org unit: %w", err)
-		}
-		return nil
-	})
-}
-
-// makeUnit adds an org unit and those above it where they are missing.
-func makeUnit(ctx context.Context, tx pgx.Tx, unit campaign.OrgUnit) error {
-	if !unit.Valid() {
-		return campaign.Errorf(campaign.CodeInvalidParameter, "org unit %q is not a path such as operator/north/harbin", unit)
-	}
-	if _, err := tx.Exec(ctx, `INSERT INTO org_unit (path, name) SELECT p, p FROM unnest($1::text[]) p ON CONFLICT DO NOTHING`,
-		unit.Chain()); err != nil {
-		return fmt.Errorf("create org unit: %w", err)
-	}
-	return nil
-}
-
-// below splits units for a list filter: rows of exactly these units, and of the
-// units that match these LIKE patterns. A unit's path has no wildcard in it.
-func below(units []campaign.OrgUnit) (exact, patterns []string) {
-	exact, patterns = []string{}, []string{}
-	for _, u := range units {
-		exact = append(exact, string(u))
-		patterns = append(patterns, string(u)+"/%")
-	}
-	return exact, patterns
-}
-
 // foreignKeyViolation reports whether err is a broken reference of that name.
 func foreignKeyViolation(err error, constraint string) bool {
 	var pg *pgconn.PgError
 	return errors.As(err, &pg) && pg.Code == "23503" && pg.ConstraintName == constraint
-}
-
-// ForgetSessions drops the sessions that ended.
-func (s *Store) ForgetSessions(ctx context.Context) error {
-	if _, err := s.pool.Exec(ctx, `DELETE FROM sessions WHERE expiry < now()`); err != nil {
-		return fmt.Errorf("forget sessions: %w", err)
-	}
-	return nil
 }

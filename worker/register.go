@@ -43,9 +43,12 @@ func RegisterProjection(r ActivityRegistry, a *activities.Activities) {
 
 // RegisterActions registers the short reads and writes.
 func RegisterActions(r ActivityRegistry, a *activities.Activities) {
+	effect(r, campaign.ActivityAuthenticate, a.Authenticate)
+	function(r, campaign.ActivityConfirmReport, a.ConfirmReport)
 	effect(r, campaign.ActivityVerify, a.Verify)
 	effect(r, campaign.ActivityCountSignOff, a.CountSignOff)
 	function(r, campaign.ActivityRouteApproval, a.RouteApproval)
+	effect(r, campaign.ActivityOpenRound, a.OpenRound)
 	effect(r, campaign.ActivityRemind, a.Remind)
 	effect(r, campaign.ActivityReserve, a.Reserve)
 	effect(r, campaign.ActivityPrepare, a.Prepare)
@@ -59,6 +62,7 @@ func RegisterActions(r ActivityRegistry, a *activities.Activities) {
 func RegisterBulk(r ActivityRegistry, a *activities.Activities) {
 	function(r, campaign.ActivitySelectTargets, a.SelectTargets)
 	function(r, campaign.ActivityCreateContacts, a.CreateContacts)
+	function(r, campaign.ActivityPayContacts, a.PayContacts)
 	function(r, campaign.ActivityCloseChannel, a.CloseChannel)
 	effect(r, campaign.ActivityCaptureChannel, a.CaptureChannel)
 	function(r, campaign.ActivityMeasure, a.Measure)

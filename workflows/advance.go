@@ -78,7 +78,7 @@ func (c *entity) concludeApproval(ctx workflow.Context) {
 			return
 		}
 		c.enter(ctx, campaign.StagePreparation)
-	case campaign.ApprovalReturned, campaign.ApprovalExpired:
+	case campaign.ApprovalReturned, campaign.ApprovalExpired, campaign.ApprovalWithdrawn:
 		c.enter(ctx, campaign.StageDraft)
 	case campaign.ApprovalRejected:
 		c.enter(ctx, campaign.StageRejected)
@@ -232,7 +232,7 @@ func (c *entity) windDown(ctx workflow.Context) {
 	for i := range s.Reviews {
 		c.closeReview(ctx, &s.Reviews[i], campaign.ReviewKeep)
 	}
-	c.withdrawApproval(ctx)
+	c.endApproval(ctx, campaign.ApprovalWithdrawn, "")
 	c.tellWaves(ctx, campaign.HoldStopped)
 	c.changed(ctx, "campaign.winding_down", campaign.Actor{})
 }
@@ -253,13 +253,13 @@ func (c *entity) runningOver() bool {
 			return false
 		}
 	}
-	return c.state.Approval == nil || c.state.Approval.Result != ""
+	return !c.state.Approval.Open()
 }
 
 // beginSettlement enters the settlement; late outcomes are accepted from now on for
 // as long as the plan says.
 func (c *entity) beginSettlement(ctx workflow.Context) {
-	c.withdrawApproval(ctx)
+	c.endApproval(ctx, campaign.ApprovalWithdrawn, "")
 	c.state.Begun = ""
 	c.state.SettleAt = workflow.Now(ctx).Add(campaign.Seconds(c.state.Plan.Schedule.SettleFor))
 	c.enter(ctx, campaign.StageSettlement)

@@ -8,60 +8,75 @@ import (
 	"github.com/musterhq/muster/campaign"
 )
 
-// Approval is the clock of one approval round: at half of a level's time it reminds,
-// when the level is overdue it escalates, and after as long again the round expires.
-// Expiry never approves. The campaign counts the signatures and tells the clock which
-// level waits now, or that the round is over.
+// Approval is the clock of one approval round: at half of a waiting level's time it
+// reminds, when the level is overdue it escalates, and after as long again the level
+// expires and the round with it. Expiry never approves. The campaign counts the
+// signatures and tells the clock which levels wait now, or that the round is over.
 func Approval(ctx workflow.Context, in campaign.ApprovalInput) error {
-	level, due := 1, in.DueAt
+	c := &roundClock{in: in, waiting: in.Waiting, told: map[int]int{}}
 	decided := workflow.GetSignalChannel(ctx, campaign.SignalDecided)
 	for {
-		allowed := campaign.Seconds(in.Route[level-1].DueAfter)
-		moved, closed := awaitLevel(ctx, decided, in, level, due, allowed)
-		if closed {
+		level, step, at := c.next()
+		d, ok := receiveUntil[campaign.Decided](ctx, decided, at)
+		switch {
+		case ok && d.Closed:
 			return nil
-		}
-		if moved != nil {
-			level, due = moved.Level, moved.DueAt
-			continue
-		}
-		if ctx.Err() != nil {
+		case ok:
+			c.waiting = d.Waiting
+		case ctx.Err() != nil:
 			return finish(ctx, in.CampaignID, campaign.StageReport{}, ctx.Err())
+		case step == stepExpire:
+			report(ctx, in.CampaignID, campaign.StageReport{Kind: campaign.ReportApprovalExpired, Number: level, Round: in.Round})
+			return nil
+		default:
+			c.tell(ctx, level, step)
 		}
-		report(ctx, in.CampaignID, campaign.StageReport{Kind: campaign.ReportApprovalExpired, Number: level, Round: in.Round})
-		return nil
 	}
 }
 
-// awaitLevel waits out one level with its reminder and escalation. It returns the news
-// when the round moved on or closed, and nothing when the level expired or the clock
-// was cancelled.
-func awaitLevel(
-	ctx workflow.Context, decided workflow.ReceiveChannel, in campaign.ApprovalInput, level int, due time.Time, allowed time.Duration,
-) (moved *campaign.Decided, closed bool) {
-	steps := []struct {
-		at time.Time
-		do func()
-	}{
-		{due.Add(-allowed / 2), func() { remind(ctx, in.CampaignID, "approval", level, due, false) }},
-		{due, func() {
-			remind(ctx, in.CampaignID, "approval", level, due, true)
-			report(ctx, in.CampaignID, campaign.StageReport{
-				Kind: campaign.ReportApprovalEscalated, Number: level, Round: in.Round, DueAt: due.Add(allowed),
-			})
-		}},
-		{due.Add(allowed), func() {}},
-	}
-	for _, step := range steps {
-		if d, ok := receiveUntil[campaign.Decided](ctx, decided, step.at); ok {
-			return &d, d.Closed
+// The steps of a waiting level, in order.
+const (
+	stepRemind = iota
+	stepEscalate
+	stepExpire
+)
+
+// roundClock knows which levels wait and what was done about each.
+type roundClock struct {
+	in      campaign.ApprovalInput
+	waiting []campaign.Waiting
+	told    map[int]int // by level, the step that comes next
+}
+
+// next returns the step that comes first, with its level and time.
+func (c *roundClock) next() (level, step int, at time.Time) {
+	for _, w := range c.waiting {
+		times := c.times(w)
+		if s := c.told[w.Level]; at.IsZero() || times[s].Before(at) {
+			level, step, at = w.Level, s, times[s]
 		}
-		if ctx.Err() != nil {
-			break
-		}
-		step.do()
 	}
-	return nil, false
+	return level, step, at
+}
+
+func (c *roundClock) times(w campaign.Waiting) [3]time.Time {
+	remind, due, expire := c.in.Route[w.Level-1].Clock(c.in.Calendar, w.Since)
+	return [3]time.Time{remind, due, expire}
+}
+
+// tell reminds the people of a level, and once it is overdue has it escalated.
+func (c *roundClock) tell(ctx workflow.Context, level, step int) {
+	c.told[level] = step + 1
+	for _, w := range c.waiting {
+		if w.Level != level {
+			continue
+		}
+		times := c.times(w)
+		remind(ctx, c.in.CampaignID, "approval", level, times[stepEscalate], step == stepEscalate)
+		if step == stepEscalate {
+			report(ctx, c.in.CampaignID, campaign.StageReport{Kind: campaign.ReportApprovalEscalated, Number: level, Round: c.in.Round})
+		}
+	}
 }
 
 // receiveUntil receives from ch until the time at; false means the time came first.

@@ -53,13 +53,20 @@ func (c *entity) run(ctx workflow.Context) error {
 	sel := workflow.NewSelector(ctx)
 	sel.AddReceive(c.wake, func(ch workflow.ReceiveChannel, _ bool) { ch.Receive(ctx, nil) })
 	// In this order: what a stage has reported comes before that it has ended.
-	for _, ch := range []workflow.ReceiveChannel{c.reports, c.lost} {
-		sel.AddReceive(ch, func(ch workflow.ReceiveChannel, _ bool) {
-			var r campaign.StageReport
-			ch.Receive(ctx, &r)
-			c.exclusively(ctx, func() { c.take(ctx, r) })
+	sel.AddReceive(c.reports, func(ch workflow.ReceiveChannel, _ bool) {
+		var r campaign.StageReport
+		ch.Receive(ctx, &r)
+		c.exclusively(ctx, func() {
+			if c.confirmed(ctx, r) {
+				c.take(ctx, r)
+			}
 		})
-	}
+	})
+	sel.AddReceive(c.lost, func(ch workflow.ReceiveChannel, _ bool) {
+		var r campaign.StageReport
+		ch.Receive(ctx, &r)
+		c.exclusively(ctx, func() { c.take(ctx, r) })
+	})
 	c.attend(ctx)
 	for {
 		c.exclusively(ctx, func() { c.advance(ctx) })

@@ -62,7 +62,7 @@ func TestCampaignContinuesAsNewWithEverything(t *testing.T) {
 	require.Equal(t, campaign.HoldPaused, in.State.Hold)
 	require.Len(t, in.State.Approval.Signatures, 1)
 	require.Equal(t, []string{"submit", "approve-1-manager", "pause-once"}, appliedIDs(in.State))
-	due := in.State.Approval.DueAt
+	due := in.State.Approval.DueAt()
 
 	// The last run goes to the end.
 	b := newBench(t)

@@ -1,6 +1,8 @@
 package workflows
 
 import (
+	"fmt"
+	"math"
 	"time"
 
 	"go.temporal.io/sdk/workflow"
@@ -20,6 +22,7 @@ const (
 
 // Dispatch runs one channel of a wave: it creates the contacts, dispatches them in
 // shards, waits until all are settled or the window closes, and ends what is left.
+// Contacts that the budget does not pay for are dispatched when it does, within the window.
 func Dispatch(ctx workflow.Context, in campaign.DispatchInput) error {
 	return refusal(runDispatch(ctx, in))
 }
@@ -30,13 +33,16 @@ func runDispatch(ctx workflow.Context, in campaign.DispatchInput) error {
 	if err != nil {
 		return err
 	}
-	if err := hold.relay(ctx, startShards(ctx, in, batch, hold)); err != nil {
-		return err
+	interval := time.Second
+	for pass, seqs := 1, (campaign.PaidContacts{FromSeq: 1, ToSeq: math.MaxInt64}); seqs.ToSeq > 0; pass++ {
+		if err := hold.relay(ctx, startShards(ctx, in, batch, seqs, pass, hold)); err != nil {
+			return err
+		}
+		if seqs, err = awaitSettled(ctx, in, hold, &interval); err != nil {
+			return err
+		}
 	}
-	if err := awaitSettled(ctx, in, hold); err != nil {
-		return err
-	}
-	ref := campaign.ChannelRef{CampaignID: in.CampaignID, Wave: in.Wave, Revision: in.Revision, Channel: in.Channel}
+	ref := in.Ref()
 	closing := campaign.CloseChannel{ChannelRef: ref, State: campaign.ContactExpired, Reason: "window_closed"}
 	if hold.now == campaign.HoldStopped {
 		closing.State, closing.Reason = campaign.ContactCancelled, "campaign_stopped"
@@ -48,18 +54,21 @@ func runDispatch(ctx workflow.Context, in campaign.DispatchInput) error {
 }
 
 func startShards(
-	ctx workflow.Context, in campaign.DispatchInput, batch campaign.ContactBatch, hold *holder,
+	ctx workflow.Context, in campaign.DispatchInput, batch campaign.ContactBatch, seqs campaign.PaidContacts, pass int, hold *holder,
 ) []workflow.ChildWorkflowFuture {
 	hold.latest()
 	var shards []workflow.ChildWorkflowFuture
 	for shard, contacts := range batch.Shards {
-		if contacts == 0 {
+		if contacts < seqs.FromSeq {
 			continue
 		}
 		id := campaign.ShardWorkflowID(in.CampaignID, in.Wave, in.Channel, shard)
+		if pass > 1 {
+			id = fmt.Sprintf("%s.%d", id, pass)
+		}
 		shards = append(shards, start(part(ctx, id), campaign.WorkflowShard, campaign.ShardInput{
 			CampaignID: in.CampaignID, Wave: in.Wave, Revision: in.Revision, Channel: in.Channel, Shard: shard,
-			NextSeq: 1, LastSeq: contacts, ClosesAt: in.ClosesAt, Hold: hold.now,
+			NextSeq: seqs.FromSeq, LastSeq: min(contacts, seqs.ToSeq), ClosesAt: in.ClosesAt, Hold: hold.now,
 		}))
 	}
 	return shards
@@ -67,28 +76,37 @@ func startShards(
 
 // awaitSettled waits until people have worked all tasks and receipts have come for all
 // messages, or the window closes, or the campaign is stopped. It asks at growing
-// intervals, so that the number of questions does not depend on the window's length.
-func awaitSettled(ctx workflow.Context, in campaign.DispatchInput, hold *holder) error {
-	ref := campaign.ChannelRef{CampaignID: in.CampaignID, Wave: in.Wave, Revision: in.Revision, Channel: in.Channel}
-	longest := max(in.ClosesAt.Sub(workflow.Now(ctx))/maxPolls, time.Second)
-	interval := time.Second
-	for {
+// intervals, so that the number of questions does not depend on the window's length. It
+// returns early when the budget pays for contacts that it did not pay for before; the next
+// wait goes on at the interval that this one had come to.
+func awaitSettled(ctx workflow.Context, in campaign.DispatchInput, hold *holder, interval *time.Duration) (campaign.PaidContacts, error) {
+	var none campaign.PaidContacts
+	ref := in.Ref()
+	longest := max(*interval, in.ClosesAt.Sub(workflow.Now(ctx))/maxPolls)
+	for waited := false; ; waited = true {
 		hold.latest()
 		left := in.ClosesAt.Sub(workflow.Now(ctx))
 		if left <= 0 || hold.now == campaign.HoldStopped {
-			return nil
+			return none, nil
 		}
 		p, err := do(action(ctx), campaign.ActivityProgress, ref)
 		if err != nil {
-			return err
+			return none, err
 		}
-		if p.Open == 0 && p.Awaiting == 0 {
-			return nil
+		wait := min(*interval, left)
+		*interval = min(*interval*3/2, longest)
+		if p.Unpaid > 0 && waited {
+			paid, err := do(bulk(ctx), campaign.ActivityPayContacts, ref)
+			if err != nil || paid.Planned > 0 {
+				return paid, err
+			}
 		}
-		if change, ok := receiveUntil[campaign.HoldChange](ctx, hold.changes, workflow.Now(ctx).Add(min(interval, left))); ok {
+		if p.Open == 0 && p.Awaiting == 0 && p.Unpaid == 0 {
+			return none, nil
+		}
+		if change, ok := receiveUntil[campaign.HoldChange](ctx, hold.changes, workflow.Now(ctx).Add(wait)); ok {
 			hold.now = change.Hold
 		}
-		interval = min(interval*3/2, longest)
 	}
 }
 

@@ -1,6 +1,7 @@
 package workflows_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"sync"
 	"testing"
@@ -28,6 +29,8 @@ type bench struct {
 	plans    map[int]campaign.Plan
 	events   []string
 	reasons  []string // that events give
+	given    []campaign.CommandClaim
+	claimed  []campaign.ReportClaim
 	reminded int
 	holds    []campaign.Hold
 	mu       sync.Mutex // shards run their chunks side by side
@@ -36,13 +39,16 @@ type bench struct {
 	updates  int
 	attended func(workflowID string) error // answers what a continued campaign asks
 	reported []campaign.ReportKind         // to a campaign that this environment does not run
+	route    []campaign.ApprovalLevel      // of every plan
+	calendar *campaign.Calendar
+	rounds   []campaign.Round // opened
 }
 
 // newBench makes a bench; what is registered in addition replaces what it has.
 func newBench(t *testing.T, register ...func(*bench)) *bench {
 	t.Helper()
 	var suite testsuite.WorkflowTestSuite
-	b := &bench{TestWorkflowEnvironment: suite.NewTestWorkflowEnvironment(), t: t, plans: map[int]campaign.Plan{1: testPlan()}}
+	b := &bench{TestWorkflowEnvironment: suite.NewTestWorkflowEnvironment(), t: t, plans: map[int]campaign.Plan{1: testPlan()}, route: testRoute()}
 	b.SetTestTimeout(30 * time.Second)
 	for name, f := range map[string]any{
 		string(campaign.WorkflowCampaign): workflows.Campaign, string(campaign.WorkflowApproval): workflows.Approval,
@@ -84,6 +90,11 @@ func (b *bench) loaded(revision int) (campaign.LoadedPlan, error) {
 	return campaign.LoadedPlan{Revision: revision, Digest: p.Digest(), EditorID: planner.UserID, Plan: p}, nil
 }
 
+func (b *bench) routed(l campaign.LoadedPlan) campaign.RoutedApproval {
+	facts, _ := campaign.FactsOf(&l.Plan)
+	return campaign.RoutedApproval{LoadedPlan: l, Routed: campaign.Routed{Facts: facts, Rule: "test", Route: b.route, Calendar: b.calendar}}
+}
+
 func (b *bench) activities() map[string]any {
 	return map[string]any{
 		string(campaign.ActivityProject): func(p campaign.Projection) error {
@@ -92,6 +103,17 @@ func (b *bench) activities() map[string]any {
 				b.reasons = append(b.reasons, p.Reason)
 			}
 			return nil
+		},
+		string(campaign.ActivityAuthenticate): func(c campaign.CommandClaim) error {
+			b.given = append(b.given, c)
+			if c.Command.Assertion == "forged" {
+				return temporal.NewNonRetryableApplicationError("not signed", string(campaign.CodeForgedDecision), nil)
+			}
+			return nil
+		},
+		string(campaign.ActivityConfirmReport): func(c campaign.ReportClaim) (campaign.Confirmation, error) {
+			b.claimed = append(b.claimed, c)
+			return campaign.Confirmation{True: c.Report.WorkflowID != "forged"}, nil
 		},
 		string(campaign.ActivityVerify): func(c campaign.Claim) error {
 			if c.Actor.Login == "intruder" {
@@ -105,14 +127,14 @@ func (b *bench) activities() map[string]any {
 			}
 			return nil
 		},
-		string(campaign.ActivityRouteApproval): func(p campaign.PlanRef) (campaign.RoutedApproval, error) {
-			l, err := b.loaded(p.Revision)
-			total, _ := l.Plan.BudgetTotal()
-			return campaign.RoutedApproval{LoadedPlan: l, Amount: total, Route: testRoute()}, err
+		string(campaign.ActivityRouteApproval): func(r campaign.RouteRequest) (campaign.RoutedApproval, error) {
+			l, err := b.loaded(r.Revision)
+			return b.routed(l), err
 		},
-		string(campaign.ActivityRemind):  func(campaign.Reminder) error { b.reminded++; return nil },
-		string(campaign.ActivityReserve): func(campaign.PlanRef) error { return nil },
-		string(campaign.ActivityPrepare): func(campaign.PlanRef) error { return nil },
+		string(campaign.ActivityOpenRound): func(r campaign.Round) error { b.rounds = append(b.rounds, r); return nil },
+		string(campaign.ActivityRemind):    func(campaign.Reminder) error { b.reminded++; return nil },
+		string(campaign.ActivityReserve):   func(campaign.PlanRef) error { return nil },
+		string(campaign.ActivityPrepare):   func(campaign.PlanRef) error { return nil },
 		string(campaign.ActivitySelectTargets): func(in campaign.SelectionInput) (campaign.TargetCount, error) {
 			if b.plans[in.Revision].Audience.Filter == "false" {
 				return campaign.TargetCount{}, temporal.NewNonRetryableApplicationError("nobody matches", string(campaign.CodeEmptySelection), nil)
@@ -129,6 +151,7 @@ func (b *bench) activities() map[string]any {
 			return campaign.ChunkResult{Settled: in.ToSeq - in.FromSeq + 1}, nil
 		},
 		string(campaign.ActivityProgress):       func(campaign.ChannelRef) (campaign.ChannelProgress, error) { return campaign.ChannelProgress{}, nil },
+		string(campaign.ActivityPayContacts):    func(campaign.ChannelRef) (campaign.PaidContacts, error) { return campaign.PaidContacts{}, nil },
 		string(campaign.ActivityCloseChannel):   func(campaign.CloseChannel) (campaign.ChannelProgress, error) { return campaign.ChannelProgress{}, nil },
 		string(campaign.ActivityCaptureChannel): func(campaign.ChannelRef) error { return nil },
 		string(campaign.ActivitySetHold):        func(h campaign.SetHold) error { b.holds = append(b.holds, h.Hold); return nil },
@@ -174,8 +197,9 @@ func (b *bench) atWithID(d time.Duration, id, name string, arg any) *answer {
 			OnAccept: func() {},
 			OnComplete: func(got any, err error) {
 				a.err = err
-				if s, ok := got.(campaign.Status); ok {
-					a.status = s
+				// As it is now: the environment hands over the workflow's own state.
+				if text, err := json.Marshal(got); err == nil && got != nil {
+					_ = json.Unmarshal(text, &a.status)
 				}
 			},
 		}, arg)

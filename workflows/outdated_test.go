@@ -18,11 +18,10 @@ type bases struct {
 
 func withBases(b *bench) bases {
 	all := bases{b, map[int]int{}}
-	b.OnActivity(string(campaign.ActivityRouteApproval), anything).Return(func(ref campaign.PlanRef) (campaign.RoutedApproval, error) {
-		l, err := b.loaded(ref.Revision)
-		l.Base = all.of[ref.Revision]
-		total, _ := l.Plan.BudgetTotal()
-		return campaign.RoutedApproval{LoadedPlan: l, Amount: total, Route: testRoute()}, err
+	b.OnActivity(string(campaign.ActivityRouteApproval), anything).Return(func(r campaign.RouteRequest) (campaign.RoutedApproval, error) {
+		l, err := b.loaded(r.Revision)
+		l.Base = all.of[r.Revision]
+		return b.routed(l), err
 	})
 	return all
 }
@@ -83,10 +82,9 @@ func TestAnAmendmentDoesNotUndoAnAcceptedReview(t *testing.T) {
 func TestAnAmendmentThatNeedsNoSignatureNeedsNoRoute(t *testing.T) {
 	b := newBench(t)
 	gone := false
-	b.OnActivity(string(campaign.ActivityRouteApproval), anything).Return(func(ref campaign.PlanRef) (campaign.RoutedApproval, error) {
-		l, err := b.loaded(ref.Revision)
-		total, _ := l.Plan.BudgetTotal()
-		routed := campaign.RoutedApproval{LoadedPlan: l, Amount: total, Route: testRoute()}
+	b.OnActivity(string(campaign.ActivityRouteApproval), anything).Return(func(in campaign.RouteRequest) (campaign.RoutedApproval, error) {
+		l, err := b.loaded(in.Revision)
+		routed := b.routed(l)
 		if gone {
 			routed.Route = nil
 			routed.NoRoute = campaign.Errorf(campaign.CodeNoRoute, "no approval route is in USD").With("currency", "USD")

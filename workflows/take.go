@@ -46,18 +46,18 @@ func (c *entity) take(ctx workflow.Context, r campaign.StageReport) {
 }
 
 func (c *entity) takeApproval(ctx workflow.Context, r campaign.StageReport) {
-	level, open := c.state.Approval.Current()
-	if !open || r.Round != c.state.Rounds || r.Number != level.Level {
+	a := c.state.Approval
+	if a == nil || r.Round != a.Round {
 		return
 	}
-	if r.Kind == campaign.ReportApprovalEscalated {
-		c.state.Approval.Escalated = true
-		c.state.Approval.DueAt = r.DueAt
-		c.changed(ctx, "approval.escalated", campaign.Actor{})
-		return
+	switch {
+	case r.Kind == campaign.ReportApprovalEscalated:
+		if a.Escalate(r.Number) {
+			c.changed(ctx, "approval.escalated", campaign.Actor{})
+		}
+	case a.Expire(r.Number):
+		c.changed(ctx, "approval.expired", campaign.Actor{})
 	}
-	c.state.Approval.Result = campaign.ApprovalExpired
-	c.changed(ctx, "approval.expired", campaign.Actor{})
 }
 
 func (c *entity) waveDone(ctx workflow.Context, number int) {
@@ -86,6 +86,10 @@ func (c *entity) takeFailure(ctx workflow.Context, r campaign.StageReport) {
 			}
 			workflow.GetLogger(ctx).Error("a wave failed", "wave", s.Waves[i].Number, "code", r.Code, "message", r.Message)
 			s.Waves[i].Failure = r.Message
+			if r.Code == campaign.CodeDispatchRefused {
+				// Something is wrong with what was signed: no further wave before a person has looked.
+				s.Fault, s.Problem = r.Code, r.Message
+			}
 			c.waveDone(ctx, s.Waves[i].Number)
 			return
 		}
@@ -100,8 +104,8 @@ func (c *entity) takeFailure(ctx workflow.Context, r campaign.StageReport) {
 			return
 		}
 	}
-	if _, open := s.Approval.Current(); open && r.WorkflowID == c.clockID() {
-		s.Approval.Result = campaign.ApprovalExpired
+	if s.Approval.Open() && r.WorkflowID == c.clockID() {
+		s.Approval.Withdraw(campaign.ApprovalExpired, "")
 		c.project(ctx, campaign.Projection{Event: "approval.expired", Reason: r.Message})
 		return
 	}
@@ -201,7 +205,7 @@ func (c *entity) tellClock(ctx workflow.Context, d campaign.Decided) {
 
 // clockID is the workflow of the approval round in progress.
 func (c *entity) clockID() string {
-	return campaign.ApprovalWorkflowID(c.state.CampaignID, c.state.Approval.Revision, c.state.Rounds)
+	return campaign.ApprovalWorkflowID(c.state.CampaignID, c.state.Approval.Revision, c.state.Approval.Round)
 }
 
 // tell answers a clock. One that has run out meanwhile needs no answer.

@@ -11,13 +11,14 @@ import (
 // register sets the handlers. All state has been restored by now.
 func (c *entity) register(ctx workflow.Context) error {
 	for _, set := range []func(workflow.Context) error{
-		update(c, campaign.UpdateSubmit, func(in campaign.Submit) campaign.Command { return in.Command }, c.checkSubmit, c.submit),
-		update(c, campaign.UpdateDecide, func(in campaign.Decide) campaign.Command { return in.Command }, c.checkDecide, c.decide),
-		update(c, campaign.UpdateAmend, func(in campaign.Amend) campaign.Command { return in.Command }, c.checkAmend, c.amend),
-		update(c, campaign.UpdatePause, holdCommand, c.checkPause, c.pause),
-		update(c, campaign.UpdateResume, holdCommand, c.checkResume, c.resume),
-		update(c, campaign.UpdateStop, holdCommand, c.checkStop, c.stop),
-		update(c, campaign.UpdateRecordReview, func(in campaign.RecordReview) campaign.Command { return in.Command }, c.checkReview, c.decideReview),
+		update(c, campaign.UpdateSubmit, c.checkSubmit, c.submit),
+		update(c, campaign.UpdateWithdraw, c.checkWithdraw, c.withdraw),
+		update(c, campaign.UpdateDecide, c.checkDecide, c.decide),
+		update(c, campaign.UpdateAmend, c.checkAmend, c.amend),
+		update(c, campaign.UpdatePause, c.checkPause, c.pause),
+		update(c, campaign.UpdateResume, c.checkResume, c.resume),
+		update(c, campaign.UpdateStop, c.checkStop, c.stop),
+		update(c, campaign.UpdateRecordReview, c.checkReview, c.decideReview),
 	} {
 		if err := set(ctx); err != nil {
 			return err
@@ -26,22 +27,28 @@ func (c *entity) register(ctx workflow.Context) error {
 	return workflow.SetQueryHandler(ctx, campaign.QueryStatus, func() (campaign.Status, error) { return c.state.Status(), nil })
 }
 
-func holdCommand(in campaign.ChangeHold) campaign.Command { return in.Command }
-
 // update makes a handler that applies each update id once, in any run, one at a time.
 // check refuses without a trace in the history; it is asked again under the lock,
-// because the state may have changed while the update waited for it.
-func update[T any](
-	c *entity, name string, command func(T) campaign.Command, check func(T) error, apply func(workflow.Context, T) (event string, err error),
+// because the state may have changed while the update waited for it. Before anything is
+// done on account of an update an activity verifies who gave it: whoever reaches
+// Temporal can send one.
+func update[T any, O interface {
+	*T
+	campaign.Order
+}](
+	c *entity, name string, check func(T) error, apply func(workflow.Context, T) (event string, err error),
 ) func(workflow.Context) error {
 	handle := func(ctx workflow.Context, in T) (campaign.Status, error) {
 		if err := c.lock.Lock(ctx); err != nil {
 			return campaign.Status{}, err
 		}
 		defer c.lock.Unlock()
-		cmd := command(in)
+		cmd := O(&in).Head()
 		if c.state.WasApplied(cmd.UpdateID) {
 			return c.state.Status(), nil
+		}
+		if err := c.authenticate(ctx, name, O(&in)); err != nil {
+			return campaign.Status{}, refusal(err)
 		}
 		if err := check(in); err != nil {
 			return campaign.Status{}, refusal(err)
@@ -56,7 +63,7 @@ func update[T any](
 		return c.state.Status(), nil
 	}
 	validate := func(in T) error {
-		cmd := command(in)
+		cmd := O(&in).Head()
 		switch {
 		case c.draining:
 			return refusal(campaign.Errorf(campaign.CodeDraining, "the campaign is between two runs; try again"))
@@ -70,6 +77,18 @@ func update[T any](
 	return func(ctx workflow.Context) error {
 		return workflow.SetUpdateHandlerWithOptions(ctx, name, handle, workflow.UpdateHandlerOptions{Validator: validate})
 	}
+}
+
+// authenticate has an activity verify that the person whom an order names gave it, to
+// this campaign and in these words.
+func (c *entity) authenticate(ctx workflow.Context, name string, o campaign.Order) error {
+	digest, err := campaign.PayloadDigest(o)
+	if err != nil {
+		return err
+	}
+	return act(action(ctx), campaign.ActivityAuthenticate, campaign.CommandClaim{
+		CampaignID: c.state.CampaignID, Name: name, Command: *o.Head(), Digest: digest,
+	})
 }
 
 // verify has an activity check the actor's authority again, where it takes effect.
@@ -94,14 +113,14 @@ func (c *entity) checkSubmit(in campaign.Submit) error {
 }
 
 func (c *entity) submit(ctx workflow.Context, in campaign.Submit) (string, error) {
-	routed, err := c.route(ctx, in.Revision, in.Digest)
+	routed, err := c.route(ctx, in.Revision, in.Digest, in.Actor)
 	if err != nil {
 		return "", err
 	}
 	if err := c.verify(ctx, in.Command, campaign.ActCampaignSubmit, ""); err != nil {
 		return "", err
 	}
-	if err := c.openApproval(ctx, routed, in.Actor.UserID); err != nil {
+	if err := c.openApproval(ctx, routed, in.Actor); err != nil {
 		return "", err
 	}
 	c.adopt(routed.LoadedPlan)
@@ -111,9 +130,9 @@ func (c *entity) submit(ctx workflow.Context, in campaign.Submit) (string, error
 
 // route loads a revision with the approval route it must take, or why there is none, and
 // makes sure that it is what the caller saw.
-func (c *entity) route(ctx workflow.Context, revision int, digest string) (campaign.RoutedApproval, error) {
-	routed, err := do(action(ctx), campaign.ActivityRouteApproval, campaign.PlanRef{
-		CampaignID: c.state.CampaignID, Revision: revision,
+func (c *entity) route(ctx workflow.Context, revision int, digest string, by campaign.Actor) (campaign.RoutedApproval, error) {
+	routed, err := do(action(ctx), campaign.ActivityRouteApproval, campaign.RouteRequest{
+		PlanRef: campaign.PlanRef{CampaignID: c.state.CampaignID, Revision: revision}, Requester: by.UserID,
 	})
 	if err == nil && routed.Digest != digest {
 		err = campaign.Errorf(campaign.CodeVersionChanged, "revision %d is not what you saw: its digest is %s", revision, routed.Digest)
@@ -121,22 +140,78 @@ func (c *entity) route(ctx workflow.Context, revision int, digest string) (campa
 	return routed, err
 }
 
-// openApproval starts an approval round and its clock, if there is a route to take.
-func (c *entity) openApproval(ctx workflow.Context, r campaign.RoutedApproval, requester string) error {
+// routedAgain is how often a route is chosen again because its requester submitted
+// another campaign in the same moment.
+const routedAgain = 5
+
+// openApproval starts an approval round and its clock. Its route is a row before anybody
+// can decide in it. A round that could not be started keeps its number.
+func (c *entity) openApproval(ctx workflow.Context, r campaign.RoutedApproval, by campaign.Actor) error {
 	if r.NoRoute != nil {
 		return r.NoRoute
 	}
-	round := c.state.Rounds + 1
-	approval := campaign.NewApproval(r.Revision, r.Digest, r.Amount, requester, r.Route, workflow.Now(ctx))
-	err := begin(ctx, c, campaign.ApprovalWorkflowID(c.state.CampaignID, r.Revision, round), campaign.WorkflowApproval, campaign.ApprovalInput{
-		CampaignID: c.state.CampaignID, Revision: r.Revision, Round: round, Route: r.Route, DueAt: approval.DueAt,
+	c.state.Rounds++
+	open := func() error {
+		return act(action(ctx), campaign.ActivityOpenRound, campaign.Round{
+			CampaignID: c.state.CampaignID, Round: c.state.Rounds, Revision: r.Revision, Digest: r.Digest, Requester: by.UserID, Routed: r.Routed,
+		})
+	}
+	err := open()
+	for try := 0; try < routedAgain && routeOutdated(err); try++ {
+		r, err = c.route(ctx, r.Revision, r.Digest, by)
+		switch {
+		case err != nil:
+		case r.NoRoute != nil:
+			err = r.NoRoute
+		default:
+			err = open()
+		}
+	}
+	if err != nil {
+		return err
+	}
+	approval := campaign.NewApproval(campaign.Approval{
+		Round: c.state.Rounds, Revision: r.Revision, Digest: r.Digest, Amount: r.Facts.Amount, Credit: r.Facts.Credit, Requester: by.UserID,
+		Rule: r.Rule, Together: r.Facts.Together, Route: r.Route, Calendar: r.Calendar,
+	}, workflow.Now(ctx))
+	id := campaign.ApprovalWorkflowID(c.state.CampaignID, r.Revision, approval.Round)
+	err = begin(ctx, c, id, campaign.WorkflowApproval, campaign.ApprovalInput{
+		CampaignID: c.state.CampaignID, Revision: r.Revision, Round: approval.Round, Route: r.Route, Calendar: r.Calendar, Waiting: approval.Waiting,
 	})
 	if err != nil {
 		return err
 	}
-	approval.Round = round
-	c.state.Approval, c.state.Rounds = approval, round
+	c.state.Approval = approval
 	return nil
+}
+
+// routeOutdated reports whether a route was refused for what came to count with it meanwhile.
+func routeOutdated(err error) bool {
+	if err == nil {
+		return false
+	}
+	code, _ := fault(err)
+	return code == campaign.CodeRouteOutdated
+}
+
+func (c *entity) checkWithdraw(in campaign.Withdraw) error {
+	switch {
+	case !c.state.Approval.Open():
+		return conflict("no approval is waiting that could be withdrawn")
+	case strings.TrimSpace(in.Words) == "":
+		return campaign.Errorf(campaign.CodeReasonRequired, "say why the plan is withdrawn")
+	}
+	return nil
+}
+
+// withdraw takes a plan back to its planner; an amendment is dropped and the plan in
+// force goes on.
+func (c *entity) withdraw(ctx workflow.Context, in campaign.Withdraw) (string, error) {
+	if err := c.verify(ctx, in.Command, campaign.ActCampaignWithdraw, in.Words); err != nil {
+		return "", err
+	}
+	c.endApproval(ctx, campaign.ApprovalWithdrawn, in.Words)
+	return "approval.withdrawn", nil
 }
 
 func (c *entity) checkDecide(in campaign.Decide) error {
@@ -148,16 +223,15 @@ func (c *entity) checkDecide(in campaign.Decide) error {
 
 func (c *entity) decide(ctx workflow.Context, in campaign.Decide) (string, error) {
 	a := c.state.Approval
-	level, _ := a.Current()
+	level, _, _ := a.At(in.Level)
 	err := act(action(ctx), campaign.ActivityCountSignOff, campaign.SignOffClaim{
-		CampaignID: c.state.CampaignID, Round: a.Round, Decide: in, Level: level, Levels: len(a.Route), Amount: a.Amount, Requester: a.Requester, Escalated: a.Escalated,
+		CampaignID: c.state.CampaignID, Round: a.Round, Decide: in, Levels: len(a.Route), Amount: a.AmountOf(level),
 	})
 	if err != nil {
 		return "", err
 	}
 	a.Count(in, workflow.Now(ctx))
-	_, open := a.Current()
-	c.tellClock(ctx, campaign.Decided{Level: a.Level, DueAt: a.DueAt, Closed: !open})
+	c.tellClock(ctx, campaign.Decided{Waiting: a.Waiting, Closed: !a.Open()})
 	return "approval." + string(in.Decision), nil
 }
 
@@ -183,7 +257,7 @@ func (c *entity) checkAmend(in campaign.Amend) error {
 
 func (c *entity) amend(ctx workflow.Context, in campaign.Amend) (string, error) {
 	s := c.state
-	routed, err := c.route(ctx, in.Revision, in.Digest)
+	routed, err := c.route(ctx, in.Revision, in.Digest, in.Actor)
 	if err != nil {
 		return "", err
 	}
@@ -197,7 +271,7 @@ func (c *entity) amend(ctx workflow.Context, in campaign.Amend) (string, error) 
 		return "", err
 	}
 	if campaign.NeedsApproval(&s.Plan, &routed.Plan) {
-		if err := c.openApproval(ctx, routed, in.Actor.UserID); err != nil {
+		if err := c.openApproval(ctx, routed, in.Actor); err != nil {
 			return "", err
 		}
 		s.Pending, s.Requester = &routed.LoadedPlan, in.Actor.UserID
@@ -291,16 +365,15 @@ func (c *entity) stop(ctx workflow.Context, in campaign.ChangeHold) (string, err
 func (c *entity) markStopped(ctx workflow.Context, reason string) {
 	c.state.Stopped = reason
 	c.state.Problem, c.state.Fault = "", ""
-	c.withdrawApproval(ctx)
+	c.endApproval(ctx, campaign.ApprovalWithdrawn, reason)
 }
 
-// withdrawApproval ends a round that nobody needs to decide any more: no signature
-// counts from now on.
-func (c *entity) withdrawApproval(ctx workflow.Context) {
+// endApproval ends a round that nobody needs to decide any more: no signature counts
+// from now on.
+func (c *entity) endApproval(ctx workflow.Context, result campaign.ApprovalResult, words string) {
 	c.state.Pending = nil
-	if _, open := c.state.Approval.Current(); open {
+	if c.state.Approval.Withdraw(result, words) {
 		c.tellClock(ctx, campaign.Decided{Closed: true})
-		c.state.Approval.Result = campaign.ApprovalWithdrawn
 	}
 }
 
@@ -311,8 +384,8 @@ func (c *entity) dropOutdated(ctx workflow.Context) {
 	if c.state.Pending == nil || workflow.GetVersion(ctx, "outdated-amendment", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
 		return
 	}
-	c.withdrawApproval(ctx)
-	c.state.Approval.Result = campaign.ApprovalOutdated
+	c.endApproval(ctx, campaign.ApprovalOutdated, "")
+	c.state.Approval.Result = campaign.ApprovalOutdated // also when it was signed already
 	c.changed(ctx, "campaign.amendment_outdated", campaign.Actor{})
 }
 

@@ -71,7 +71,7 @@ func (c *entity) unreported() []string {
 	if s.Begun != "" {
 		ids = append(ids, s.Begun)
 	}
-	if _, open := s.Approval.Current(); open {
+	if s.Approval.Open() {
 		ids = append(ids, c.clockID())
 	}
 	for _, w := range s.Waves {

@@ -114,7 +114,7 @@ func TestAClockThatIsCancelledHasNotRunOut(t *testing.T) {
 	b.SetStartWorkflowOptions(clientStartOptions{ID: campaign.ApprovalWorkflowID(campaignID, 1, 1), TaskQueue: campaign.QueueWorkflows})
 	b.RegisterDelayedCallback(b.CancelWorkflow, 12*time.Hour)
 	b.ExecuteWorkflow(string(campaign.WorkflowApproval), campaign.ApprovalInput{
-		CampaignID: campaignID, Revision: 1, Round: 1, Route: testRoute(), DueAt: b.Now().Add(days(2)),
+		CampaignID: campaignID, Revision: 1, Round: 1, Route: testRoute(), Waiting: []campaign.Waiting{{Level: 1, Since: b.Now()}},
 	})
 	require.ErrorContains(t, b.GetWorkflowError(), "canceled")
 	require.Equal(t, []campaign.ReportKind{campaign.ReportFailed}, b.reported)

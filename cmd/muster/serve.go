@@ -14,6 +14,7 @@ import (
 
 	"github.com/musterhq/muster/activities"
 	"github.com/musterhq/muster/api"
+	"github.com/musterhq/muster/assertion"
 	"github.com/musterhq/muster/audit"
 	"github.com/musterhq/muster/campaign"
 	"github.com/musterhq/muster/channels"
@@ -35,12 +36,17 @@ type apiCommand struct {
 	config.Database
 	config.Temporal
 	config.Vault
+	config.Keys
 	Listen        string `env:"MUSTER_LISTEN" default:"127.0.0.1:8480" help:"Address to listen on."`
 	SecureCookies bool   `env:"MUSTER_SECURE_COOKIES" help:"The API is reached over TLS: cookies are for TLS only."`
 }
 
 // Run serves the API until Ctrl-C.
 func (c *apiCommand) Run(g *globals) error {
+	keys, err := g.signingKeys(c.Keys)
+	if err != nil {
+		return err
+	}
 	st, t, enforcer, err := g.attach(&c.Database, &c.Temporal, c.Vault, "api")
 	if err != nil {
 		return err
@@ -52,9 +58,10 @@ func (c *apiCommand) Run(g *globals) error {
 		return err
 	}
 	go keepPolicies(g, g, enforcer)
+	go keys.Follow(g, g.log)
 	fmt.Printf("API on http://%s\n", l.Addr())
 	return serveAPI(g, g, l, api.Deps{
-		Store: st, Policies: enforcer, Orchestrator: temporalconn.NewOrchestrator(t), SecureCookies: c.SecureCookies,
+		Store: st, Policies: enforcer, Orchestrator: temporalconn.NewOrchestrator(t), Keys: keys, SecureCookies: c.SecureCookies,
 	})
 }
 
@@ -103,11 +110,16 @@ type workerCommand struct {
 	config.Database
 	config.Temporal
 	config.Vault
+	config.Keys
 	config.SMPP
 }
 
 // Run works until Ctrl-C.
 func (c *workerCommand) Run(g *globals) error {
+	keys, err := g.openKeys(c.Keys)
+	if err != nil {
+		return err
+	}
 	st, t, enforcer, err := g.attach(&c.Database, &c.Temporal, c.Vault, "worker")
 	if err != nil {
 		return err
@@ -115,7 +127,8 @@ func (c *workerCommand) Run(g *globals) error {
 	defer st.Close()
 	defer t.Close()
 	go keepPolicies(g, g, enforcer)
-	return work(g, g, st, t, enforcer, c.SMPP, drainWithin)
+	go keys.Follow(g, g.log)
+	return work(g, g, st, t, enforcer, keys, c.SMPP, drainWithin)
 }
 
 // drainWithin is how long a worker that is replaced may work on what it has begun; give
@@ -123,7 +136,9 @@ func (c *workerCommand) Run(g *globals) error {
 const drainWithin = time.Minute
 
 // work runs a worker until ctx ends; what runs then has stopWithin to come to an end.
-func work(ctx context.Context, g *globals, st *store.Store, t client.Client, e *policies.Enforcer, sms config.SMPP, stopWithin time.Duration) error {
+func work(
+	ctx context.Context, g *globals, st *store.Store, t client.Client, e *policies.Enforcer, keys *assertion.Keys, sms config.SMPP, stopWithin time.Duration,
+) error {
 	served := []campaign.Channel{campaign.ChannelCall}
 	senders := map[campaign.Channel]channels.Sender{}
 	if sms.SMPPAddress != "" {
@@ -148,7 +163,7 @@ func work(ctx context.Context, g *globals, st *store.Store, t client.Client, e *
 	}
 	archiver := &audit.Archiver{Temporal: t, Store: st}
 	acts := activities.New(activities.Deps{
-		Store: st, Ledger: ledger.New(st.Pool()), Policies: e, Senders: senders, Simulated: sms.SMPPSimulated,
+		Store: st, Ledger: ledger.New(st.Pool()), Policies: e, Keys: keys, Senders: senders, Simulated: sms.SMPPSimulated,
 		Archiver: archiver,
 		Replayer: &audit.Replayer{Store: st, Register: register, BuildID: buildID()},
 		Instance: fmt.Sprintf("%s-%d", host, os.Getpid()),

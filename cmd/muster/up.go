@@ -28,6 +28,7 @@ type upCommand struct {
 	config.Database
 	config.Temporal
 	config.Vault
+	config.Keys
 	config.SMPP
 	Listen         string `env:"MUSTER_LISTEN" default:"127.0.0.1:8480" help:"Address of the API."`
 	TemporalPort   int    `env:"MUSTER_TEMPORAL_PORT" help:"Port of the embedded Temporal server; 0 takes the last run's."`
@@ -208,6 +209,10 @@ func (c *upCommand) serve(
 	if err != nil {
 		return err
 	}
+	keys, err := g.ownKeys(c.Keys)
+	if err != nil {
+		return err
+	}
 	t, err := g.dialTemporal(c.Temporal, "up")
 	if err != nil {
 		return err
@@ -242,9 +247,12 @@ func (c *upCommand) serve(
 		}
 	})
 	group.Go(func() error { keepPolicies(ctx, g, enforcer); return nil })
-	group.Go(func() error { return work(ctx, g, st, t, enforcer, c.SMPP, drainFor) })
+	group.Go(func() error { keys.Follow(ctx, g.log); return nil })
+	group.Go(func() error { return work(ctx, g, st, t, enforcer, keys, c.SMPP, drainFor) })
 	group.Go(func() error {
-		return serveAPI(ctx, g, l, api.Deps{Store: st, Policies: enforcer, Orchestrator: temporalconn.NewOrchestrator(t), Simulated: c.Demo && c.SMPPSimulated})
+		return serveAPI(ctx, g, l, api.Deps{
+			Store: st, Policies: enforcer, Orchestrator: temporalconn.NewOrchestrator(t), Keys: keys, Simulated: c.Demo && c.SMPPSimulated,
+		})
 	})
 	announce(running, users, anybody, loaded, time.Since(began))
 	if c.Demo && !c.Idle {

@@ -2,25 +2,37 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
+	"github.com/musterhq/muster/assertion"
+	"github.com/musterhq/muster/audit"
 	"github.com/musterhq/muster/campaign"
 	"github.com/musterhq/muster/internal/population"
+	"github.com/musterhq/muster/policies"
 	"github.com/musterhq/muster/store"
 )
 
-// people make and sign a bench's campaigns. Nobody can log in as them.
-type people struct{ planner, manager campaign.Actor }
+// people make and sign a bench's campaigns, and have what proves it. Nobody can log in as
+// them: no password has their hash.
+type people struct {
+	planner, finance campaign.Actor
+	keys             *assertion.Keys
+	policies         *policies.Enforcer
+}
 
 func ensurePeople(ctx context.Context, st *store.Store) (people, error) {
 	var p people
-	for login, actor := range map[string]*campaign.Actor{"bench-planner": &p.planner, "bench-manager": &p.manager} {
+	for login, actor := range map[string]*campaign.Actor{"bench-planner": &p.planner, "bench-finance": &p.finance} {
 		u, err := st.UserByLogin(ctx, login)
 		if campaign.CodeOf(err) == campaign.CodeNotFound {
-			u = store.User{ID: uuid.NewString(), Login: login, Name: login, PasswordHash: "none", Disabled: true}
+			u = store.User{ID: uuid.NewString(), Login: login, Name: login, PasswordHash: "none"}
 			err = st.CreateUser(ctx, u)
 		}
 		if err != nil {
@@ -28,7 +40,27 @@ func ensurePeople(ctx context.Context, st *store.Store) (people, error) {
 		}
 		*actor = u.Actor()
 	}
-	return p, nil
+	var err error
+	if p.keys, err = newKeys(); err != nil {
+		return p, err
+	}
+	p.policies, err = policies.New(ctx, func(context.Context) ([]campaign.Grant, error) {
+		return []campaign.Grant{{UserID: p.finance.UserID, Role: campaign.RoleFinance, Unit: population.OperatorUnit}}, nil
+	})
+	return p, err
+}
+
+// newKeys makes keys that are gone when the bench ends: nothing that it signs is kept.
+func newKeys() (_ *assertion.Keys, err error) {
+	dir, err := os.MkdirTemp("", "muster-bench-keys-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if err := assertion.Generate(filepath.Join(dir, "keys"), time.Now().Add(-time.Minute)); err != nil {
+		return nil, err
+	}
+	return assertion.Open(filepath.Join(dir, "keys"))
 }
 
 // newCampaign stores a campaign with a plan that is signed, and returns its id.
@@ -40,31 +72,62 @@ func newCampaign(ctx context.Context, st *store.Store, p people, plan campaign.P
 	if _, err := st.CreateCampaign(ctx, id, plan, p.planner); err != nil {
 		return "", err
 	}
-	amount, err := plan.BudgetTotal()
+	facts, err := campaign.FactsOf(&plan)
 	if err != nil {
 		return "", err
 	}
-	sign := store.SignOff{
-		ID: uuid.NewString(), CampaignID: id, Revision: 1, Digest: plan.Digest(), Level: 1, UserID: p.manager.UserID, Role: campaign.RoleManager,
-		Unit: plan.Unit, Amount: amount, Authority: "bench", PolicyVersion: "bench", Decision: campaign.DecisionApprove,
-	}
-	if err := st.RecordSignOff(ctx, sign); err != nil {
+	facts.Alone = true // a bench makes one campaign after the other
+	round := campaign.Round{CampaignID: id, Round: 1, Revision: 1, Digest: plan.Digest(), Requester: p.planner.UserID, Routed: campaign.Routed{
+		Facts: facts, Rule: "bench", PolicyVersion: p.policies.Version(),
+		Route: []campaign.ApprovalLevel{{Level: 1, Name: "finance", Action: campaign.ActApprovalFinance, DueAfter: hour}},
+	}}
+	if err := st.OpenRound(ctx, round); err != nil {
 		return "", err
 	}
-	err = st.CountSignOff(ctx, campaign.SignOffClaim{
-		CampaignID: id, Amount: amount, Requester: p.planner.UserID, Level: campaign.ApprovalLevel{Level: 1},
-		Decide: campaign.Decide{
-			Command: campaign.Command{Actor: p.manager}, SignOffID: sign.ID, Revision: 1, Digest: sign.Digest, Level: 1, Decision: sign.Decision,
-		},
-	}, func(campaign.OrgUnit) error { return nil })
-	if err != nil {
+	if err := p.sign(ctx, st, plan, round); err != nil {
 		return "", err
 	}
 	// Past its approval and in nobody's workflow: what a wave finds.
-	if _, err := st.Pool().Exec(ctx, `UPDATE campaign SET stage = 'running', started = true, revision = 1 WHERE id = $1`, id); err != nil {
+	status := campaign.Status{Stage: campaign.StageRunning, Hold: campaign.HoldNone, Revision: 1}
+	for _, w := range plan.Waves {
+		status.Waves = append(status.Waves, campaign.WaveRun{Number: w.Number, StartsAt: time.Now(), Channels: w.Channels, Begun: true})
+	}
+	if err := st.Project(ctx, campaign.Projection{CampaignID: id, Version: 1, Event: "bench.running", Status: status}); err != nil {
 		return "", fmt.Errorf("begin campaign: %w", err)
 	}
 	return id, nil
+}
+
+// sign signs a round and counts the signature.
+func (p people) sign(ctx context.Context, st *store.Store, plan campaign.Plan, round campaign.Round) error {
+	route, err := campaign.DigestOf(round.Route)
+	if err != nil {
+		return err
+	}
+	digests, now := plan.Digests(), time.Now().UTC().Truncate(time.Second)
+	sign := store.SignOff{
+		ID: uuid.NewString(), CampaignID: round.CampaignID, Revision: 1, Round: 1, Digest: round.Digest, Level: 1, UserID: p.finance.UserID,
+		ContentDigest: digests.Content, AudienceDigest: digests.Audience, BudgetDigest: digests.Budget, RouteDigest: route,
+		Role: campaign.RoleFinance, Unit: plan.Unit, Amount: round.Facts.Amount, Currency: plan.Currency, Authority: "*",
+		PolicyVersion: round.PolicyVersion, Decision: campaign.DecisionApprove, AuthTime: now, IssuedAt: now,
+	}
+	claims, err := audit.SignOffClaims(sign, plan.Unit)
+	if err != nil {
+		return err
+	}
+	if sign.Assertion, err = assertion.Sign(p.keys.Ring(), claims); err != nil {
+		return err
+	}
+	sign.KeyID = p.keys.Ring().SignerID(now)
+	if err := st.RecordSignOff(ctx, sign); err != nil {
+		return err
+	}
+	return st.CountSignOff(ctx, campaign.SignOffClaim{
+		CampaignID: round.CampaignID, Round: 1, Levels: 1, Amount: sign.Amount,
+		Decide: campaign.Decide{
+			Command: campaign.Command{Actor: p.finance}, SignOffID: sign.ID, Revision: 1, Digest: sign.Digest, Level: 1, Decision: sign.Decision,
+		},
+	}, func(j store.Judged) (campaign.Action, error) { return j.For.Action, nil })
 }
 
 // endCampaign checks a campaign's rows with each other and drops them; its own row

@@ -119,7 +119,7 @@ func (d *dispatch) input(id string) campaign.DispatchInput {
 
 func (d *dispatch) activities(sender channels.Sender) *activities.Activities {
 	return activities.New(activities.Deps{
-		Store: d.st, Ledger: ledger.New(d.st.Pool()), Senders: map[campaign.Channel]channels.Sender{campaign.ChannelSMS: sender}, Simulated: true, Instance: "bench",
+		Store: d.st, Ledger: ledger.New(d.st.Pool()), Policies: d.people.policies, Keys: d.people.keys, Senders: map[campaign.Channel]channels.Sender{campaign.ChannelSMS: sender}, Simulated: true, Instance: "bench",
 	})
 }
 

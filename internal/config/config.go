@@ -57,6 +57,19 @@ type Vault struct {
 	VaultKeyFile string `env:"MUSTER_VAULT_KEY_FILE" help:"File with the key that seals phone numbers, 64 hex digits. Default: vault.key in the data folder." placeholder:"FILE" type:"path"`
 }
 
+// Keys says where the keys are by which the API signs commands and decisions.
+type Keys struct {
+	KeysDir string `env:"MUSTER_KEYS_DIR" help:"Folder with the keys that sign commands and decisions. An API needs all of it, a worker its keys.json alone. Default: keys in the data folder." placeholder:"DIR" type:"path"`
+}
+
+// Folder returns the keys' folder; dir is the data folder.
+func (k Keys) Folder(dir string) string {
+	if k.KeysDir != "" {
+		return k.KeysDir
+	}
+	return filepath.Join(dir, "keys")
+}
+
 // Folder names the data folder.
 type Folder struct {
 	DataDir string `env:"MUSTER_DATA_DIR" help:"Folder for the database and all else that must survive. Default: /var/lib/muster for root, ~/.local/share/muster for others." placeholder:"DIR" type:"path"`

@@ -75,12 +75,12 @@ func TestBothManagerAndFinanceSign(t *testing.T) {
 	require.NoError(t, err)
 	for _, kind := range kinds {
 		p := Plan(kind)
-		total, err := p.BudgetTotal()
+		facts, err := campaign.FactsOf(&p)
 		require.NoError(t, err)
-		route, err := e.Route(campaign.Money{Minor: total, Currency: p.Currency})
+		routed, err := e.Route(facts)
 		require.NoError(t, err)
 		var actions []campaign.Action
-		for _, l := range route {
+		for _, l := range routed.Route {
 			actions = append(actions, l.Action)
 		}
 		require.Equal(t, []campaign.Action{campaign.ActApprovalManager, campaign.ActApprovalFinance}, actions, kind)

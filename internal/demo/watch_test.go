@@ -88,7 +88,7 @@ func TestThePlannerIsRefusedAndTheOthersSign(t *testing.T) {
 	route := []campaign.ApprovalLevel{
 		{Level: 1, Name: "marketing manager", Action: campaign.ActApprovalManager}, {Level: 2, Name: "finance", Action: campaign.ActApprovalFinance},
 	}
-	a := campaign.NewApproval(1, "digest", 1, "somebody", route, time.Now())
+	a := campaign.NewApproval(campaign.Approval{Revision: 1, Digest: "digest", Amount: 1, Requester: "somebody", Route: route}, time.Now())
 	require.NoError(t, d.approve(context.Background(), a, route[0]))
 	require.Equal(t, campaign.CodeSelfApproval, d.result.SelfApproval)
 	require.NoError(t, d.approve(context.Background(), a, route[1]))
@@ -99,7 +99,7 @@ func TestThePlannerIsRefusedAndTheOthersSign(t *testing.T) {
 func TestADemoFailsWhenThePlannerMaySignTheirOwn(t *testing.T) {
 	d, signed := signing(t, false)
 	route := []campaign.ApprovalLevel{{Level: 1, Name: "marketing manager", Action: campaign.ActApprovalManager}}
-	err := d.approve(context.Background(), campaign.NewApproval(1, "digest", 1, "somebody", route, time.Now()), route[0])
+	err := d.approve(context.Background(), campaign.NewApproval(campaign.Approval{Revision: 1, Digest: "digest", Amount: 1, Requester: "somebody", Route: route}, time.Now()), route[0])
 	require.ErrorContains(t, err, "was not refused")
 	require.Equal(t, []string{population.Planner}, signed())
 }

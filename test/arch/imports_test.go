@@ -30,12 +30,15 @@ var mayImport = map[string][]string{
 	"channels":   {"campaign"},
 	"ledger":     {"campaign"},
 	"store":      {"campaign"},
-	"audit":      {"campaign", "store"},
+	"audit":      {"campaign", "store", "assertion"},
+	// What the API shows before a submission is what an activity decides at it.
+	"audience": {"campaign", "store", "targeting"},
+	"routing":  {"campaign", "store", "targeting", "policies", "audience"},
 	// The API signs what the activities verify.
 	"assertion":  {"campaign"},
-	"activities": {"campaign", "targeting", "evaluation", "ledger", "policies", "channels", "store", "audit", "assertion"},
+	"activities": {"campaign", "targeting", "evaluation", "ledger", "policies", "channels", "store", "audit", "assertion", "audience", "routing"},
 	// The API talks to workflows by the names in campaign, never by their code.
-	"api":        {"campaign", "policies", "store", "ledger", "targeting", "audit", "assertion"},
+	"api":        {"campaign", "policies", "store", "ledger", "targeting", "audit", "assertion", "routing"},
 	"api/client": {"campaign"},
 	// The names under which the worker registers are campaign's.
 	"worker": {"campaign", "workflows", "activities"},

@@ -1,0 +1,253 @@
+// Package routing finds out who must sign for a plan and whether they can: it gathers
+// the facts that the rules of package policies look at, and the people whom a route asks
+// for.
+package routing
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/musterhq/muster/audience"
+	"github.com/musterhq/muster/campaign"
+	"github.com/musterhq/muster/policies"
+	"github.com/musterhq/muster/store"
+	"github.com/musterhq/muster/targeting"
+)
+
+// Overlap is the share of the smaller of two audiences, in percent, from which on the
+// two campaigns are counted together.
+const Overlap = 60
+
+// Router routes plans.
+type Router struct {
+	Store    *store.Store
+	Policies *policies.Enforcer
+}
+
+// Signer is a person who may sign a level.
+type Signer struct {
+	UserID string
+	Name   string
+}
+
+// Path is the route of a plan with the people who may sign each of its levels.
+type Path struct {
+	campaign.RoutedApproval
+	Signers [][]Signer // by level, in the order of names
+}
+
+// Route finds the levels that must sign for a plan revision: its whole budget, also for
+// an amendment, because the new total is what will be spent. It makes sure that the
+// levels can be signed by different people none of whom asked for the approval or wrote
+// the plan, for otherwise the campaign would wait for nobody.
+//
+// It fails with CodeNoRoute when no rule fits or too few people may sign, and with
+// CodeAggregateLimit when that is so only together with other campaigns. A simulated
+// campaign spends nothing, so it then goes by its own amount.
+func (r Router) Route(ctx context.Context, in campaign.RouteRequest) (Path, error) {
+	var p Path
+	var err error
+	if p.LoadedPlan, err = r.Store.LoadPlan(ctx, in.PlanRef); err != nil {
+		return p, err
+	}
+	facts, err := campaign.FactsOf(&p.Plan)
+	if err != nil {
+		return p, err
+	}
+	if err := r.Policies.Reload(ctx); err != nil {
+		return p, err
+	}
+	if err := r.measure(ctx, in, p.LoadedPlan, &facts); err != nil {
+		return p, err
+	}
+	people, err := r.people(ctx, in)
+	if err != nil {
+		return p, err
+	}
+	err = r.ask(&p, facts, people)
+	if err == nil || len(facts.Together) == 0 {
+		return p, err
+	}
+	alone := p
+	facts.Alone = true
+	if r.ask(&alone, facts, people) != nil {
+		return p, err
+	}
+	if p.Plan.Simulated {
+		return alone, nil
+	}
+	return p, aggregated(err, facts)
+}
+
+// aggregated gives the refusal of a plan that alone could be signed its own code.
+func aggregated(err error, facts campaign.Facts) error {
+	if campaign.CodeOf(err) != campaign.CodeNoRoute {
+		return err
+	}
+	return campaign.Errorf(campaign.CodeAggregateLimit, "counted together with %d other campaign(s) of the last 30 days: %s", len(facts.Together), err.Error()).
+		With("together", facts.Together)
+}
+
+// ask finds the route for facts and its signers.
+func (r Router) ask(p *Path, facts campaign.Facts, people []Signer) error {
+	var err error
+	if p.Routed, err = r.Policies.Route(facts); err != nil {
+		return err
+	}
+	p.Signers = make([][]Signer, len(p.Route))
+	round := campaign.Approval{Amount: facts.Amount, Credit: facts.Credit}
+	var slots [][]string
+	for i, level := range p.Route {
+		money := campaign.Money{Minor: round.AmountOf(level), Currency: facts.Currency}
+		var ids []string
+		for _, s := range people {
+			if level.UserID != "" && level.UserID != s.UserID {
+				continue
+			}
+			if _, ok, err := r.Policies.Allow(s.UserID, level.Action, facts.Unit, money.Minor); err != nil {
+				return err
+			} else if ok {
+				p.Signers[i] = append(p.Signers[i], s)
+				ids = append(ids, s.UserID)
+			}
+		}
+		if len(ids) < level.Needs() {
+			return campaign.Errorf(campaign.CodeNoRoute, "level %d (%s) needs %d signature(s) for %s at %s, and but for its authors %d may sign; an administrator must grant the role",
+				level.Level, level.Name, level.Needs(), money, facts.Unit, len(ids)).With("level", level.Level)
+		}
+		for range level.Needs() {
+			slots = append(slots, ids)
+		}
+	}
+	if !distinct(slots) {
+		return campaign.Errorf(campaign.CodeNoRoute, "the %d signatures need different people, and too few may sign for this amount at %s", len(slots), facts.Unit)
+	}
+	return nil
+}
+
+// people lists who might sign: users who are not disabled and had no hand in the plan.
+func (r Router) people(ctx context.Context, in campaign.RouteRequest) ([]Signer, error) {
+	names, err := r.Store.ActiveNames(ctx)
+	if err != nil {
+		return nil, err
+	}
+	authors, err := r.Store.Authors(ctx, in.CampaignID, in.Revision)
+	if err != nil {
+		return nil, err
+	}
+	var people []Signer
+	for id, name := range names {
+		if !authors[id] && id != in.Requester {
+			people = append(people, Signer{UserID: id, Name: name})
+		}
+	}
+	slices.SortFunc(people, func(a, b Signer) int {
+		if a.Name != b.Name && a.Name < b.Name || a.Name == b.Name && a.UserID < b.UserID {
+			return -1
+		}
+		return 1
+	})
+	return people, nil
+}
+
+// measure counts the customers that a plan reaches and finds the campaigns that count
+// together with it: those of the same requester, and those that reach the same people.
+func (r Router) measure(ctx context.Context, in campaign.RouteRequest, plan campaign.LoadedPlan, facts *campaign.Facts) error {
+	attributes, err := r.Store.CustomerAttributes(ctx)
+	if err != nil {
+		return err
+	}
+	rules, err := audience.Selection(attributes, in.CampaignID, plan)
+	if err != nil {
+		return err
+	}
+	var neighbours []store.Neighbour
+	if facts.Owner == "" { // what is inside a programme has the programme's budget as its limit
+		if neighbours, err = r.Store.Neighbours(ctx, in.CampaignID, *facts); err != nil {
+			return err
+		}
+	}
+	var others []store.Neighbour
+	var reach []targeting.Reach
+	for _, n := range neighbours {
+		switch {
+		case n.Requester == in.Requester:
+			facts.Together = append(facts.Together, campaign.Together{CampaignID: n.CampaignID, Number: n.Number, Amount: n.Amount, Why: campaign.SameRequester})
+			continue
+		case n.Frozen:
+			reach = append(reach, targeting.Reach{Frozen: n.CampaignID})
+		default:
+			theirs, err := r.Store.LoadPlan(ctx, campaign.PlanRef{CampaignID: n.CampaignID, Revision: n.Revision})
+			if err != nil {
+				return err
+			}
+			sel, err := audience.Selection(attributes, n.CampaignID, theirs)
+			if campaign.CodeOf(err) == campaign.CodeInvalidFilter {
+				continue // its attributes are gone: it can reach nobody
+			} else if err != nil {
+				return err
+			}
+			reach = append(reach, targeting.Reach{Rules: sel})
+		}
+		others = append(others, n)
+	}
+	sql, args := targeting.OverlapSQL(string(facts.Unit.Tenant()), targeting.Reach{Rules: rules}, reach)
+	mine, theirs, both, err := r.Store.Overlap(ctx, sql, args)
+	if err != nil {
+		return err
+	}
+	for i, n := range others {
+		if smaller := min(mine, theirs[i]); smaller > 0 && both[i]*100 >= smaller*Overlap {
+			facts.Together = append(facts.Together, campaign.Together{CampaignID: n.CampaignID, Number: n.Number, Amount: n.Amount, Why: campaign.SameAudience})
+		}
+	}
+	if facts.Audience == 0 || mine < facts.Audience {
+		facts.Audience = mine
+	}
+	return nil
+}
+
+// Due returns by when each level is overdue if the round is opened at now and every
+// stage takes all the time it has.
+func Due(routed campaign.Routed, now time.Time) []time.Time {
+	due := make([]time.Time, len(routed.Route))
+	begins, ends := now, now
+	for i, l := range routed.Route {
+		if i > 0 && (l.Stage == 0 || l.Stage != routed.Route[i-1].Stage) {
+			begins = ends
+		}
+		_, due[i], _ = l.Clock(routed.Calendar, begins)
+		if due[i].After(ends) {
+			ends = due[i]
+		}
+	}
+	return due
+}
+
+// distinct reports whether each of the signatures, given as the people who may give it,
+// can be given by a person of its own: a matching of signatures to people, found by
+// augmenting paths (Kuhn).
+func distinct(signatures [][]string) bool {
+	given := map[string]int{} // person → signature
+	var assign func(signature int, tried map[string]bool) bool
+	assign = func(signature int, tried map[string]bool) bool {
+		for _, person := range signatures[signature] {
+			if tried[person] {
+				continue
+			}
+			tried[person] = true
+			if other, taken := given[person]; !taken || assign(other, tried) {
+				given[person] = signature
+				return true
+			}
+		}
+		return false
+	}
+	for i := range signatures {
+		if !assign(i, map[string]bool{}) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,268 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/musterhq/muster/campaign"
+)
+
+// GiveCommand keeps a command that was proven genuine. The same assertion is given once: a
+// call other than the one that gave it first fails with CodeAssertionMismatch.
+func (s *Store) GiveCommand(ctx context.Context, c campaign.CommandClaim, call string) error {
+	var first string
+	err := s.pool.QueryRow(ctx, `WITH given AS (
+			INSERT INTO command_given (id, campaign_id, name, user_id, assertion, call) VALUES ($1, $2, $3, $4, $5, $6)
+			ON CONFLICT (id) DO NOTHING RETURNING call)
+		SELECT call FROM given UNION ALL SELECT call FROM command_given WHERE id = $1`,
+		c.Command.UpdateID, c.CampaignID, c.Name, c.Command.Actor.UserID, c.Command.Assertion, call).Scan(&first)
+	if err != nil {
+		return fmt.Errorf("keep command: %w", err)
+	}
+	if first != call {
+		return campaign.Errorf(campaign.CodeAssertionMismatch, "this command was given before")
+	}
+	return nil
+}
+
+// Standing is what the rows say about a plan revision's right to be dispatched.
+type Standing struct {
+	Unit     campaign.OrgUnit
+	Plan     campaign.LoadedPlan // the signed revision that it rests on, often itself
+	Authors  map[string]bool     // of that revision; none of them may have signed it
+	Round    *campaign.Approval  // in which that was approved, replayed by the rules
+	SignOffs []CountedSignOff    // of the round, in the order in which they counted
+}
+
+// CountedSignOff is a sign-off and the action by which it counted.
+type CountedSignOff struct {
+	SignOff
+	By campaign.Action
+}
+
+// standing finds what a revision rests on: a round of its own in which every level
+// approved, or, for less of the same and for an accepted recommendation, what the
+// revision rests on that it was made from. It fails with the code of the rule that is
+// broken: CodeAssertionMismatch, CodeSelfApproval, CodeSameActor, CodeStateConflict.
+func standing(ctx context.Context, tx pgx.Tx, campaignID string, revision int) (Standing, error) {
+	var st Standing
+	if err := tx.QueryRow(ctx, `SELECT unit FROM campaign WHERE id = $1`, campaignID).Scan(&st.Unit); err != nil {
+		return st, notFound(err, "campaign")
+	}
+	all, err := proofs(ctx, tx, campaignID)
+	if err != nil {
+		return st, fmt.Errorf("read plan revisions: %w", err)
+	}
+	for {
+		if st.Plan, err = loadPlan(ctx, tx, campaign.PlanRef{CampaignID: campaignID, Revision: revision}); err != nil {
+			return st, err
+		}
+		found, err := st.findRound(ctx, tx, campaignID)
+		if err != nil {
+			return st, err
+		}
+		if found {
+			if st.Authors, err = planAuthors(ctx, tx, campaignID, revision); err != nil {
+				return st, err
+			}
+			return st, st.checkDelegations(ctx, tx)
+		}
+		base := restsOn(all, revision)
+		if base == 0 {
+			return st, campaign.Errorf(campaign.CodeStateConflict, "revision %d was not approved by everybody who must", revision).With("revision", revision)
+		}
+		revision = base
+	}
+}
+
+// findRound looks for the latest round in which the revision was approved, and replays it:
+// who may sign next and when a level is complete is decided as it was then.
+func (st *Standing) findRound(ctx context.Context, tx pgx.Tx, campaignID string) (bool, error) {
+	rows, err := tx.Query(ctx, `SELECT round, revision, digest, amount, credit, requester::text, route FROM approval_round
+		WHERE campaign_id = $1 AND revision = $2 AND coalesce(result, '') IN ('', $3) ORDER BY round DESC`,
+		campaignID, st.Plan.Revision, campaign.ApprovalApproved)
+	if err != nil {
+		return false, fmt.Errorf("read approval rounds: %w", err)
+	}
+	rounds, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (a campaign.Approval, err error) {
+		err = row.Scan(&a.Round, &a.Revision, &a.Digest, &a.Amount, &a.Credit, &a.Requester, &a.Route)
+		return a, err
+	})
+	if err != nil {
+		return false, fmt.Errorf("read approval rounds: %w", err)
+	}
+	for _, round := range rounds {
+		if len(round.Route) == 0 {
+			continue
+		}
+		if st.SignOffs, err = countedSignOffs(ctx, tx, campaignID, round); err != nil {
+			return false, err
+		}
+		if st.Round, err = replay(round, time.Time{}, st.SignOffs); err != nil {
+			return false, err
+		}
+		if st.Round.Result == campaign.ApprovalApproved {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+func countedSignOffs(ctx context.Context, tx pgx.Tx, campaignID string, round campaign.Approval) ([]CountedSignOff, error) {
+	plain, err := signOffs(ctx, tx, `WHERE c.campaign_id = $1 AND o.campaign_id = $1 AND o.round = $2 ORDER BY c.at, o.id`, campaignID, round.Round)
+	if err != nil {
+		return nil, fmt.Errorf("read counted sign-offs: %w", err)
+	}
+	rows, err := tx.Query(ctx, `SELECT sign_off_id::text, action FROM sign_off_counted WHERE campaign_id = $1`, campaignID)
+	if err != nil {
+		return nil, fmt.Errorf("read counted sign-offs: %w", err)
+	}
+	by := map[string]campaign.Action{}
+	var id string
+	var action campaign.Action
+	if _, err := pgx.ForEachRow(rows, []any{&id, &action}, func() error { by[id] = action; return nil }); err != nil {
+		return nil, fmt.Errorf("read counted sign-offs: %w", err)
+	}
+	counted := make([]CountedSignOff, len(plain))
+	for i, o := range plain {
+		counted[i] = CountedSignOff{SignOff: o, By: by[o.ID]}
+	}
+	return counted, nil
+}
+
+// replay counts the sign-offs of a round again. opened matters for due times only.
+func replay(round campaign.Approval, opened time.Time, counted []CountedSignOff) (*campaign.Approval, error) {
+	route, err := campaign.DigestOf(round.Route)
+	if err != nil {
+		return nil, err
+	}
+	a := campaign.NewApproval(round, opened)
+	for _, o := range counted {
+		if o.RouteDigest != route || o.Amount != a.AmountOf(a.Route[min(max(o.Level, 1), len(a.Route))-1]) {
+			return nil, campaign.Errorf(campaign.CodeAssertionMismatch, "sign-off %s is about another route or amount than round %d", o.ID, round.Round)
+		}
+		d := campaign.Decide{
+			Command:   campaign.Command{Actor: campaign.Actor{UserID: o.UserID, Name: o.User.Name}},
+			SignOffID: o.ID, Revision: o.Revision, Digest: o.Digest, Level: o.Level, Decision: o.Decision, Words: o.Words, Fields: o.Fields,
+			ActingFor: text(o.ActingFor), DelegationID: text(o.DelegationID),
+		}
+		if err := a.Check(d); err != nil {
+			return nil, err
+		}
+		a.Count(d, o.At)
+	}
+	return a, nil
+}
+
+// checkDelegations makes sure that whoever signed for somebody else could do so then.
+func (st *Standing) checkDelegations(ctx context.Context, tx pgx.Tx) error {
+	for _, o := range st.SignOffs {
+		if o.ActingFor == nil && o.DelegationID == nil {
+			continue
+		}
+		var held bool
+		err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM delegation d JOIN sign_off o ON o.id = $1 AND o.delegation_id = d.id
+			WHERE d.from_user = o.acting_for AND d.to_user = o.user_id AND d.valid @> o.at
+			  AND (d.revoked_at IS NULL OR o.at < d.revoked_at))`, o.ID).Scan(&held)
+		if err != nil {
+			return fmt.Errorf("read delegation: %w", err)
+		}
+		if !held {
+			return campaign.Errorf(campaign.CodeDelegationExpired, "%s signed level %d by a delegation that did not hold then", o.User.Name, o.Level)
+		}
+	}
+	return nil
+}
+
+// turnSkew is how far the workflows' clock may be ahead of the database's.
+const turnSkew = time.Minute
+
+// checkTurn makes sure that it is the turn of a wave's channel: the campaign runs, the wave
+// is due, the channel follows those that came before, and plan and targets are the ones
+// that the wave began with.
+func checkTurn(ctx context.Context, tx pgx.Tx, in campaign.DispatchInput) error {
+	var stage campaign.Stage
+	var revision int
+	var status campaign.Status
+	var snapshot *int
+	var now time.Time
+	err := tx.QueryRow(ctx, `SELECT stage, revision, status, (SELECT max(snapshot) FROM selection WHERE campaign_id = id), clock_timestamp()
+		FROM campaign WHERE id = $1`, in.CampaignID).Scan(&stage, &revision, &status, &snapshot, &now)
+	if err != nil {
+		return notFound(err, "campaign")
+	}
+	i := slices.IndexFunc(status.Waves, func(w campaign.WaveRun) bool { return w.Number == in.Wave })
+	switch {
+	case stage != campaign.StageRunning:
+		return campaign.Errorf(campaign.CodeStateConflict, "the campaign is in stage %s and not running", stage)
+	case i < 0:
+		return campaign.Errorf(campaign.CodeStateConflict, "the campaign has no wave %d", in.Wave)
+	case snapshot == nil || *snapshot != in.Snapshot:
+		return campaign.Errorf(campaign.CodeStateConflict, "the targets of snapshot %d are not the frozen ones", in.Snapshot)
+	}
+	w := status.Waves[i]
+	place := slices.Index(w.Channels, in.Channel)
+	switch {
+	case place < 0 || !slices.Equal(w.Channels[:place], in.After):
+		return campaign.Errorf(campaign.CodeStateConflict, "it is not the turn of %s in wave %d", in.Channel, in.Wave)
+	case !w.Begun && w.StartsAt.After(now.Add(turnSkew)):
+		return campaign.Errorf(campaign.CodeStateConflict, "wave %d begins at %s", in.Wave, w.StartsAt.UTC().Format(time.RFC3339))
+	case in.Revision > revision || !w.Begun && in.Revision != revision: // one that has begun keeps the plan it began with
+		return campaign.Errorf(campaign.CodeVersionChanged, "revision %d is not in force", in.Revision)
+	}
+	return nil
+}
+
+// Selected reports whether the targets of a snapshot are frozen with these counts.
+func (s *Store) Selected(ctx context.Context, campaignID string, counts campaign.TargetCount) (bool, error) {
+	text, err := json.Marshal(counts)
+	if err != nil {
+		return false, fmt.Errorf("confirm selection: %w", err)
+	}
+	return s.holds(ctx, `SELECT EXISTS (SELECT FROM selection WHERE campaign_id = $1 AND snapshot = $2 AND counts = $3)`, campaignID, counts.Snapshot, text)
+}
+
+// WaveClosed reports whether every channel of a wave was run and closed; when running has
+// ended, whether every one that was begun is.
+func (s *Store) WaveClosed(ctx context.Context, campaignID string, wave int, channels []campaign.Channel, ended bool) (bool, error) {
+	return s.holds(ctx, `SELECT count(*) FILTER (WHERE closed_state IS NULL) = 0 AND ($4 OR count(*) = coalesce(cardinality($3::text[]), -1))
+		FROM contact_batch WHERE campaign_id = $1 AND wave = $2 AND channel = ANY($3)`, campaignID, wave, channels, ended)
+}
+
+// ReviewOpen reports whether a review's findings are stored and nobody has decided.
+func (s *Store) ReviewOpen(ctx context.Context, campaignID string, number int) (bool, error) {
+	return s.holds(ctx, `SELECT EXISTS (SELECT FROM review WHERE campaign_id = $1 AND number = $2 AND decision = '')`, campaignID, number)
+}
+
+// Settled reports whether every contact has a final state and every channel was settled.
+func (s *Store) Settled(ctx context.Context, campaignID string) (bool, error) {
+	return s.holds(ctx, `SELECT NOT EXISTS (SELECT FROM contact WHERE campaign_id = $1 AND state IN ('planned', 'claimed', 'sending'))
+		AND NOT EXISTS (SELECT FROM contact_batch b WHERE b.campaign_id = $1 AND NOT EXISTS (
+		    SELECT FROM settlement t WHERE t.campaign_id = $1 AND t.channel = b.channel))`, campaignID)
+}
+
+// Evaluated reports whether the final report is written.
+func (s *Store) Evaluated(ctx context.Context, campaignID string) (bool, error) {
+	return s.holds(ctx, `SELECT EXISTS (SELECT FROM evaluation WHERE campaign_id = $1)`, campaignID)
+}
+
+// Until returns how long it is until a moment, by the database's clock.
+func (s *Store) Until(ctx context.Context, at time.Time) (time.Duration, error) {
+	var seconds float64
+	if err := s.pool.QueryRow(ctx, `SELECT extract(epoch FROM $1 - clock_timestamp())::float8`, at).Scan(&seconds); err != nil {
+		return 0, fmt.Errorf("ask the database's clock: %w", err)
+	}
+	return time.Duration(seconds * float64(time.Second)), nil
+}
+
+func (s *Store) holds(ctx context.Context, sql string, args ...any) (held bool, err error) {
+	if err := s.pool.QueryRow(ctx, sql, args...).Scan(&held); err != nil {
+		return false, fmt.Errorf("confirm report: %w", err)
+	}
+	return held, nil
+}
