@@ -122,7 +122,7 @@ func (o *orchestrator) GetWorkflowHistory(_ context.Context, workflowID, runID s
 // recordedCampaign is a campaign of two runs, whose second one starts a wave of two
 // runs, whose second one starts a shard, and the archiving workflow, which is open.
 func recordedCampaign(t *testing.T, id string) *orchestrator {
-	root, wave, shard := campaign.CampaignWorkflowID(id), campaign.WaveWorkflowID(id, 1), campaign.ShardWorkflowID(id, 1, campaign.ChannelSMS, 1)
+	root, wave, shard := campaign.CampaignWorkflowID(id), campaign.WaveWorkflowID(id, 1), campaign.ShardWorkflowID(id, 1, campaign.ChannelSMS, 1, 1)
 	archive := campaign.ArchiveWorkflowID(id)
 	return &orchestrator{
 		latest: map[string]string{root: "root-2", wave: "wave-2", shard: "shard-1", archive: "archive-1"},
@@ -188,7 +188,7 @@ func TestArchiveWaitsForOpenRuns(t *testing.T) {
 	s, ctx := openStore(t), t.Context()
 	id := newCampaign(t, s)
 	o := recordedCampaign(t, id)
-	shard := execution{campaign.ShardWorkflowID(id, 1, campaign.ChannelSMS, 1), "shard-1"}
+	shard := execution{campaign.ShardWorkflowID(id, 1, campaign.ChannelSMS, 1, 1), "shard-1"}
 	done := o.histories[shard]
 	o.histories[shard] = record(t, "", "s").task().stillOpen()
 	a := &Archiver{Temporal: o, Store: s}

@@ -43,9 +43,14 @@ func DispatchWorkflowID(campaignID string, wave int, c Channel) string {
 	return fmt.Sprintf("%s/%s", WaveWorkflowID(campaignID, wave), c)
 }
 
-// ShardWorkflowID is the id of one shard of a wave's channel.
-func ShardWorkflowID(campaignID string, wave int, c Channel, shard int) string {
-	return fmt.Sprintf("%s/s%03d", DispatchWorkflowID(campaignID, wave, c), shard)
+// ShardWorkflowID is the id of one shard of a wave's channel. Each time that the budget pays
+// for more contacts is another pass, from 2 on.
+func ShardWorkflowID(campaignID string, wave int, c Channel, shard, pass int) string {
+	id := fmt.Sprintf("%s/s%03d", DispatchWorkflowID(campaignID, wave, c), shard)
+	if pass > 1 {
+		id = fmt.Sprintf("%s.%d", id, pass)
+	}
+	return id
 }
 
 // ReviewWorkflowID is the id of a mid-course review.

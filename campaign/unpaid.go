@@ -1,5 +1,7 @@
 package campaign
 
+import "math"
+
 // PaidContacts says what PayContacts did for a wave's channel.
 type PaidContacts struct {
 	Planned int64 `json:"planned"`  // contacts that the budget pays for by now
@@ -8,6 +10,9 @@ type PaidContacts struct {
 	Unpaid  int64 `json:"unpaid"` // those that still wait
 	Needed  int64 `json:"needed"` // minor units that the budget line lacks for them
 }
+
+// EveryContact is the range of a dispatch's first pass: all contacts that were planned.
+func EveryContact() PaidContacts { return PaidContacts{FromSeq: 1, ToSeq: math.MaxInt64} }
 
 // UnpaidChannel is a wave's channel whose budget line is too low for all its contacts. It
 // takes no new ones until the line is raised.

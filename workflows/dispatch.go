@@ -1,8 +1,6 @@
 package workflows
 
 import (
-	"fmt"
-	"math"
 	"time"
 
 	"go.temporal.io/sdk/workflow"
@@ -34,7 +32,7 @@ func runDispatch(ctx workflow.Context, in campaign.DispatchInput) error {
 		return err
 	}
 	interval := time.Second
-	for pass, seqs := 1, (campaign.PaidContacts{FromSeq: 1, ToSeq: math.MaxInt64}); seqs.ToSeq > 0; pass++ {
+	for pass, seqs := 1, campaign.EveryContact(); seqs.ToSeq > 0; pass++ {
 		if err := hold.relay(ctx, startShards(ctx, in, batch, seqs, pass, hold)); err != nil {
 			return err
 		}
@@ -62,10 +60,7 @@ func startShards(
 		if contacts < seqs.FromSeq {
 			continue
 		}
-		id := campaign.ShardWorkflowID(in.CampaignID, in.Wave, in.Channel, shard)
-		if pass > 1 {
-			id = fmt.Sprintf("%s.%d", id, pass)
-		}
+		id := campaign.ShardWorkflowID(in.CampaignID, in.Wave, in.Channel, shard, pass)
 		shards = append(shards, start(part(ctx, id), campaign.WorkflowShard, campaign.ShardInput{
 			CampaignID: in.CampaignID, Wave: in.Wave, Revision: in.Revision, Channel: in.Channel, Shard: shard,
 			NextSeq: seqs.FromSeq, LastSeq: min(contacts, seqs.ToSeq), ClosesAt: in.ClosesAt, Hold: hold.now,

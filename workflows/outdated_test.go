@@ -110,8 +110,8 @@ func TestAnAmendmentThatNeedsNoSignatureNeedsNoRoute(t *testing.T) {
 	require.Equal(t, "completed", b.status().Ended)
 
 	b = newBench(t)
-	b.OnActivity(string(campaign.ActivityRouteApproval), anything).Return(func(ref campaign.PlanRef) (campaign.RoutedApproval, error) {
-		l, err := b.loaded(ref.Revision)
+	b.OnActivity(string(campaign.ActivityRouteApproval), anything).Return(func(in campaign.RouteRequest) (campaign.RoutedApproval, error) {
+		l, err := b.loaded(in.Revision)
 		return campaign.RoutedApproval{LoadedPlan: l, NoRoute: campaign.Errorf(campaign.CodeNoRoute, "none")}, err
 	})
 	submitted := b.at(time.Hour, campaign.UpdateSubmit, submitCmd())
