@@ -12,8 +12,9 @@ import (
 
 // CreateContacts makes the contacts of one channel of a wave, once. No more are made
 // than the channel's budget line, as it is in force, can pay for; the others are suppressed
-// with the reason "budget", and the event budget.exhausted says how much is missing. When a rule says no, which may be that the plan was not signed by those who
-// must, or that one of them may not sign any more, none are made: CodeDispatchRefused.
+// with the reason "budget", and the event budget.exhausted says how much is missing. When a
+// rule says no, which may be that the plan was not signed by those who must, or that one of
+// them may not sign any more, none are made: CodeDispatchRefused.
 func (a *Activities) CreateContacts(ctx context.Context, in campaign.DispatchInput) (campaign.ContactBatch, error) {
 	var batch campaign.ContactBatch
 	err := alive(ctx, func() error {
@@ -38,7 +39,7 @@ func (a *Activities) CreateContacts(ctx context.Context, in campaign.DispatchInp
 		return a.tellExhausted(ctx, in.Ref(), line, revision, batch.Needed)
 	})
 	if code := campaign.CodeOf(err); code != "" && code != campaign.CodeInternal {
-		return batch, failure(ctx, a.refuseDispatch(ctx, in, err))
+		return batch, failure(ctx, a.refuseDispatch(ctx, "dispatch:"+callKey(ctx), in.Ref(), in.Revision, err))
 	}
 	return batch, failure(ctx, err)
 }
@@ -71,7 +72,16 @@ func (a *Activities) PayContacts(ctx context.Context, in campaign.ChannelRef) (c
 		if err != nil {
 			return err
 		}
-		if paid, err = a.Store.PayContacts(ctx, in, line); err != nil || paid.Unpaid == 0 {
+		paid, err = a.Store.PayContacts(ctx, in, line, revision, func(st store.Standing) error { return a.authoriseDispatch(ctx, st) })
+		if code := campaign.CodeOf(err); err != nil && code != campaign.CodeInternal {
+			// The channel goes on with what it has; it asks again as long as its window is open.
+			key := fmt.Sprintf("%s:unpaid:%d:%s:%d:%s", in.CampaignID, in.Wave, in.Channel, revision, code)
+			if refused := a.refuseDispatch(ctx, key, in, revision, err); campaign.CodeOf(refused) != campaign.CodeDispatchRefused {
+				return refused
+			}
+			return nil
+		}
+		if err != nil || paid.Unpaid == 0 {
 			return err
 		}
 		return a.tellExhausted(ctx, in, line, revision, paid.Needed)

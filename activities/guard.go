@@ -61,14 +61,15 @@ func said(o store.CountedSignOff, err error) error {
 	return told.With("level", o.Level).With("sign_off", o.ID)
 }
 
-// refuseDispatch records why a channel of a wave was not begun, and returns the refusal.
-func (a *Activities) refuseDispatch(ctx context.Context, in campaign.DispatchInput, why error) error {
+// refuseDispatch records, once under key, why a channel of a wave got no contacts, and
+// returns the refusal.
+func (a *Activities) refuseDispatch(ctx context.Context, key string, in campaign.ChannelRef, revision int, why error) error {
 	var rule *campaign.Error
 	if !errors.As(why, &rule) {
 		return why
 	}
-	e := store.CampaignEvent(in.CampaignID, "dispatch:"+callKey(ctx), "dispatch.refused", campaign.Actor{}, map[string]any{
-		"wave": in.Wave, "channel": in.Channel, "revision": in.Revision, "code": rule.Code, "reason": rule.Message,
+	e := store.CampaignEvent(in.CampaignID, key, "dispatch.refused", campaign.Actor{}, map[string]any{
+		"wave": in.Wave, "channel": in.Channel, "revision": revision, "code": rule.Code, "reason": rule.Message,
 	})
 	e.Allowed = false
 	for name, detail := range rule.Details {

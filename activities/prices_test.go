@@ -169,6 +169,30 @@ func TestAChannelWaitsForMoney(t *testing.T) {
 	f.sound()
 }
 
+// Who signed must still be allowed to when money comes for more people; until then the
+// channel goes on with what it has.
+func TestPaidContactsStandOnSignaturesToo(t *testing.T) {
+	f := newFixture(t, func(p *campaign.Plan) { p.Budget[1].Amount = 20 * 10; p.Budget[2].Amount += 500_000 - 20*10 })
+	f.run()
+	waiting := f.create(2, campaign.ChannelSMS).Unpaid
+	require.Positive(t, waiting)
+	// As if the line had paid for more: a person who was passed over costs nothing yet.
+	f.exec(`UPDATE contact SET state = 'cancelled', reason = 'test' WHERE campaign_id = $1 AND wave = 2 AND state = 'planned'`, f.id)
+	f.exec(`DELETE FROM role_grant WHERE user_id = (SELECT id FROM app_user WHERE login = 'finance')`)
+	ref := campaign.ChannelRef{CampaignID: f.id, Wave: 2, Revision: 1, Channel: campaign.ChannelSMS}
+	for range 2 {
+		paid, err := f.PayContacts(f.ctx, ref)
+		require.NoError(t, err)
+		require.Zero(t, paid.Planned)
+		require.Equal(t, waiting, paid.Unpaid)
+	}
+	require.EqualValues(t, 1, f.count(`SELECT count(*) FROM audit_event WHERE campaign_id = $1 AND event = 'dispatch.refused' AND NOT allowed`, f.id))
+	f.exec(`INSERT INTO role_grant (user_id, role, unit) VALUES ((SELECT id FROM app_user WHERE login = 'finance'), 'finance', 'operator')`)
+	paid, err := f.PayContacts(f.ctx, ref)
+	require.NoError(t, err)
+	require.Positive(t, paid.Planned)
+}
+
 // A channel that is closed takes nobody any more, whatever is paid then.
 func TestAClosedChannelIsNotPaidFor(t *testing.T) {
 	f := newFixture(t, func(p *campaign.Plan) { p.Budget[1].Amount = 20 * 10; p.Budget[2].Amount += 500_000 - 20*10 })

@@ -41,8 +41,12 @@ func noteUnpaid(ctx context.Context, tx pgx.Tx, ref campaign.ChannelRef, line ca
 }
 
 // PayContacts plans as many of the contacts that a channel's budget did not pay for as line
-// pays for now, in the order in which they were passed over, while the channel is open.
-func (s *Store) PayContacts(ctx context.Context, ref campaign.ChannelRef, line campaign.BudgetLine) (campaign.PaidContacts, error) {
+// pays for now, in the order in which they were passed over, while the channel is open. Line
+// is that of revision, which must stand on signatures that authorise accepts, as for
+// CreateContacts; when it does not, nothing is planned and the answer says how many wait.
+func (s *Store) PayContacts(
+	ctx context.Context, ref campaign.ChannelRef, line campaign.BudgetLine, revision int, authorise func(Standing) error,
+) (campaign.PaidContacts, error) {
 	var paid campaign.PaidContacts
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
 		// The budget before the batch, as CreateContacts does.
@@ -65,7 +69,16 @@ func (s *Store) PayContacts(ctx context.Context, ref campaign.ChannelRef, line c
 		if err != nil {
 			return err
 		}
-		paid.Planned = min(room/each, paid.Unpaid)
+		if paid.Planned = min(room/each, paid.Unpaid); paid.Planned > 0 {
+			stands, err := standing(ctx, tx, ref.CampaignID, revision)
+			if err == nil {
+				err = authorise(stands)
+			}
+			if err != nil {
+				paid.Planned = 0
+				return err
+			}
+		}
 		if ref.Channel.Pull() {
 			if paid.Planned, err = promise(ctx, tx, ref.CampaignID, line, each, paid.Planned, 0); err != nil {
 				return err
