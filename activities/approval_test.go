@@ -430,10 +430,13 @@ func TestWhatNobodyCouldSignTogetherIsRefused(t *testing.T) {
 			f.draft(change)
 			routed, err = f.ask("planner")
 			if !simulated {
-				require.Equal(t, campaign.CodeAggregateLimit, code(t, err))
+				require.NoError(t, err, "an amendment that needs no signature needs no route")
+				require.Equal(t, campaign.CodeAggregateLimit, campaign.CodeOf(routed.NoRoute))
+				require.Empty(t, routed.Route)
 				return
 			}
 			require.NoError(t, err)
+			require.Nil(t, routed.NoRoute)
 			require.Len(t, routed.Route, 1)
 			require.True(t, routed.Facts.Alone)
 			require.Len(t, routed.Facts.Together, 1, "it is told all the same")

@@ -38,6 +38,7 @@ type fixture struct {
 	sender *sender
 	keys   *assertion.Keys // of the API
 	round  campaign.Round  // that is open; the zero value before the first
+	signed int             // the revision that a round is opened over
 }
 
 const customers = 400
@@ -66,7 +67,7 @@ func newFixture(t *testing.T, change func(*campaign.Plan)) *fixture {
 	t.Cleanup(st.Close)
 	enforcer, err := policies.New(ctx, st.Grants)
 	require.NoError(t, err)
-	f := &fixture{t: t, ctx: ctx, users: map[string]campaign.Actor{}, sender: newSender(), keys: newKeys(t)}
+	f := &fixture{t: t, ctx: ctx, signed: 1, users: map[string]campaign.Actor{}, sender: newSender(), keys: newKeys(t)}
 	f.Activities = activities.New(activities.Deps{
 		Store: st, Ledger: ledger.New(st.Pool()), Policies: enforcer, Keys: f.keys, Instance: "test", Simulated: true,
 		Senders: map[campaign.Channel]channels.Sender{campaign.ChannelSMS: f.sender},
@@ -179,20 +180,26 @@ func (f *fixture) ref() campaign.PlanRef {
 // approve signs revision 1 at both levels and reserves its budget.
 func (f *fixture) approve() {
 	f.t.Helper()
-	for i, login := range []string{"manager", "finance"}[:len(f.openRound().Route)] {
-		require.NoError(f.t, f.CountSignOff(f.ctx, f.signOff(login, f.round.Route[i], nil)))
-	}
+	f.sign()
 	require.NoError(f.t, f.Reserve(f.ctx, f.ref()))
 }
 
-// openRound opens the next approval round over revision 1.
+// sign opens a round and signs it at every level.
+func (f *fixture) sign() {
+	f.t.Helper()
+	for i, login := range []string{"manager", "finance"}[:len(f.openRound().Route)] {
+		require.NoError(f.t, f.CountSignOff(f.ctx, f.signOff(login, f.round.Route[i], nil)))
+	}
+}
+
+// openRound opens the next approval round.
 func (f *fixture) openRound() campaign.Round {
 	f.t.Helper()
 	requester := f.users["planner"].UserID
-	routed, err := f.RouteApproval(f.ctx, campaign.RouteRequest{PlanRef: f.ref(), Requester: requester})
+	routed, err := f.RouteApproval(f.ctx, campaign.RouteRequest{PlanRef: campaign.PlanRef{CampaignID: f.id, Revision: f.signed}, Requester: requester})
 	require.NoError(f.t, err)
 	f.round = campaign.Round{
-		CampaignID: f.id, Round: f.round.Round + 1, Revision: 1, Digest: f.plan.Digest(), Requester: requester, Routed: routed.Routed,
+		CampaignID: f.id, Round: f.round.Round + 1, Revision: f.signed, Digest: f.plan.Digest(), Requester: requester, Routed: routed.Routed,
 	}
 	require.NoError(f.t, f.OpenRound(f.ctx, f.round))
 	return f.round
@@ -208,7 +215,7 @@ func (f *fixture) signOff(login string, level campaign.ApprovalLevel, change fun
 	require.NoError(f.t, err)
 	who, digests, now := f.users[login], f.plan.Digests(), time.Now().UTC().Truncate(time.Second)
 	row := store.SignOff{
-		ID: uuid.NewString(), CampaignID: f.id, Revision: 1, Round: f.round.Round, Digest: f.plan.Digest(), Level: level.Level, UserID: who.UserID,
+		ID: uuid.NewString(), CampaignID: f.id, Revision: f.signed, Round: f.round.Round, Digest: f.plan.Digest(), Level: level.Level, UserID: who.UserID,
 		ContentDigest: digests.Content, AudienceDigest: digests.Audience, BudgetDigest: digests.Budget, RouteDigest: route,
 		Role: "x", Unit: "operator", Amount: amount, Currency: f.plan.Currency, Authority: "*", PolicyVersion: "1", Decision: campaign.DecisionApprove,
 		AuthTime: now.Add(-time.Minute), IssuedAt: now,
@@ -216,7 +223,7 @@ func (f *fixture) signOff(login string, level campaign.ApprovalLevel, change fun
 	claim := campaign.SignOffClaim{
 		CampaignID: f.id, Round: row.Round, Levels: len(f.round.Route), Amount: amount,
 		Decide: campaign.Decide{
-			Command: campaign.Command{UpdateID: "u", Actor: who}, SignOffID: row.ID, Revision: 1, Digest: row.Digest, Level: level.Level, Decision: row.Decision,
+			Command: campaign.Command{UpdateID: "u", Actor: who}, SignOffID: row.ID, Revision: f.signed, Digest: row.Digest, Level: level.Level, Decision: row.Decision,
 		},
 	}
 	if change != nil {

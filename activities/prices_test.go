@@ -141,11 +141,12 @@ func TestAChannelWaitsForMoney(t *testing.T) {
 		_, err := f.Store.AddRevision(f.ctx, f.id, store.NewRevision{Plan: next, EditorID: f.users["planner"].UserID, Base: revision - 1, Request: fmt.Sprint(revision)})
 		require.NoError(t, err)
 		require.Zero(t, pay().Planned, "it is not in force yet")
+		f.plan, f.signed = next, revision
+		f.sign()
 		require.NoError(t, f.Reserve(f.ctx, campaign.PlanRef{CampaignID: f.id, Revision: revision}))
 		require.NoError(t, f.Project(f.ctx, campaign.Projection{CampaignID: f.id, Version: int64(revision), Event: "plan.amended", Status: campaign.Status{
 			Stage: campaign.StageRunning, Hold: campaign.HoldNone, Revision: revision,
 		}}))
-		f.plan = next
 	}
 	raise(2, 50*10)
 	paid := pay()

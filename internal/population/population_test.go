@@ -154,7 +154,7 @@ func TestEnsureUsers(t *testing.T) {
 	ctx, st := context.Background(), open(t)
 	users, err := EnsureUsers(ctx, st, BankUnit, OperatorUnit)
 	require.NoError(t, err)
-	require.Len(t, users, 7+DemoAgents)
+	require.Len(t, users, 9+DemoAgents)
 
 	roles := map[campaign.Role]bool{}
 	for _, u := range users {

@@ -36,8 +36,10 @@ const (
 	Planner       = "planner"
 	Manager       = "manager"
 	Finance       = "finance"
+	Credit        = "credit"
 	Operator      = "operator"
 	Reviewer      = "reviewer"
+	Analyst       = "analyst"
 	Auditor       = "auditor"
 	Administrator = "administrator"
 )
@@ -50,8 +52,10 @@ func DemoUsers() []DemoUser {
 		{Planner, "Paula Planner", []campaign.Role{campaign.RolePlanner, campaign.RoleManager}},
 		{Manager, "Marta Manager", []campaign.Role{campaign.RoleManager}},
 		{Finance, "Felix Finance", []campaign.Role{campaign.RoleFinance}},
+		{Credit, "Clara Credit", []campaign.Role{campaign.RoleCredit}},
 		{Operator, "Olga Operator", []campaign.Role{campaign.RoleOperator}},
 		{Reviewer, "Rui Reviewer", []campaign.Role{campaign.RoleReviewer}},
+		{Analyst, "Anton Analyst", []campaign.Role{campaign.RoleAnalyst}},
 		{Auditor, "Ana Auditor", []campaign.Role{campaign.RoleAuditor}},
 		{Administrator, "Adam Administrator", []campaign.Role{campaign.RoleAdmin}},
 	}
