@@ -16,6 +16,9 @@ func Approval(ctx workflow.Context, in campaign.ApprovalInput) error {
 	c := &roundClock{in: in, waiting: in.Waiting, told: map[int]int{}}
 	decided := workflow.GetSignalChannel(ctx, campaign.SignalDecided)
 	for {
+		if len(c.waiting) == 0 {
+			return finish(ctx, in.CampaignID, campaign.StageReport{}, campaign.Errorf(campaign.CodeInvalidParameter, "no level of the round waits for anybody"))
+		}
 		level, step, at := c.next()
 		d, ok := receiveUntil[campaign.Decided](ctx, decided, at)
 		switch {
