@@ -204,7 +204,7 @@ func TestNothingIsLostOrOverspentByKilling(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, server.EnsureDatabase(ctx, "muster"))
 	url := server.URL("muster")
-	st, err := store.Open(ctx, url)
+	st, err := store.Open(ctx, url, store.AsOwner())
 	require.NoError(t, err)
 	_, err = st.Migrate(ctx)
 	st.Close()

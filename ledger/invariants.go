@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/musterhq/muster/campaign"
 )
 
 //go:embed invariants.sql
@@ -31,10 +33,7 @@ func Invariants() []Invariant {
 }
 
 // Violation is one broken invariant and the row that breaks it.
-type Violation struct {
-	Invariant string
-	What      string
-}
+type Violation = campaign.Violation
 
 // Check compares balances, holds, journals and postings with each other, at one
 // moment of the whole ledger. On a sound ledger it returns no violation; it reads

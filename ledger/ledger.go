@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -28,16 +29,30 @@ import (
 // Ledger works on one database.
 type Ledger struct {
 	pool          *pgxpool.Pool
+	db            querier // the pool, or a transaction
 	actor, reason string
 }
 
+// querier is a pool or a transaction.
+type querier interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
 // New returns the ledger in the database of pool.
-func New(pool *pgxpool.Pool) *Ledger { return &Ledger{pool: pool} }
+func New(pool *pgxpool.Pool) *Ledger { return &Ledger{pool: pool, db: pool} }
+
+// In returns a ledger whose steps are part of a transaction: they count with the other
+// rows that it writes, or not at all.
+func (l *Ledger) In(tx pgx.Tx) *Ledger {
+	return &Ledger{pool: l.pool, db: tx, actor: l.actor, reason: l.reason}
+}
 
 // By returns a ledger that notes, with everything it does, the user who asked for it and
 // why. Without it the journal names nobody, which means Muster itself.
 func (l *Ledger) By(userID, reason string) *Ledger {
-	return &Ledger{pool: l.pool, actor: userID, reason: reason}
+	return &Ledger{pool: l.pool, db: l.db, actor: userID, reason: reason}
 }
 
 // Kind is what an account is for.
@@ -105,7 +120,7 @@ func (l *Ledger) OpenLine(ctx context.Context, campaignID, line string, category
 }
 
 func (l *Ledger) do(ctx context.Context, sql string, args ...any) error {
-	_, err := l.pool.Exec(ctx, sql, args...)
+	_, err := l.db.Exec(ctx, sql, args...)
 	return translate(err)
 }
 
@@ -183,7 +198,7 @@ func (l *Ledger) DrawContingency(ctx context.Context, key, campaignID, line stri
 // step calls a function whose first two arguments are the actor and the reason.
 func (l *Ledger) step(ctx context.Context, call string, args ...any) (Entry, error) {
 	var e Entry
-	row := l.pool.QueryRow(ctx, "SELECT journal, replayed FROM "+call, append([]any{optional(l.actor), l.reason}, args...)...)
+	row := l.db.QueryRow(ctx, "SELECT journal, replayed FROM "+call, append([]any{optional(l.actor), l.reason}, args...)...)
 	if err := row.Scan(&e.Journal, &e.Replayed); err != nil {
 		return Entry{}, translate(err)
 	}
@@ -219,7 +234,7 @@ func (l *Ledger) ReserveAll(ctx context.Context, b Budget) (int64, error) {
 		lines[i], categories[i], pools[i], amounts[i] = c.Line, string(c.Category), optional(c.Pool), c.Amount
 	}
 	var added int64
-	err := l.pool.QueryRow(ctx, "SELECT ledger_reserve_ceilings($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+	err := l.db.QueryRow(ctx, "SELECT ledger_reserve_ceilings($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
 		b.CampaignID, optional(b.Programme), b.Currency, b.Contingency, lines, categories, pools, amounts, optional(l.actor), l.reason).Scan(&added)
 	return added, translate(err)
 }
@@ -235,7 +250,15 @@ func (l *Ledger) CloseAll(ctx context.Context, campaignID string) error {
 // stays. It returns the minor units that left the campaign.
 func (l *Ledger) Finish(ctx context.Context, campaignID string) (int64, error) {
 	var returned int64
-	err := l.pool.QueryRow(ctx, "SELECT ledger_finish($1, $2, $3)", campaignID, optional(l.actor), l.reason).Scan(&returned)
+	err := l.db.QueryRow(ctx, "SELECT ledger_finish($1, $2, $3)", campaignID, optional(l.actor), l.reason).Scan(&returned)
+	return returned, translate(err)
+}
+
+// Drain returns what a programme has available to the tenant's source, which may be
+// nothing; what its campaigns hold stays. It returns the minor units that left it.
+func (l *Ledger) Drain(ctx context.Context, programme string) (int64, error) {
+	var returned int64
+	err := l.db.QueryRow(ctx, "SELECT ledger_drain($1, $2, $3)", programme, optional(l.actor), l.reason).Scan(&returned)
 	return returned, translate(err)
 }
 

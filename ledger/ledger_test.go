@@ -20,7 +20,7 @@ import (
 func open(t testing.TB) *Ledger {
 	t.Helper()
 	url := pgtest.NewDatabase(t, pgtest.WithTemplate("muster", func(ctx context.Context, url string) error {
-		s, err := store.Open(ctx, url)
+		s, err := store.Open(ctx, url, store.AsOwner())
 		if err != nil {
 			return err
 		}
@@ -291,7 +291,7 @@ func TestHistoryCannotBeChanged(t *testing.T) {
 	for _, c := range []struct{ sql, state string }{
 		{`UPDATE ledger_journal SET key = 'other'`, "55000"},
 		{`DELETE FROM ledger_journal`, "55000"},
-		{`TRUNCATE ledger_journal`, "55000"},
+		{`TRUNCATE ledger_journal CASCADE`, "55000"},
 		{`UPDATE ledger_posting SET amount = amount + 1`, "55000"},
 		{`DELETE FROM ledger_posting`, "55000"},
 		{`INSERT INTO ledger_posting (journal_id, account_id, amount) SELECT id, from_id, 5 FROM ledger_journal LIMIT 1`, "55000"},

@@ -57,7 +57,7 @@ func TestMoneyIsCarriedOver(t *testing.T) {
 	var journals int
 	require.NoError(t, pool.QueryRow(ctx, `SELECT count(*) FROM ledger_journal`).Scan(&journals))
 
-	st, err := store.Open(ctx, url)
+	st, err := store.Open(ctx, url, store.AsOwner())
 	require.NoError(t, err)
 	t.Cleanup(st.Close)
 	for range 2 {

@@ -43,7 +43,7 @@ const ended = `
 // Balances returns the lines of a campaign in the order of their names, none when
 // no line was ever opened.
 func (l *Ledger) Balances(ctx context.Context, campaignID string) ([]LineBalance, error) {
-	rows, err := l.pool.Query(ctx, `
+	rows, err := l.db.Query(ctx, `
 		SELECT a.line, a.currency, a.posted + a.captured + a.returned AS allocated, a.held, a.captured, a.released, a.returned,
 		       a.posted - a.held AS available,`+ended+`
 		FROM ledger_account a LEFT JOIN ledger_account c ON c.owner = a.owner AND c.line = a.line
@@ -113,7 +113,7 @@ func (l *Ledger) Pool(ctx context.Context, id string) (PoolBalance, error) {
 }
 
 func one[T any](ctx context.Context, l *Ledger, sql string, args ...any) (T, error) {
-	rows, err := l.pool.Query(ctx, sql, args...)
+	rows, err := l.db.Query(ctx, sql, args...)
 	if err == nil {
 		var found T
 		if found, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[T]); err == nil {
@@ -145,7 +145,7 @@ type Record struct {
 // Entries returns up to limit rows of the journal that touch the accounts of a campaign,
 // a programme or a pool, oldest first, from the one after the journal number after.
 func (l *Ledger) Entries(ctx context.Context, owner string, after int64, limit int) ([]Record, error) {
-	rows, err := l.pool.Query(ctx, `
+	rows, err := l.db.Query(ctx, `
 		WITH own AS (SELECT id FROM ledger_account WHERE owner = $1),
 		found AS (
 			SELECT j.id FROM own o CROSS JOIN LATERAL (SELECT id FROM ledger_journal WHERE from_id = o.id AND id > $2 ORDER BY id LIMIT $3) j

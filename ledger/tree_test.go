@@ -399,3 +399,52 @@ func TestEntriesAreTheJournalInWords(t *testing.T) {
 	check(id, want)
 	check(programme, []Record{{Kind: "allocate", From: Account{Kind: KindSource}, To: &above, Amount: 1000}, want[0]})
 }
+
+func TestADrainedProgrammeKeepsWhatItsCampaignsHold(t *testing.T) {
+	l, ctx := open(t), t.Context()
+	programme, id := newProgramme(t, l, 1000), newCampaign(t, l, "operator/north")
+	_, err := l.ReserveAll(ctx, Budget{CampaignID: id, Currency: "CNY", Programme: programme, Lines: []Ceiling{{Line: "calls", Amount: 400}}})
+	require.NoError(t, err)
+	for _, want := range []int64{600, 0} {
+		returned, err := l.Drain(ctx, programme)
+		require.NoError(t, err)
+		require.Equal(t, want, returned)
+	}
+	_, err = l.Release(ctx, "freed", id, "calls", cny(150))
+	require.NoError(t, err)
+	_, err = l.Finish(ctx, id)
+	require.NoError(t, err)
+	returned, err := l.Drain(ctx, programme)
+	require.NoError(t, err)
+	require.EqualValues(t, 150, returned)
+	got, err := l.Programme(ctx, programme)
+	require.NoError(t, err)
+	require.Equal(t, FundBalance{Currency: "CNY", Allocated: 1000, Given: 250, Returned: 750}, got)
+	_, err = l.Drain(ctx, uuid.NewString())
+	requireCode(t, campaign.CodeNotFound, err)
+}
+
+// Steps of a transaction count with it or not at all.
+func TestStepsInATransactionGoWithIt(t *testing.T) {
+	l, ctx := open(t), t.Context()
+	programme := newProgramme(t, l, 1000)
+	account := Account{Kind: KindProgramme, Owner: programme}
+	tx, err := l.pool.Begin(ctx)
+	require.NoError(t, err)
+	e, err := l.In(tx).Return(ctx, "undone", account, cny(300))
+	require.NoError(t, err)
+	require.False(t, e.Replayed)
+	require.NoError(t, tx.Rollback(ctx))
+	got, err := l.Programme(ctx, programme)
+	require.NoError(t, err)
+	require.EqualValues(t, 1000, got.Available)
+	tx, err = l.pool.Begin(ctx)
+	require.NoError(t, err)
+	e, err = l.In(tx).By("", "kept").Return(ctx, "undone", account, cny(300))
+	require.NoError(t, err)
+	require.False(t, e.Replayed, "a key that was rolled back is free")
+	require.NoError(t, tx.Commit(ctx))
+	got, err = l.Programme(ctx, programme)
+	require.NoError(t, err)
+	require.EqualValues(t, 700, got.Available)
+}

@@ -4,19 +4,27 @@ import (
 	"context"
 	"database/sql"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
+
+	"github.com/musterhq/muster/campaign"
 )
 
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// Migrate brings the schema up to date and returns the number of migrations that
-// were applied. Several processes may call it at once: one applies, the others wait.
+//go:embed rights.sql
+var rights string
+
+// Migrate brings the schema and the application's rights up to date and returns the number
+// of migrations that were applied. Several processes may call it at once: one applies, the
+// others wait. The store must be the owner's.
 func (s *Store) Migrate(ctx context.Context) (int, error) {
 	sqldb := stdlib.OpenDBFromPool(s.pool)
 	defer sqldb.Close()
@@ -27,6 +35,16 @@ func (s *Store) Migrate(ctx context.Context) (int, error) {
 	done, err := provider.Up(ctx)
 	if err != nil {
 		return len(done), fmt.Errorf("migrate database: %w", err)
+	}
+	if _, err := s.pool.Exec(ctx, rights); err != nil {
+		var refused *pgconn.PgError
+		if errors.As(err, &refused) && refused.Code == "42501" { // insufficient privilege
+			user := s.pool.Config().ConnConfig.User
+			err = &campaign.Error{Code: campaign.CodeForbidden, Err: err, Message: fmt.Sprintf(
+				"user %[1]s may not make the role %[2]s that Muster works as (%[3]s): as a superuser run CREATE ROLE %[2]s NOLOGIN; GRANT %[2]s TO %[1]s; and then muster migrate again",
+				user, application, refused.Message)}
+		}
+		return len(done), err
 	}
 	return len(done), nil
 }

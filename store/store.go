@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -30,14 +31,32 @@ type Store struct {
 }
 
 // Option changes what a store can do.
-type Option func(*Store)
+type Option func(*options)
+
+type options struct {
+	vault *Vault
+	owner bool
+}
 
 // WithVault gives the store the keys of the phone vault. A store without them
 // refuses to import phone numbers and to dispatch.
-func WithVault(v *Vault) Option { return func(s *Store) { s.vault = v } }
+func WithVault(v *Vault) Option { return func(o *options) { o.vault = v } }
+
+// AsOwner leaves the store the rights of the user who logs in. Migrate needs it, and what
+// changes tables: DeclareAttributes and ImportCustomers. Without it a store works as the
+// application, which may do no more than it must: it owns no table, and writes the ledger by
+// functions and evidence by adding to it.
+func AsOwner() Option { return func(o *options) { o.owner = true } }
+
+// application is the role of every connection that is not the owner's.
+const application = "muster_app"
 
 // Open connects to the database at url and checks that it answers. Close it when done.
-func Open(ctx context.Context, url string, options ...Option) (*Store, error) {
+func Open(ctx context.Context, url string, with ...Option) (*Store, error) {
+	var o options
+	for _, option := range with {
+		option(&o)
+	}
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, &campaign.Error{Code: campaign.CodeInvalidParameter, Message: "the database URL cannot be read; it should look like postgres://user:password@host:5432/name", Err: err}
@@ -51,12 +70,22 @@ func Open(ctx context.Context, url string, options ...Option) (*Store, error) {
 	// millions of rows an hour later: a plan kept from then would read them whole. With the
 	// campaign's id known, a plan also touches one partition and not all.
 	cfg.ConnConfig.RuntimeParams["plan_cache_mode"] = "force_custom_plan"
+	if !o.owner {
+		cfg.ConnConfig.RuntimeParams["role"] = application
+		cfg.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = strconv.Itoa(int(idleInTransaction.Milliseconds()))
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
 	if err := pool.Ping(ctx); err != nil {
 		pool.Close()
+		var refused *pgconn.PgError
+		if errors.As(err, &refused) && !o.owner && (refused.Code == "22023" || refused.Code == "42501") { // invalid parameter value, insufficient privilege
+			return nil, &campaign.Error{Code: campaign.CodeForbidden, Err: err, Message: fmt.Sprintf(
+				"user %s may not work as the role %s (%s): run muster migrate as the owner of the database, or as a superuser GRANT %s TO %s",
+				cfg.ConnConfig.User, application, refused.Message, application, cfg.ConnConfig.User)}
+		}
 		return nil, fmt.Errorf("reach database %s: %w", cfg.ConnConfig.Database, err)
 	}
 	sqldb := stdlib.OpenDBFromPool(pool)
@@ -72,11 +101,7 @@ func Open(ctx context.Context, url string, options ...Option) (*Store, error) {
 		pool.Close()
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	s := &Store{pool: pool, db: db, stop: func() { sqldb.Close(); pool.Close() }}
-	for _, option := range options {
-		option(s)
-	}
-	return s, nil
+	return &Store{pool: pool, db: db, vault: o.vault, stop: func() { sqldb.Close(); pool.Close() }}, nil
 }
 
 // Close returns all connections.
