@@ -39,7 +39,7 @@ func (s *snapshot) denied(userID string, act campaign.Action, unit campaign.OrgU
 		if !unit.Within(g.Unit) {
 			continue
 		}
-		a, err := s.ask(question{userID, act, g.Unit}, 0)
+		a, err := s.of(unit).ask(question{userID, act, g.Unit}, 0)
 		if err != nil {
 			return false, fmt.Errorf("decide %s: %w", act, err)
 		}

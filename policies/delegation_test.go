@@ -68,10 +68,11 @@ func TestServiceTokens(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, Authority{Role: campaign.RoleService, Unit: "operator/north", Limit: "*"}, authority)
 
-	for _, act := range append(campaign.SigningActions(), campaign.ActUserAdminister, campaign.ActTokenAdminister, campaign.ActReviewDecide, "", "campaign.fly") {
-		_, err := New(t.Context(), fixed(campaign.Grant{UserID: "crm", Role: campaign.RoleService, Unit: "operator", Action: act}))
+	for _, act := range append(campaign.SigningActions(), campaign.ActUserAdminister, campaign.ActTokenAdminister, campaign.ActReviewDecide,
+		campaign.ActPolicyPropose, campaign.ActPolicyDecide, "", "campaign.fly") {
+		_, err := New(t.Context(), fixed(campaign.Grant{UserID: "crm", Role: campaign.RoleService, Unit: "operator", Action: act}), Fixed(Standard()))
 		require.Equal(t, campaign.CodeInvalidParameter, campaign.CodeOf(err), "a machine was given %q", act)
 	}
-	_, err = New(t.Context(), fixed(campaign.Grant{UserID: "ada", Role: campaign.RolePlanner, Unit: "operator", Action: campaign.ActCampaignRead}))
+	_, err = New(t.Context(), fixed(campaign.Grant{UserID: "ada", Role: campaign.RolePlanner, Unit: "operator", Action: campaign.ActCampaignRead}), Fixed(Standard()))
 	require.Error(t, err, "a person holds roles, not actions")
 }

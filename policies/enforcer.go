@@ -1,7 +1,8 @@
 // Package policies answers who may do what, up to which amount, and who must sign
-// for a sum. Roles and permissions are data: a model and a table that Casbin
-// evaluates, and a table of approval routes. The grants, which user holds which
-// role at which unit, come from outside and are read again on demand.
+// for a sum. Both are data: policy documents, each a table of permissions that Casbin
+// evaluates and a list of approval routes, of which there is a standard one and one for
+// each tenant that has its own. The documents that are active, and the grants, which user
+// holds which role at which unit, come from outside and are read again on demand.
 //
 // What depends on a person's history with a campaign (nobody signs their own, one
 // person signs one level) is not here but with the approval itself.
@@ -13,7 +14,7 @@ import (
 	"crypto/sha256"
 	_ "embed"
 	"encoding/hex"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -27,14 +28,8 @@ import (
 	"github.com/musterhq/muster/campaign"
 )
 
-var (
-	//go:embed model.conf
-	modelText string
-	//go:embed policy.csv
-	policyText string
-	//go:embed routes.json
-	routesText []byte
-)
+//go:embed model.conf
+var modelText string
 
 // Authority is the grant and the permission that let somebody through.
 type Authority struct {
@@ -44,22 +39,36 @@ type Authority struct {
 }
 
 // Enforcer decides. It is safe for concurrent use, also while it reloads: every
-// decision is made under one complete set of grants, the old or the new.
+// decision is made under one complete set of grants and policy documents, the old or the
+// new.
 type Enforcer struct {
-	grants func(context.Context) ([]campaign.Grant, error)
-	table  []permission
-	routes Routes
+	grants    func(context.Context) ([]campaign.Grant, error)
+	documents func(context.Context) ([]campaign.PolicyDocument, error)
 
 	reload sync.Mutex // one reload at a time, so that an older read never replaces a newer one
 	now    atomic.Pointer[snapshot]
 }
 
-// snapshot is the policy with one complete set of grants. It never changes: a
-// reload makes a new one, which also drops Casbin's memory of role look-ups, as
-// that only grows.
+// snapshot is the policies with one complete set of grants. It never changes: a reload
+// makes a new one, which also drops Casbin's memory of role look-ups, as that only grows.
 type snapshot struct {
+	held     map[string][]campaign.Grant  // by user, in the order of the units' paths
+	rulings  map[campaign.OrgUnit]*ruling // by tenant, "" for the standard
+	degraded error                        // why documents that are active are not decided by
+}
+
+// of returns what decides at a unit.
+func (s *snapshot) of(unit campaign.OrgUnit) *ruling {
+	if own := s.rulings[unit.Tenant()]; own != nil {
+		return own
+	}
+	return s.rulings[""]
+}
+
+// ruling is a document with the grants that it decides about.
+type ruling struct {
+	*document
 	casbin  *casbin.SyncedEnforcer
-	held    map[string][]campaign.Grant // by user, in the order of the units' paths
 	version string
 	decided sync.Map // question → answer, where no money is at stake
 }
@@ -76,56 +85,113 @@ type answer struct {
 	row     []string // the permission or denial that decided; empty when none did
 }
 
-// New reads the policy tables and the grants. It refuses to start, with
-// CodeEmptyPolicy or CodeInvalidParameter, on tables that are empty or have a row
-// that is not understood, and on enforcement that would let a stranger through.
-func New(ctx context.Context, grants func(context.Context) ([]campaign.Grant, error)) (*Enforcer, error) {
-	return newEnforcer(ctx, policyText, routesText, grants)
-}
-
-func newEnforcer(ctx context.Context, policy string, routes []byte, grants func(context.Context) ([]campaign.Grant, error)) (*Enforcer, error) {
-	table, err := readPermissions(policy)
-	if err != nil {
-		return nil, err
-	}
-	rules, err := ReadRoutes(routes)
-	if err != nil {
-		return nil, err
-	}
-	e := &Enforcer{grants: grants, table: table, routes: rules}
+// New reads the grants and the policy documents that are active. It refuses to start,
+// with CodeEmptyPolicy when there is no standard policy or a document is empty, with
+// CodePolicyRejected on one that Lint refuses, with CodeInvalidParameter on a grant that
+// is not understood, and on enforcement that would let a stranger through.
+func New(
+	ctx context.Context, grants func(context.Context) ([]campaign.Grant, error), documents func(context.Context) ([]campaign.PolicyDocument, error),
+) (*Enforcer, error) {
+	e := &Enforcer{grants: grants, documents: documents}
+	e.now.Store(&snapshot{})
 	if err := e.Reload(ctx); err != nil {
+		return nil, err
+	}
+	if err := e.Degraded(); err != nil {
 		return nil, err
 	}
 	return e, nil
 }
 
-// Reload reads the grants again and decides by them from then on. When they cannot
-// be read, or one of them names an unknown role or a malformed unit, the old ones
-// stay in force and the error says why.
+// Reload reads grants and documents again and decides by them from then on. When they
+// cannot be read, or a grant names an unknown role or a malformed unit, the old ones stay
+// in force and the error says why. A document that is refused, or is gone, leaves the one
+// before it in force, with the new grants, and Degraded says why.
 func (e *Enforcer) Reload(ctx context.Context) error {
 	e.reload.Lock()
 	defer e.reload.Unlock()
+	documents, err := e.documents(ctx)
+	if err != nil {
+		return fmt.Errorf("read policy documents: %w", err)
+	}
 	grants, err := e.grants(ctx)
 	if err != nil {
 		return fmt.Errorf("read grants: %w", err)
 	}
-	s, err := e.snapshot(grants)
+	grants, err = sound(grants)
 	if err != nil {
 		return err
+	}
+	kept, degraded := keep(e.now.Load().rulings, documents)
+	s := &snapshot{held: map[string][]campaign.Grant{}, rulings: map[campaign.OrgUnit]*ruling{}, degraded: degraded}
+	ruled := map[campaign.OrgUnit][]campaign.Grant{}
+	for _, g := range grants {
+		s.held[g.UserID] = append(s.held[g.UserID], g)
+		tenant := g.Unit.Tenant()
+		if kept[tenant] == nil {
+			tenant = ""
+		}
+		ruled[tenant] = append(ruled[tenant], g)
+	}
+	for tenant, d := range kept {
+		if s.rulings[tenant], err = rule(d, ruled[tenant]); err != nil {
+			return err
+		}
 	}
 	e.now.Store(s)
 	return nil
 }
 
-func (e *Enforcer) snapshot(grants []campaign.Grant) (*snapshot, error) {
+// keep returns the documents to decide by, by tenant: the active ones, and where such a
+// one is unsound, is gone or is older than what was decided by before, that. The error
+// says where. What held before allows nothing that nobody decided on.
+func keep(before map[campaign.OrgUnit]*ruling, active []campaign.PolicyDocument) (map[campaign.OrgUnit]*document, error) {
+	kept := map[campaign.OrgUnit]*document{}
+	for tenant, r := range before {
+		kept[tenant] = r.document
+	}
+	seen := map[campaign.OrgUnit]bool{}
+	var faults []error
+	for _, d := range active {
+		last := kept[d.Tenant]
+		seen[d.Tenant] = true
+		switch {
+		case last != nil && last.PolicyDocument == d:
+			continue
+		case last != nil && d.Version <= last.Version:
+			faults = append(faults, campaign.Errorf(campaign.CodePolicyRejected, "policy version %d follows version %d: a version never changes or comes back", d.Version, last.Version))
+			continue
+		}
+		read, err := read(d)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("policy version %d is not decided by: %w", d.Version, err))
+			continue
+		}
+		kept[d.Tenant] = read
+	}
+	for tenant, d := range kept {
+		if !seen[tenant] {
+			faults = append(faults, campaign.Errorf(campaign.CodePolicyRejected, "policy version %d of %q is gone", d.Version, tenant))
+		}
+	}
+	if kept[""] == nil {
+		faults = append(faults, campaign.Errorf(campaign.CodeEmptyPolicy, "there is no standard policy, so nobody may do anything; muster migrate stores it"))
+	}
+	return kept, errors.Join(faults...)
+}
+
+// Degraded says why documents that are active are not what is decided by; nil when all
+// are.
+func (e *Enforcer) Degraded() error { return e.now.Load().degraded }
+
+// sound returns grants in their order, each once.
+func sound(grants []campaign.Grant) ([]campaign.Grant, error) {
 	grants = slices.Clone(grants)
 	slices.SortFunc(grants, func(a, b campaign.Grant) int {
 		return cmp.Or(cmp.Compare(a.UserID, b.UserID), cmp.Compare(a.Unit, b.Unit), cmp.Compare(a.Role, b.Role), cmp.Compare(a.Action, b.Action))
 	})
 	grants = slices.Compact(grants)
-	held := map[string][]campaign.Grant{}
-	links := make([][]string, len(grants))
-	for i, g := range grants {
+	for _, g := range grants {
 		switch {
 		case g.UserID == "":
 			return nil, campaign.Errorf(campaign.CodeInvalidParameter, "a grant of %s at %s names no user", g.Role, g.Unit)
@@ -136,11 +202,18 @@ func (e *Enforcer) snapshot(grants []campaign.Grant) (*snapshot, error) {
 		case !g.Unit.Valid():
 			return nil, campaign.Errorf(campaign.CodeInvalidParameter, "user %s is granted %s at the malformed unit %q", g.UserID, g.Role, g.Unit)
 		}
-		held[g.UserID] = append(held[g.UserID], g)
+	}
+	return grants, nil
+}
+
+// rule puts a document and the grants that it is about into force.
+func rule(d *document, grants []campaign.Grant) (*ruling, error) {
+	links := make([][]string, len(grants))
+	for i, g := range grants {
 		links[i] = []string{userPrefix + g.UserID, subject(g.Role, g.Action), string(g.Unit)}
 	}
-	rows := make([][]string, 0, len(e.table)+len(campaign.ServiceActions()))
-	for _, p := range e.table {
+	rows := make([][]string, 0, len(d.table)+len(campaign.ServiceActions()))
+	for _, p := range d.table {
 		rows = append(rows, p.row())
 	}
 	for _, act := range campaign.ServiceActions() {
@@ -173,7 +246,7 @@ func (e *Enforcer) snapshot(grants []campaign.Grant) (*snapshot, error) {
 	if err := refusesStrangers(c); err != nil {
 		return nil, err
 	}
-	return &snapshot{casbin: c, held: held, version: version(rows, e.routes, links)}, nil
+	return &ruling{document: d, casbin: c, version: version(d, rows, links)}, nil
 }
 
 // refusesStrangers proves that enforcement is on: a subject without any role must
@@ -189,14 +262,16 @@ func refusesStrangers(c *casbin.SyncedEnforcer) error {
 	return nil
 }
 
-// version names what decisions are made by: model, permissions, routes and grants.
-func version(rows [][]string, routes Routes, links [][]string) string {
+// version names what decisions are made by: the document's version and what it says, and
+// with the model and the permissions of machines the grants.
+func version(d *document, rows, links [][]string) string {
 	h := sha256.New()
-	// Written out, because a limit is a pointer. What ReadRoutes took can be written.
-	text, _ := json.Marshal(routes)
-	fmt.Fprintf(h, "%q\n%q\n%s\n%q", modelText, rows, text, links)
-	return hex.EncodeToString(h.Sum(nil))[:12]
+	fmt.Fprintf(h, "%q\n%q\n%q", modelText, rows, links)
+	return marked(d.PolicyDocument) + hex.EncodeToString(h.Sum(nil))[:12]
 }
+
+// marked is how the versions of a document's decisions begin.
+func marked(d campaign.PolicyDocument) string { return fmt.Sprintf("%d-%s-", d.Version, d.Digest[:12]) }
 
 // Allow reports whether the user may do act to an object of unit that is about
 // amount (minor units, 0 when no money is at stake), and by what authority. A role
@@ -207,6 +282,7 @@ func (e *Enforcer) Allow(userID string, act campaign.Action, unit campaign.OrgUn
 }
 
 func (s *snapshot) allow(userID string, act campaign.Action, unit campaign.OrgUnit, amount int64) (Authority, bool, error) {
+	in := s.of(unit)
 	var authority Authority
 	allowed := false
 	held := s.held[userID]
@@ -216,7 +292,7 @@ func (s *snapshot) allow(userID string, act campaign.Action, unit campaign.OrgUn
 		if !slices.ContainsFunc(held, func(g campaign.Grant) bool { return g.Unit == at }) {
 			continue
 		}
-		a, err := s.ask(question{userID, act, at}, amount)
+		a, err := in.ask(question{userID, act, at}, amount)
 		if err != nil {
 			return Authority{}, false, fmt.Errorf("decide %s: %w", act, err)
 		}
@@ -234,17 +310,17 @@ func (s *snapshot) allow(userID string, act campaign.Action, unit campaign.OrgUn
 
 // ask remembers the answers about no money: they are nearly all, and there are no
 // more of them than grants times actions.
-func (s *snapshot) ask(q question, amount int64) (answer, error) {
-	if a, ok := s.decided.Load(q); ok && amount == 0 {
+func (in *ruling) ask(q question, amount int64) (answer, error) {
+	if a, ok := in.decided.Load(q); ok && amount == 0 {
 		return a.(answer), nil
 	}
-	ok, row, err := s.casbin.EnforceEx(userPrefix+q.userID, string(q.at), string(q.act), strconv.FormatInt(amount, 10))
+	ok, row, err := in.casbin.EnforceEx(userPrefix+q.userID, string(q.at), string(q.act), strconv.FormatInt(amount, 10))
 	if err != nil {
 		return answer{}, err
 	}
 	a := answer{allowed: ok, row: row}
 	if amount == 0 {
-		s.decided.Store(q, a)
+		in.decided.Store(q, a)
 	}
 	return a, nil
 }
@@ -291,6 +367,6 @@ func (e *Enforcer) Units(userID string, act campaign.Action) []campaign.OrgUnit 
 	return units
 }
 
-// Version names the model, permissions, routes and grants that decisions are made
-// by at this moment. Decisions record it.
-func (e *Enforcer) Version() string { return e.now.Load().version }
+// Version names what is decided by at a unit at this moment, and decisions record it: the
+// version of the policy document, the beginning of its digest, and one of the grants.
+func (e *Enforcer) Version(unit campaign.OrgUnit) string { return e.now.Load().of(unit).version }

@@ -70,6 +70,9 @@ func ReadRoutes(text []byte) (Routes, error) {
 	if len(r.Rules) == 0 {
 		return Routes{}, campaign.Errorf(campaign.CodeEmptyPolicy, "there is no approval route: no campaign could ever be approved")
 	}
+	if len(r.Rules) > maxRules || len(r.Calendars) > maxCalendars {
+		return Routes{}, campaign.Errorf(campaign.CodeInvalidParameter, "the approval routes have more than %d rules or %d calendars", maxRules, maxCalendars)
+	}
 	var v routeCheck
 	v.calendars(r.Calendars)
 	for i := range r.Rules {
@@ -252,7 +255,7 @@ func (r Rule) fits(f campaign.Facts, amount int64) string {
 	return ""
 }
 
-// Route returns the route of the first rule that fits. The amount that is compared is
+// Route returns the route of the first rule of the unit's tenant that fits. The amount that is compared is
 // the plan's with the campaigns counted together. No rule is CodeNoRoute, or
 // CodeAggregateLimit when the plan alone would fit one: nothing is approved by default,
 // and nothing is converted.
@@ -261,21 +264,45 @@ func (e *Enforcer) Route(f campaign.Facts) (campaign.Routed, error) {
 	if err != nil {
 		return campaign.Routed{}, err
 	}
-	if r, ok := e.routes.first(f, amount); ok {
-		return e.routed(r, f), nil
+	in := e.now.Load().of(f.Unit)
+	if r, ok := in.routes.first(f, amount); ok {
+		return in.routed(r, f), nil
 	}
 	money := campaign.Money{Minor: amount, Currency: f.Currency}
-	if _, alone := e.routes.first(f, f.Amount); alone && !f.Alone && len(f.Together) > 0 {
+	if _, alone := in.routes.first(f, f.Amount); alone && !f.Alone && len(f.Together) > 0 {
 		return campaign.Routed{}, campaign.Errorf(campaign.CodeAggregateLimit,
 			"together with %d other campaign(s) of the last 30 days this is about %s, for which there is no approval route", len(f.Together), money).
 			With("amount", amount).With("currency", f.Currency).With("together", f.Together)
 	}
 	var why []string
-	for _, r := range e.routes.Rules {
+	for _, r := range in.routes.Rules {
 		why = append(why, fmt.Sprintf("%s: %s", r.Name, r.fits(f, amount)))
 	}
 	return campaign.Routed{}, campaign.Errorf(campaign.CodeNoRoute, "no approval route fits %s at %s (%s)", money, f.Unit, strings.Join(why, "; ")).
 		With("amount", amount).With("credit", f.Credit).With("currency", f.Currency).With("audience", f.Audience)
+}
+
+// RouteUnder is Route by a policy that decisions are marked with as version and that need
+// not be in force any more; d is what it said. It fails with CodePolicyRejected when that
+// is another version or is not what was stored.
+func RouteUnder(version string, d campaign.PolicyDocument, f campaign.Facts) (campaign.Routed, error) {
+	if d.Digest == "" || d.Digest != campaign.PolicyDigest(d.Policy, d.Routes) || !strings.HasPrefix(version, marked(d)) {
+		return campaign.Routed{}, campaign.Errorf(campaign.CodePolicyRejected, "the policy version %s is not known", version)
+	}
+	routes, err := ReadRoutes([]byte(d.Routes))
+	if err != nil {
+		return campaign.Routed{}, err
+	}
+	amount, err := f.Counted()
+	if err != nil {
+		return campaign.Routed{}, err
+	}
+	r, ok := routes.first(f, amount)
+	if !ok {
+		return campaign.Routed{}, campaign.Errorf(campaign.CodeNoRoute, "no approval route of policy version %d fits", d.Version)
+	}
+	in := ruling{document: &document{PolicyDocument: d, routes: routes}, version: version}
+	return in.routed(r, f), nil
 }
 
 func (r Routes) first(f campaign.Facts, amount int64) (Rule, bool) {
@@ -288,8 +315,8 @@ func (r Routes) first(f campaign.Facts, amount int64) (Rule, bool) {
 }
 
 // routed is a copy of the rule's route for a plan, in the order of its stages.
-func (e *Enforcer) routed(r Rule, f campaign.Facts) campaign.Routed {
-	out := campaign.Routed{Facts: f, Rule: r.Name, Route: slices.Clone(r.Levels), PolicyVersion: e.Version()}
+func (in *ruling) routed(r Rule, f campaign.Facts) campaign.Routed {
+	out := campaign.Routed{Facts: f, Rule: r.Name, Route: slices.Clone(r.Levels), PolicyVersion: in.version}
 	if f.Credit > 0 {
 		out.Route = append(out.Route, r.CreditLevels...)
 	}
@@ -301,7 +328,7 @@ func (e *Enforcer) routed(r Rule, f campaign.Facts) campaign.Routed {
 			l.UserID = f.Owner
 		}
 	}
-	for _, c := range e.routes.Calendars {
+	for _, c := range in.routes.Calendars {
 		if c.Name == r.Calendar {
 			out.Calendar = &c
 		}

@@ -45,7 +45,7 @@ func TestDefaultRoutes(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, names(got.Route), "amount %d", amount)
 		require.Equal(t, "Asia/Shanghai", got.Calendar.Zone)
-		require.Equal(t, e.Version(), got.PolicyVersion)
+		require.Equal(t, e.Version("operator"), got.PolicyVersion)
 		for i, l := range got.Route {
 			require.Equal(t, i+1, l.Level)
 		}
@@ -104,7 +104,7 @@ const financeLevel = `{"name": "finance", "action": "approval.finance", "due_aft
 
 func withRoutes(t *testing.T, routes string) (*Enforcer, error) {
 	t.Helper()
-	return newEnforcer(context.Background(), policyText, []byte(routes), fixed())
+	return New(context.Background(), fixed(), Fixed(written(1, "", policyText, routes)))
 }
 
 func TestTheFirstRuleThatFitsWins(t *testing.T) {
@@ -158,7 +158,7 @@ func TestEveryDefaultRouteCanBeSigned(t *testing.T) {
 		grants = append(grants, campaign.Grant{UserID: string(role), Role: role, Unit: "operator"})
 	}
 	e := start(t, grants...)
-	for _, r := range e.routes.Rules {
+	for _, r := range e.now.Load().of("operator").routes.Rules {
 		var most int64
 		if r.When.AmountUpTo != nil {
 			most = *r.When.AmountUpTo
@@ -220,7 +220,7 @@ func TestRoutesAreReadStrictly(t *testing.T) {
 		"a stage left out":    {level(`"stage": 2`), campaign.CodeInvalidParameter, "rules[0].levels[0].stage"},
 		"a person by name":    {level(`"user_id": "u"`), campaign.CodeInvalidParameter, "rules[0].levels[0].level"},
 	} {
-		_, err := withRoutes(t, c.routes)
+		_, err := ReadRoutes([]byte(c.routes))
 		require.Equal(t, c.code, campaign.CodeOf(err), "%s: %v", name, err)
 		if c.field != "" {
 			var fault *campaign.Error

@@ -2,6 +2,8 @@ package policies
 
 import (
 	"encoding/csv"
+	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strconv"
@@ -40,56 +42,64 @@ func subject(role campaign.Role, act campaign.Action) string {
 	return rolePrefix + string(role)
 }
 
-// readPermissions parses a policy table strictly: one row that is not understood
-// refuses the whole table, for a policy that is half read is a policy nobody wrote.
-func readPermissions(text string) ([]permission, error) {
+// String is the permission as a table has it, after the p.
+func (p permission) String() string { return strings.Join(p.row(), ", ") }
+
+// readPermissions parses a policy table strictly, with every row at fault noted in v: a
+// policy that is half read is a policy nobody wrote.
+func readPermissions(text string, v *lintCheck) []permission {
 	r := csv.NewReader(strings.NewReader(text))
 	r.Comment = '#'
 	r.TrimLeadingSpace = true
 	r.FieldsPerRecord = 5
 	var table []permission
 	seen := map[[2]string]bool{}
-	for {
+	for rows := 0; ; rows++ {
 		f, err := r.Read()
 		if err == io.EOF {
 			break
 		}
-		if err != nil {
-			return nil, &campaign.Error{Code: campaign.CodeInvalidParameter, Message: "the policy table cannot be read", Err: err}
+		if rows == maxPermissions {
+			v.row(0, campaign.CodePolicyRejected, "has more than %d rows", maxPermissions)
+			break
+		}
+		var unread *csv.ParseError
+		if errors.As(err, &unread) { // the only error of reading text; the next line may be sound
+			v.row(unread.Line, campaign.CodePolicyRejected, "cannot be read: a row is p, role, action, limit, effect (%v)", unread.Err)
+			continue
 		}
 		line, _ := r.FieldPos(0)
 		p := permission{act: campaign.Action(f[2]), limit: f[3], effect: f[4]}
 		role, prefixed := strings.CutPrefix(f[1], rolePrefix)
 		p.role = campaign.Role(role)
+		fault := ""
 		switch {
 		case f[0] != "p":
-			return nil, rowFault(line, "starts with %q instead of p", f[0])
+			fault = fmt.Sprintf("starts with %q instead of p", f[0])
 		case !prefixed || !slices.Contains(campaign.Roles(), p.role):
-			return nil, rowFault(line, "names the unknown role %q", f[1])
+			fault = fmt.Sprintf("names the unknown role %q; each role is named, as in role:planner", f[1])
 		case !slices.Contains(campaign.Actions(), p.act):
-			return nil, rowFault(line, "names the unknown action %q", f[2])
+			fault = fmt.Sprintf("names the unknown action %q; each action is named, as in campaign.read", f[2])
 		case p.effect != effectAllow && p.effect != effectDeny:
-			return nil, rowFault(line, "has the effect %q instead of allow or deny", p.effect)
+			fault = fmt.Sprintf("has the effect %q instead of allow or deny", p.effect)
 		case p.effect == effectDeny && p.limit != noLimit:
-			return nil, rowFault(line, "denies up to %s only; a denial has the limit *", p.limit)
+			fault = fmt.Sprintf("denies up to %s only; a denial has the limit *", p.limit)
 		case p.limit != noLimit && !canonicalAmount(p.limit):
-			return nil, rowFault(line, "has the limit %q instead of * or whole minor units", p.limit)
+			fault = fmt.Sprintf("has the limit %q instead of * or whole minor units", p.limit)
 		case seen[[2]string{f[1], f[2]}]:
-			return nil, rowFault(line, "repeats %s for %s", f[2], f[1])
+			fault = fmt.Sprintf("repeats %s for %s", f[2], f[1])
+		}
+		if fault != "" {
+			v.row(line, campaign.CodePolicyRejected, "%s", fault)
+			continue
 		}
 		seen[[2]string{f[1], f[2]}] = true
 		table = append(table, p)
 	}
-	if len(table) == 0 {
-		return nil, campaign.Errorf(campaign.CodeEmptyPolicy, "the policy table is empty: nobody could do anything, and a table that was lost must not pass for one that was meant")
+	if len(table) == 0 && len(v.fields) == 0 {
+		v.row(0, campaign.CodeEmptyPolicy, "is empty: nobody could do anything, and a table that was lost must not pass for one that was meant")
 	}
-	return table, nil
-}
-
-func rowFault(line int, format string, args ...any) error {
-	err := campaign.Errorf(campaign.CodeInvalidParameter, format, args...)
-	err.Message = "line " + strconv.Itoa(line) + " of the policy table " + err.Message
-	return err
+	return table
 }
 
 // canonicalAmount reports whether s is a non-negative 64-bit integer written the one
