@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -68,6 +70,36 @@ func (k Keys) Folder(dir string) string {
 		return k.KeysDir
 	}
 	return filepath.Join(dir, "keys")
+}
+
+// OIDC says by which OpenID Connect provider people may log in beside their passwords.
+type OIDC struct {
+	OIDCIssuer       string `env:"MUSTER_OIDC_ISSUER" help:"OpenID Connect provider, as it writes itself. Without it people log in by password alone." placeholder:"URL"`
+	OIDCClientID     string `env:"MUSTER_OIDC_CLIENT_ID" help:"What the provider calls Muster." placeholder:"ID"`
+	OIDCClientSecret string `env:"MUSTER_OIDC_CLIENT_SECRET" help:"Muster's secret there; empty for a public client." placeholder:"SECRET"`
+	OIDCRedirectURL  string `env:"MUSTER_OIDC_REDIRECT_URL" help:"Where browsers reach /v1/sessions/oidc/callback of the API, as registered with the provider." placeholder:"URL"`
+	OIDCName         string `env:"MUSTER_OIDC_NAME" default:"Single sign-on" help:"What people call the provider." placeholder:"NAME"`
+}
+
+// Check refuses half of a provider, and one that would be spoken to in the clear.
+func (o OIDC) Check() error {
+	if o.OIDCIssuer == "" {
+		if o.OIDCClientID != "" || o.OIDCClientSecret != "" || o.OIDCRedirectURL != "" {
+			return campaign.Errorf(campaign.CodeInvalidParameter, "an identity provider needs MUSTER_OIDC_ISSUER")
+		}
+		return nil
+	}
+	if o.OIDCClientID == "" {
+		return campaign.Errorf(campaign.CodeInvalidParameter, "an identity provider needs MUSTER_OIDC_CLIENT_ID")
+	}
+	for name, text := range map[string]string{"MUSTER_OIDC_ISSUER": o.OIDCIssuer, "MUSTER_OIDC_REDIRECT_URL": o.OIDCRedirectURL} {
+		at, err := url.Parse(text)
+		local := err == nil && at.Scheme == "http" && (at.Hostname() == "localhost" || net.ParseIP(at.Hostname()).IsLoopback())
+		if err != nil || at.Host == "" || at.Scheme != "https" && !local {
+			return campaign.Errorf(campaign.CodeInvalidParameter, "%s must be an https:// address; http:// is for this machine alone", name)
+		}
+	}
+	return nil
 }
 
 // Folder names the data folder.

@@ -50,3 +50,37 @@ func TestVaultKeyIsMadeOnceAndKept(t *testing.T) {
 	_, err = config.VaultKey(bad, dir)
 	require.Equal(t, campaign.CodeInvalidParameter, campaign.CodeOf(err))
 }
+
+func TestAnIdentityProviderIsWholeAndNotInTheClear(t *testing.T) {
+	whole := config.OIDC{OIDCIssuer: "https://identity.example", OIDCClientID: "muster", OIDCRedirectURL: "https://muster.example/v1/sessions/oidc/callback"}
+	for name, c := range map[string]struct {
+		change func(*config.OIDC)
+		fault  string
+	}{
+		"whole": {func(*config.OIDC) {}, ""},
+		"none":  {func(o *config.OIDC) { *o = config.OIDC{OIDCName: "Single sign-on"} }, ""},
+		"on this machine": {func(o *config.OIDC) {
+			o.OIDCIssuer, o.OIDCRedirectURL = "http://127.0.0.1:9", "http://localhost:8480/x"
+		}, ""},
+		"no issuer":           {func(o *config.OIDC) { o.OIDCIssuer = "" }, "MUSTER_OIDC_ISSUER"},
+		"no client":           {func(o *config.OIDC) { o.OIDCClientID = "" }, "MUSTER_OIDC_CLIENT_ID"},
+		"no way back":         {func(o *config.OIDC) { o.OIDCRedirectURL = "" }, "MUSTER_OIDC_REDIRECT_URL"},
+		"in the clear":        {func(o *config.OIDC) { o.OIDCIssuer = "http://identity.example" }, "MUSTER_OIDC_ISSUER"},
+		"back in the clear":   {func(o *config.OIDC) { o.OIDCRedirectURL = "http://muster.example/" }, "MUSTER_OIDC_REDIRECT_URL"},
+		"no address":          {func(o *config.OIDC) { o.OIDCIssuer = "identity.example" }, "MUSTER_OIDC_ISSUER"},
+		"an unreadable one":   {func(o *config.OIDC) { o.OIDCIssuer = "https://%zz" }, "MUSTER_OIDC_ISSUER"},
+		"a name like local's": {func(o *config.OIDC) { o.OIDCIssuer = "http://localhost.example" }, "MUSTER_OIDC_ISSUER"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := whole
+			c.change(&o)
+			err := o.Check()
+			if c.fault == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.Equal(t, campaign.CodeInvalidParameter, campaign.CodeOf(err))
+			require.ErrorContains(t, err, c.fault)
+		})
+	}
+}
