@@ -12,12 +12,15 @@ import (
 	"github.com/musterhq/muster/campaign"
 	"github.com/musterhq/muster/policies"
 	"github.com/musterhq/muster/store"
-	"github.com/musterhq/muster/targeting"
 )
 
 // Overlap is the share of the smaller of two audiences, in percent, from which on the
 // two campaigns are counted together.
 const Overlap = 60
+
+// compared is how many plans that are not frozen yet have their audiences compared, the
+// newest first. What is beyond counts as if it overlapped.
+const compared = 200
 
 // Router routes plans.
 type Router struct {
@@ -37,25 +40,38 @@ type Path struct {
 	Signers [][]Signer // by level, in the order of names
 }
 
-// Route finds the levels that must sign for a plan revision: its whole budget, also for
-// an amendment, because the new total is what will be spent. It makes sure that the
-// levels can be signed by different people none of whom asked for the approval or wrote
-// the plan, for otherwise the campaign would wait for nobody.
+// Route finds the levels that must sign for a plan revision: for its whole budget, or for
+// an amendment of nothing but money for what that adds. It makes sure that the levels can
+// be signed by different people none of whom asked for the approval or wrote the plan, for
+// otherwise the campaign would wait for nobody.
 //
 // It fails with CodeNoRoute when no rule fits or too few people may sign, and with
 // CodeAggregateLimit when that is so only together with other campaigns. A simulated
 // campaign spends nothing, so it then goes by its own amount.
 func (r Router) Route(ctx context.Context, in campaign.RouteRequest) (Path, error) {
-	var p Path
-	var err error
-	if p.LoadedPlan, err = r.Store.LoadPlan(ctx, in.PlanRef); err != nil {
-		return p, err
+	plan, err := r.Store.LoadPlan(ctx, in.PlanRef)
+	if err != nil {
+		return Path{}, err
 	}
+	return r.RoutePlan(ctx, in, plan)
+}
+
+// RoutePlan is Route for a plan that need not be stored: as the revision it says, made
+// from its base.
+func (r Router) RoutePlan(ctx context.Context, in campaign.RouteRequest, plan campaign.LoadedPlan) (Path, error) {
+	var p Path
+	p.LoadedPlan = plan
 	facts, err := campaign.FactsOf(&p.Plan)
 	if err != nil {
 		return p, err
 	}
 	if err := r.Policies.Reload(ctx); err != nil {
+		return p, err
+	}
+	if err := r.inside(ctx, in.CampaignID, &p.Plan, &facts); err != nil {
+		return p, err
+	}
+	if err := r.difference(ctx, in.CampaignID, p.LoadedPlan, &facts); err != nil {
 		return p, err
 	}
 	if err := r.measure(ctx, in, p.LoadedPlan, &facts); err != nil {
@@ -112,6 +128,10 @@ func (r Router) ask(p *Path, facts campaign.Facts, people []Signer) error {
 				ids = append(ids, s.UserID)
 			}
 		}
+		if level.UserID != "" && !slices.ContainsFunc(people, func(s Signer) bool { return s.UserID == level.UserID }) {
+			return campaign.Errorf(campaign.CodeNoRoute, "level %d (%s) is signed by one person alone, who asked for this approval, wrote the plan or may not log in; somebody else must ask",
+				level.Level, level.Name).With("level", level.Level).With("user_id", level.UserID)
+		}
 		if len(ids) < level.Needs() {
 			return campaign.Errorf(campaign.CodeNoRoute, "level %d (%s) needs %d signature(s) for %s at %s, and but for its authors %d may sign; an administrator must grant the role",
 				level.Level, level.Name, level.Needs(), money, facts.Unit, len(ids)).With("level", level.Level)
@@ -136,9 +156,13 @@ func (r Router) people(ctx context.Context, in campaign.RouteRequest) ([]Signer,
 	if err != nil {
 		return nil, err
 	}
-	var people []Signer
+	return signers(names, func(id string) bool { return authors[id] || id == in.Requester }), nil
+}
+
+// signers lists people in the order of their names, without those who may not sign.
+func signers(names map[string]string, barred func(id string) bool) (people []Signer) {
 	for id, name := range names {
-		if !authors[id] && id != in.Requester {
+		if !barred(id) {
 			people = append(people, Signer{UserID: id, Name: name})
 		}
 	}
@@ -148,7 +172,27 @@ func (r Router) people(ctx context.Context, in campaign.RouteRequest) ([]Signer,
 		}
 		return 1
 	})
-	return people, nil
+	return people
+}
+
+// difference makes the facts of an amendment of nothing but money about what it adds.
+func (r Router) difference(ctx context.Context, campaignID string, plan campaign.LoadedPlan, facts *campaign.Facts) error {
+	if plan.Base == 0 {
+		return nil
+	}
+	base, err := r.Store.LoadPlan(ctx, campaign.PlanRef{CampaignID: campaignID, Revision: plan.Base})
+	if err != nil {
+		return err
+	}
+	added, only := campaign.Added(&base.Plan, &plan.Plan)
+	if !only {
+		return nil
+	}
+	lately, err := r.Store.AddedLately(ctx, campaignID)
+	if err != nil {
+		return err
+	}
+	return facts.AddTo(plan.Base, added, lately)
 }
 
 // measure counts the customers that a plan reaches and finds the campaigns that count
@@ -163,44 +207,22 @@ func (r Router) measure(ctx context.Context, in campaign.RouteRequest, plan camp
 		return err
 	}
 	var neighbours []store.Neighbour
-	if facts.Owner == "" { // what is inside a programme has the programme's budget as its limit
-		if neighbours, err = r.Store.Neighbours(ctx, in.CampaignID, *facts); err != nil {
+	// What is inside a programme has the programme's budget as its limit, and what is added to
+	// a campaign was counted together with others when that was approved.
+	if facts.Owner == "" && facts.Base == 0 {
+		if neighbours, err = r.Store.Neighbours(ctx, in.CampaignID, in.Requester, *facts); err != nil {
 			return err
 		}
 	}
-	var others []store.Neighbour
-	var reach []targeting.Reach
+	c := comparison{Router: r, attributes: attributes, mine: rules}
 	for _, n := range neighbours {
-		switch {
-		case n.Requester == in.Requester:
-			facts.Together = append(facts.Together, campaign.Together{CampaignID: n.CampaignID, Number: n.Number, Amount: n.Amount, Why: campaign.SameRequester})
-			continue
-		case n.Frozen:
-			reach = append(reach, targeting.Reach{Frozen: n.CampaignID})
-		default:
-			theirs, err := r.Store.LoadPlan(ctx, campaign.PlanRef{CampaignID: n.CampaignID, Revision: n.Revision})
-			if err != nil {
-				return err
-			}
-			sel, err := audience.Selection(attributes, n.CampaignID, theirs)
-			if campaign.CodeOf(err) == campaign.CodeInvalidFilter {
-				continue // its attributes are gone: it can reach nobody
-			} else if err != nil {
-				return err
-			}
-			reach = append(reach, targeting.Reach{Rules: sel})
+		if err := c.add(ctx, n); err != nil {
+			return err
 		}
-		others = append(others, n)
 	}
-	sql, args := targeting.OverlapSQL(string(facts.Unit.Tenant()), targeting.Reach{Rules: rules}, reach)
-	mine, theirs, both, err := r.Store.Overlap(ctx, sql, args)
+	mine, err := c.conclude(ctx, facts)
 	if err != nil {
 		return err
-	}
-	for i, n := range others {
-		if smaller := min(mine, theirs[i]); smaller > 0 && both[i]*100 >= smaller*Overlap {
-			facts.Together = append(facts.Together, campaign.Together{CampaignID: n.CampaignID, Number: n.Number, Amount: n.Amount, Why: campaign.SameAudience})
-		}
 	}
 	if facts.Audience == 0 || mine < facts.Audience {
 		facts.Audience = mine

@@ -12,12 +12,8 @@ import (
 	"github.com/musterhq/muster/campaign"
 )
 
-// togetherFor is how long a campaign that was submitted counts with those after it, and
-// togetherMost how many of them are looked at, the newest first.
-const (
-	togetherFor  = 30 * 24 * time.Hour
-	togetherMost = 100
-)
+// togetherFor is how long a campaign that was submitted counts with those after it.
+const togetherFor = 30 * 24 * time.Hour
 
 // OpenRound keeps an approval round as it is opened; the same round is kept once. It
 // fails with CodeRouteOutdated when the requester submitted another campaign since the
@@ -43,15 +39,8 @@ func (s *Store) OpenRound(ctx context.Context, r campaign.Round) error {
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`, "rounds:"+r.Requester); err != nil {
 			return fmt.Errorf("wait for other rounds: %w", err)
 		}
-		var digest string
-		err := tx.QueryRow(ctx, `SELECT digest FROM approval_round WHERE campaign_id = $1 AND round = $2`, r.CampaignID, r.Round).Scan(&digest)
-		if err == nil && digest == r.Digest {
-			return nil
-		}
-		if err == nil {
-			return campaign.Errorf(campaign.CodeStateConflict, "round %d was opened for another plan", r.Round)
-		} else if !errors.Is(err, pgx.ErrNoRows) {
-			return fmt.Errorf("read round: %w", err)
+		if opened, err := roundOpened(ctx, tx, r); err != nil || opened {
+			return err
 		}
 		plan, err := loadPlan(ctx, tx, campaign.PlanRef{CampaignID: r.CampaignID, Revision: r.Revision})
 		if err != nil {
@@ -76,56 +65,89 @@ func (s *Store) OpenRound(ctx context.Context, r campaign.Round) error {
 	})
 }
 
+// RoundOpened reports whether this round was opened before. It fails with
+// CodeStateConflict when another one was under its number.
+func (s *Store) RoundOpened(ctx context.Context, r campaign.Round) (bool, error) {
+	return roundOpened(ctx, s.pool, r)
+}
+
+func roundOpened(ctx context.Context, q querier, r campaign.Round) (bool, error) {
+	var same bool
+	err := q.QueryRow(ctx, `SELECT revision = $3 AND digest = $4 AND requester::text = $5 AND route = $6 AND facts = $7 FROM approval_round
+		WHERE campaign_id = $1 AND round = $2`, r.CampaignID, r.Round, r.Revision, r.Digest, r.Requester, r.Route, r.Facts).Scan(&same)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("read round: %w", err)
+	case !same:
+		return false, campaign.Errorf(campaign.CodeStateConflict, "round %d was opened for something else", r.Round)
+	}
+	return true, nil
+}
+
 // allCounted makes sure that no campaign of the requester has come since the route was
 // chosen.
 func allCounted(ctx context.Context, tx pgx.Tx, r campaign.Round) error {
-	if r.Facts.Owner != "" || r.Facts.Alone {
+	if r.Facts.Owner != "" || r.Facts.Alone || r.Facts.Base != 0 {
 		return nil
 	}
 	counted := map[string]int64{}
 	for _, t := range r.Facts.Together {
 		counted[t.CampaignID] = t.Amount
 	}
-	now, err := recent(ctx, tx, r.CampaignID, r.Facts)
+	now, err := recent(ctx, tx, r.CampaignID, r.Requester, r.Facts)
 	if err != nil {
 		return err
 	}
 	for _, n := range now {
-		if amount, ok := counted[n.CampaignID]; n.Requester == r.Requester && (!ok || amount < n.Amount) {
+		if amount, ok := counted[n.CampaignID]; n.Mine && (!ok || amount < n.Amount) {
 			return campaign.Errorf(campaign.CodeRouteOutdated, "campaign %d was submitted in the same moment and counts with this one; submit again", n.Number)
 		}
 	}
 	return nil
 }
 
-// Neighbour is another campaign of the tenant that was submitted lately and not turned
-// down, withdrawn or inside a programme.
+// Neighbour is a plan of another campaign of the tenant that was submitted lately and not
+// turned down, withdrawn or inside a programme: the one approved last or one that waits for
+// its approval. A campaign may have both.
 type Neighbour struct {
 	CampaignID string
 	Number     int64
-	Revision   int // of the plan that was submitted
-	Amount     int64
-	Requester  string
-	Frozen     bool // it has frozen targets
+	Revision   int   // of the plan that was submitted
+	Amount     int64 // the most that a plan of the campaign may spend, approved or waiting
+	Mine       bool  // the requester asked for a plan of the campaign
+	Frozen     bool  // it has frozen targets
 }
 
-// Neighbours returns the campaigns submitted in the last 30 days, by the database's
-// clock, whose money is of the same kind as a campaign's: of the same tenant, in the same
-// currency, and simulated or not as the campaign is. The newest come first, 100 at most.
-func (s *Store) Neighbours(ctx context.Context, campaignID string, f campaign.Facts) ([]Neighbour, error) {
-	return recent(ctx, s.pool, campaignID, f)
+// Neighbours returns the plans submitted in the last 30 days, by the database's clock,
+// whose money is of the same kind as a campaign's: of the same tenant, in the same
+// currency, and simulated or not as the campaign is. They are those of the same requester,
+// and those whose unit lies within the campaign's or around it, for others reach nobody
+// whom it reaches. The newest come first.
+func (s *Store) Neighbours(ctx context.Context, campaignID, requester string, f campaign.Facts) ([]Neighbour, error) {
+	return recent(ctx, s.pool, campaignID, requester, f)
 }
 
-func recent(ctx context.Context, q querier, campaignID string, f campaign.Facts) ([]Neighbour, error) {
-	rows, err := q.Query(ctx, `SELECT campaign_id, number, revision, amount, requester, frozen FROM (
-			SELECT DISTINCT ON (r.campaign_id) r.campaign_id::text, c.number, r.revision, r.amount, r.requester::text, r.opened_at,
-				EXISTS (SELECT FROM selection s WHERE s.campaign_id = r.campaign_id) AS frozen
-			FROM approval_round r JOIN campaign c ON c.id = r.campaign_id JOIN campaign mine ON mine.id = $1
-			WHERE r.tenant = $2 AND r.opened_at > clock_timestamp() - $3::interval AND r.currency = $4 AND r.owner IS NULL
-			  AND r.campaign_id <> $1 AND c.simulated = mine.simulated AND c.stage <> $5 AND (r.result IS NULL OR r.result = $6)
-			ORDER BY r.campaign_id, r.round DESC) latest
-		ORDER BY opened_at DESC, number DESC LIMIT $7`,
-		campaignID, f.Unit.Tenant(), togetherFor, f.Currency, campaign.StageRejected, campaign.ApprovalApproved, togetherMost)
+// recent takes of each campaign the round approved last and the one that is open: an
+// amendment that asks for less hides nothing until it is approved, and a round about a
+// difference counts for the whole plan.
+func recent(ctx context.Context, q querier, campaignID, requester string, f campaign.Facts) ([]Neighbour, error) {
+	exact, patterns := below([]campaign.OrgUnit{f.Unit})
+	rows, err := q.Query(ctx, `SELECT campaign_id::text, number, revision, amount, mine, EXISTS (SELECT FROM selection s WHERE s.campaign_id = plans.campaign_id)
+		FROM (
+			SELECT campaign_id, number, unit, revision, max(opened_at) OVER campaign AS opened_at, max(amount) OVER campaign AS amount,
+				bool_or(requester = $2) OVER campaign AS mine
+			FROM (SELECT DISTINCT ON (r.campaign_id, r.result IS NULL) r.campaign_id, c.number, c.unit, r.revision, r.opened_at, r.requester,
+					coalesce((r.facts->>'total')::bigint, r.amount) AS amount
+				FROM approval_round r JOIN campaign c ON c.id = r.campaign_id JOIN campaign mine ON mine.id = $1
+				WHERE r.tenant = $3 AND r.opened_at > clock_timestamp() - $4::interval AND r.currency = $5 AND r.owner IS NULL
+				  AND r.campaign_id <> $1 AND c.simulated = mine.simulated AND c.stage <> $6 AND (r.result IS NULL OR r.result = $7)
+				ORDER BY r.campaign_id, r.result IS NULL, r.round DESC) latest
+			WINDOW campaign AS (PARTITION BY campaign_id)) plans
+		WHERE mine OR unit = ANY($8) OR unit LIKE ANY($9) OR unit = ANY($10)
+		ORDER BY opened_at DESC, number DESC, revision DESC`,
+		campaignID, requester, f.Unit.Tenant(), togetherFor, f.Currency, campaign.StageRejected, campaign.ApprovalApproved, exact, patterns, f.Unit.Chain())
 	if err != nil {
 		return nil, fmt.Errorf("read recent campaigns: %w", err)
 	}
@@ -136,22 +158,61 @@ func recent(ctx context.Context, q querier, campaignID string, f campaign.Facts)
 	return all, nil
 }
 
-// Overlap runs a statement of targeting.OverlapSQL: how many customers one campaign
-// reaches, how many each of the others, and how many of those both reach.
-func (s *Store) Overlap(ctx context.Context, sql string, args []any) (mine int64, theirs, both []int64, err error) {
-	if err = s.pool.QueryRow(ctx, sql, args...).Scan(&mine, &theirs, &both); err != nil {
-		err = fmt.Errorf("compare audiences: %w", err)
+// AddedLately returns by how much amendments of nothing but money raised a campaign's plan
+// in the last 30 days, by the database's clock, in minor units.
+func (s *Store) AddedLately(ctx context.Context, campaignID string) (int64, error) {
+	var added int64
+	err := s.pool.QueryRow(ctx, `SELECT coalesce(sum((facts->>'added')::bigint), 0)::bigint FROM approval_round
+		WHERE campaign_id = $1 AND result = $2 AND opened_at > clock_timestamp() - $3::interval`,
+		campaignID, campaign.ApprovalApproved, togetherFor).Scan(&added)
+	if err != nil {
+		return 0, fmt.Errorf("read amendments: %w", err)
 	}
-	return mine, theirs, both, err
+	return added, nil
 }
 
-// closeRound writes how a round ended, once.
+// Overlap is how many customers a campaign reaches, and how many of those another one
+// reaches as well.
+type Overlap struct{ Theirs, Both int64 }
+
+// Overlap runs a statement of targeting.OverlapSQL: how many customers one campaign
+// reaches, and what it has in common with each of the others.
+func (s *Store) Overlap(ctx context.Context, sql string, args []any) (mine int64, others []Overlap, err error) {
+	var theirs, both []int64
+	if err := s.pool.QueryRow(ctx, sql, args...).Scan(&mine, &theirs, &both); err != nil {
+		return 0, nil, fmt.Errorf("compare audiences: %w", err)
+	}
+	for i := range theirs {
+		others = append(others, Overlap{theirs[i], both[i]})
+	}
+	return mine, others, nil
+}
+
+// FrozenOverlap runs a statement of targeting.FrozenOverlapSQL: what a campaign has in
+// common with the frozen targets of others, by their ids.
+func (s *Store) FrozenOverlap(ctx context.Context, sql string, args []any) (map[string]Overlap, error) {
+	rows, err := s.pool.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, fmt.Errorf("compare targets: %w", err)
+	}
+	all := map[string]Overlap{}
+	var id string
+	var o Overlap
+	if _, err := pgx.ForEachRow(rows, []any{&id, &o.Theirs, &o.Both}, func() error { all[id] = o; return nil }); err != nil {
+		return nil, fmt.Errorf("compare targets: %w", err)
+	}
+	return all, nil
+}
+
+// closeRound writes how a round ended, once; and that an amendment that was approved came
+// to nothing.
 func closeRound(ctx context.Context, q executor, campaignID string, a *campaign.Approval) error {
 	if a == nil || a.Result == "" {
 		return nil
 	}
-	_, err := q.Exec(ctx, `UPDATE approval_round SET closed_at = clock_timestamp(), result = $3 WHERE campaign_id = $1 AND round = $2 AND result IS NULL`,
-		campaignID, a.Round, a.Result)
+	_, err := q.Exec(ctx, `UPDATE approval_round SET closed_at = clock_timestamp(), result = $3
+		WHERE campaign_id = $1 AND round = $2 AND (result IS NULL OR result = $4 AND $3 IN ($5, $6))`,
+		campaignID, a.Round, a.Result, campaign.ApprovalApproved, campaign.ApprovalOutdated, campaign.ApprovalUnfunded)
 	if err != nil {
 		return fmt.Errorf("close round: %w", err)
 	}

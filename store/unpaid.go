@@ -85,14 +85,8 @@ func (s *Store) PayContacts(
 			}
 		}
 		if paid.Planned > 0 {
-			err = tx.QueryRow(ctx, `WITH paid AS (
-				UPDATE contact SET state = 'planned', reason = '', updated_at = now() WHERE campaign_id = $1 AND id IN (
-				    SELECT id FROM contact WHERE campaign_id = $1 AND wave = $2 AND channel = $3 AND state = 'suppressed' AND reason = '`+beyondBudget+`'
-				    ORDER BY seq, shard LIMIT $4) RETURNING seq)
-				SELECT count(*), coalesce(min(seq), 0), coalesce(max(seq), 0) FROM paid`,
-				ref.CampaignID, ref.Wave, ref.Channel, paid.Planned).Scan(&paid.Planned, &paid.FromSeq, &paid.ToSeq)
-			if err != nil {
-				return fmt.Errorf("plan contacts: %w", err)
+			if paid.Planned, paid.Shards, err = planUnpaid(ctx, tx, ref, paid.Planned); err != nil {
+				return err
 			}
 			paid.Unpaid -= paid.Planned
 		}
@@ -105,6 +99,29 @@ func (s *Store) PayContacts(
 		return nil
 	})
 	return paid, err
+}
+
+// planUnpaid plans the first contacts that were not paid for, most of them, and returns how
+// many and in which parts of which shards they are.
+func planUnpaid(ctx context.Context, tx pgx.Tx, ref campaign.ChannelRef, most int64) (planned int64, ranges []campaign.ShardRange, err error) {
+	rows, err := tx.Query(ctx, `WITH paid AS (
+			UPDATE contact SET state = 'planned', reason = '', updated_at = now() WHERE campaign_id = $1 AND id IN (
+			    SELECT id FROM contact WHERE campaign_id = $1 AND wave = $2 AND channel = $3 AND state = 'suppressed' AND reason = '`+beyondBudget+`'
+			    ORDER BY seq, shard LIMIT $4) RETURNING shard, seq)
+		SELECT shard, min(seq), max(seq), count(*) FROM paid GROUP BY shard ORDER BY shard`, ref.CampaignID, ref.Wave, ref.Channel, most)
+	if err != nil {
+		return 0, nil, fmt.Errorf("plan contacts: %w", err)
+	}
+	var r campaign.ShardRange
+	var n int64
+	if _, err := pgx.ForEachRow(rows, []any{&r.Shard, &r.FromSeq, &r.ToSeq, &n}, func() error {
+		planned += n
+		ranges = append(ranges, r)
+		return nil
+	}); err != nil {
+		return 0, nil, fmt.Errorf("plan contacts: %w", err)
+	}
+	return planned, ranges, nil
 }
 
 // UnpaidChannels returns the open channels of a campaign that wait for money.
