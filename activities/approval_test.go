@@ -114,6 +114,23 @@ one    |                      | planner/manager@1             |          | sod_s
 one    |                      | finance/manager@1             | lent     | delegation_not_allowed
 one    |                      | admin/manager@1               |          | forbidden
 one    |                      | finance/manager@1             | stolen   | delegation_not_allowed
+one    |                      | finance/manager@1             | stale    | version_changed
+one    |                      | finance/manager@1             | tampered | assertion_mismatch
+one    |                      | finance/manager@1             | forged   | assertion_mismatch
+one    |                      | finance/manager@1             | amount   | assertion_mismatch
+one    |                      | finance/manager@1             | disabled | delegation_expired
+one    |                      | finance/manager@1             | ungranted| delegation_not_allowed
+one    |                      | finance/manager@1:expired     | overdue  | delegation_expired
+one    |                      | credit/finance@1:revoked      | overdue  | delegation_expired
+one    |                      | credit/finance@1:low          | overdue  | limit_exceeded
+one    |                      | planner/finance@1             | overdue  | sod_self_approval
+one    |                      | manager@1                     | rewritten| assertion_mismatch
+one    |                      | finance/manager@1             | rewritten| assertion_mismatch
+one    |                      | manager@1                     | replaced | version_changed
+one    |                      | finance/manager@1             | replaced | version_changed
+one    |                      | manager@1                     | withdrawn| state_conflict
+one    |                      | finance/manager@1             | withdrawn| state_conflict
+one    |                      | manager@1!                    | withdrawn| state_conflict
 two    |                      | finance@2                     |          | state_conflict
 two    |                      | manager@1                     |          | ok
 two    | manager@1            | finance@2                     |          | ok
@@ -130,6 +147,18 @@ two    | finance2/manager@1   | finance@2                     |          | ok
 two    | manager@1            | finance@2                     | stale    | version_changed
 two    | manager@1            | finance@2                     | coauthor | ok
 two    | manager@1, finance@2 | finance2@2                    |          | state_conflict
+two    | manager@1            | finance@2                     | ungranted| ok
+two    | manager@1            | finance@2                     | rewritten| assertion_mismatch
+two    | manager@1            | finance@2                     | withdrawn| state_conflict
+two    | manager@1            | agent/finance@2               | stale    | version_changed
+two    | manager@1            | agent/finance@2               | replaced | version_changed
+two    | manager@1            | agent/finance@2               | withdrawn| state_conflict
+two    | manager@1            | agent/finance@2               | coauthor | ok
+two    | manager@1            | agent/editor@2                | coauthor | sod_self_approval
+two    | manager@1            | agent/finance@2               | lent     | delegation_not_allowed
+two    | manager@1            | agent/finance@2:low           |          | limit_exceeded
+two    | manager@1            | agent/finance@2:expired       |          | delegation_expired
+two    | finance/manager@1    | agent/finance@2               |          | sod_same_actor
 two    | manager@1!           | finance@2                     |          | state_conflict
 three  | manager@1            | manager2@3                    |          | ok
 three  | manager@1            | finance@2                     |          | ok
@@ -146,6 +175,9 @@ pair   | manager@1            | finance@2                     |          | state
 pair   | manager@1            | manager2@1                    |          | ok
 pair   | manager@1            | finance/manager@1             |          | sod_same_actor
 pair   | finance/manager@1    | manager@1                     |          | sod_same_actor
+pair   | manager@1            | finance/manager2@1            |          | ok
+pair   | finance/manager@1    | finance/manager2@1            |          | sod_same_actor
+pair   | manager@1            | manager2@1                    | rewritten| assertion_mismatch
 pair   | manager@1, manager2@1| twohats@1                     |          | state_conflict
 pair   | manager@1, manager2@1| finance@2                     |          | ok
 credit |                      | credit@2                      |          | ok
@@ -153,6 +185,10 @@ credit |                      | finance@2                     |          | forbi
 credit | credit@2             | manager@1                     |          | ok
 credit | credit@2             | credit@1                      |          | sod_same_actor
 credit |                      | credit@2                      | amount   | assertion_mismatch
+credit |                      | agent/credit@2:scope          |          | ok
+credit |                      | agent/credit@2                |          | delegation_not_allowed
+credit |                      | agent/credit@2:scope          | amount   | assertion_mismatch
+credit | credit@2             | agent/credit@1:scope          |          | sod_same_actor
 `
 
 func TestApprovalTable(t *testing.T) {
@@ -205,7 +241,10 @@ func TestApprovalTable(t *testing.T) {
 func (f *fixture) table(route, requester string) {
 	f.t.Helper()
 	f.draft(func(p *campaign.Plan) {
-		p.Budget = append(p.Budget, campaign.BudgetLine{Line: "credit", Category: campaign.CategoryPrepaid, Driver: campaign.DriverFixed, Amount: 40_000})
+		p.Budget = append(p.Budget, campaign.BudgetLine{
+			Line: "credit", Category: campaign.CategoryPrepaid, Driver: campaign.DriverPerOrder, Amount: 40_000,
+			Credit: &campaign.CreditOffer{PoolID: creditPool, Schedule: campaign.CreditSchedule{Total: 400, First: 400}, Customers: 100},
+		})
 	})
 	facts, err := campaign.FactsOf(&f.plan)
 	require.NoError(f.t, err)
@@ -214,7 +253,7 @@ func (f *fixture) table(route, requester string) {
 		CampaignID: f.id, Round: 1, Revision: 1, Digest: f.plan.Digest(), Requester: f.users[requester].UserID,
 		Routed: campaign.Routed{Facts: facts, Rule: route, Route: tableRoutes[route]},
 	}
-	require.NoError(f.t, f.OpenRound(f.ctx, f.round))
+	require.NoError(f.t, f.Store.OpenRound(f.ctx, f.round))
 }
 
 // tableSignOff writes the sign-off that a table's cell describes.
@@ -292,11 +331,25 @@ func (f *fixture) edit(what string) (undo func()) {
 			f.exec(`INSERT INTO role_grant (user_id, role, unit) VALUES ($1, 'manager', 'operator')`, manager)
 		}
 	case "coauthor": // somebody else wrote the revision
-		f.exec(`ALTER TABLE plan_revision DISABLE TRIGGER USER`)
-		f.exec(`UPDATE plan_revision SET editor_id = $2 WHERE campaign_id = $1`, f.id, f.users["editor"].UserID)
-		f.exec(`ALTER TABLE plan_revision ENABLE TRIGGER USER`)
+		f.rewrite(`editor_id = $2`, f.users["editor"].UserID)
+	case "rewritten": // the stored plan is changed, its digest is not
+		f.rewrite(`plan = jsonb_set(plan, '{offer,name}', $2)`, `"Triple data"`)
+	case "replaced": // by another plan
+		other := f.plan
+		other.Offer.Name = "Triple data"
+		f.rewrite(`(plan, digest) = ($2, $3)`, other, other.Digest())
+	case "withdrawn":
+		f.exec(`UPDATE approval_round SET result = 'withdrawn', closed_at = now() WHERE campaign_id = $1`, f.id)
 	}
 	return func() {}
+}
+
+// rewrite changes the stored plan as nobody may.
+func (f *fixture) rewrite(set string, args ...any) {
+	f.t.Helper()
+	f.exec(`ALTER TABLE plan_revision DISABLE TRIGGER USER`)
+	f.exec(`UPDATE plan_revision SET `+set+` WHERE campaign_id = $1`, append([]any{f.id}, args...)...)
+	f.exec(`ALTER TABLE plan_revision ENABLE TRIGGER USER`)
 }
 
 // small is a plan of 1.8 million fen, just below the first band's end.
@@ -398,15 +451,13 @@ func TestOfTwoCampaignsAtOnceOneSeesTheOther(t *testing.T) {
 func TestFrozenTargetsAreComparedAsTheyAre(t *testing.T) {
 	f := newFixture(t, func(p *campaign.Plan) { small(p); p.Audience.Filter = "age < 30" })
 	f.person("planner2", campaign.RolePlanner)
-	routed, err := f.ask("planner")
-	require.NoError(t, err)
-	require.NoError(t, f.open("planner", routed))
-	_, err = f.SelectTargets(f.ctx, campaign.SelectionInput{CampaignID: f.id, Revision: 1})
+	f.sign()
+	_, err := f.SelectTargets(f.ctx, campaign.SelectionInput{CampaignID: f.id, Revision: 1})
 	require.NoError(t, err)
 	// Who they are now does not matter, but who was frozen does.
 	f.exec(`UPDATE customer SET age = 59 WHERE id IN (SELECT customer_id FROM campaign_target)`)
 	f.draft(func(p *campaign.Plan) { small(p); p.Audience.Filter = "age == 59" })
-	routed, err = f.ask("planner2")
+	routed, err := f.ask("planner2")
 	require.NoError(t, err)
 	require.Len(t, routed.Facts.Together, 1)
 	f.draft(func(p *campaign.Plan) { small(p); p.Audience.Filter = "age < 30 || age == 45" })
