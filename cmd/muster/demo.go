@@ -3,23 +3,20 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 
 	"github.com/musterhq/muster/campaign"
-	"github.com/musterhq/muster/internal/apiuser"
 	"github.com/musterhq/muster/internal/config"
 	"github.com/musterhq/muster/internal/demo"
 	"github.com/musterhq/muster/internal/population"
-	"github.com/musterhq/muster/internal/sim/market"
 )
 
 type demoCommand struct {
-	Again bool   `help:"Run another campaign although one has been run."`
+	Again bool   `help:"Run the campaigns again although they have been run."`
 	Truth string `help:"File with the truth of the market that answers for generated customers, as JSON. Default: a built-in one." placeholder:"FILE" type:"existingfile"`
 }
 
-// Run drives a demo campaign through the public API of the instance that runs here.
+// Run drives the demo campaigns through the public API of the instance that runs here.
 func (c *demoCommand) Run(g *globals) error {
 	running, err := config.LoadInstance(g.dir)
 	if err != nil {
@@ -32,37 +29,22 @@ func (c *demoCommand) Run(g *globals) error {
 	if err != nil {
 		return err
 	}
-	return runDemo(patient(g, longPatience), running.API, population.Kind(running.Demo), truth, c.Again, os.Stdout)
+	return runDemo(patient(g, longPatience), demo.Options{
+		API: running.API, Population: population.Kind(running.Demo), Truth: truth, Out: os.Stdout, Again: c.Again,
+	})
 }
 
-// runDemo brings a demo campaign that was begun to its end; else it runs a new one if
-// there was none yet, or if another is wanted.
-func runDemo(ctx context.Context, base string, kind population.Kind, truth market.Truth, again bool, out io.Writer) error {
-	planner, err := apiuser.New(base, population.DemoLogin(population.Planner))
-	if err != nil {
+// runDemo brings the demo campaigns that were begun to their end; else it runs them when
+// there were none yet, or if they are wanted again.
+func runDemo(ctx context.Context, o demo.Options) error {
+	results, err := demo.Run(ctx, o)
+	switch {
+	case err != nil:
 		return err
+	case len(results) == 0:
+		_, _ = fmt.Fprintln(o.Out, "The demo campaigns have been run. Run them again: muster demo --again")
+	default:
+		demo.Conclude(o.Out, results)
 	}
-	o := demo.Options{API: base, Population: kind, Truth: truth, Out: out}
-	begun := 0
-	for c, err := range apiuser.Campaigns(ctx, planner, demo.Plan(kind).Name) {
-		if err != nil {
-			return err
-		}
-		begun++
-		if !c.Stage.Final() {
-			_, _ = fmt.Fprintf(out, "Going on with campaign %d, begun earlier\n", c.Number)
-			o.CampaignID = c.ID
-		}
-	}
-	if o.CampaignID == "" && begun > 0 && !again {
-		_, _ = fmt.Fprintf(out, "%d demo campaign(s) have been run. Run another with: muster demo --again\n", begun)
-		return nil
-	}
-	result, err := demo.Run(ctx, o)
-	if err != nil {
-		return err
-	}
-	_, _ = fmt.Fprintf(out, "\nCampaign %d closed after %.0f s. Replay it yourself: muster replay %d    Run another: muster demo --again\n",
-		result.Number, result.Took.Seconds(), result.Number)
 	return nil
 }

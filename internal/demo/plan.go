@@ -1,10 +1,12 @@
-// Package demo runs a whole campaign through Muster's public API, as the people of a
-// marketing department would: a planner plans and submits, a marketing manager and
-// finance sign, a reviewer corrects the plan in mid-course, an auditor replays it. Its
+// Package demo runs campaigns through Muster's public API, as the people of a marketing
+// department would: a planner plans and submits, a marketing manager, finance and others
+// sign or return, a reviewer corrects the plan in mid-course, an auditor replays it. Their
 // weeks take seconds, because durations are data.
 package demo
 
 import (
+	"slices"
+
 	"github.com/musterhq/muster/campaign"
 	"github.com/musterhq/muster/internal/population"
 )
@@ -119,6 +121,39 @@ func operatorPlan() campaign.Plan {
 		},
 		Measurement: campaign.Measurement{Coverage: campaign.CoverageEveryone, Source: "simulated market with a known ground truth"},
 	}
+}
+
+// remindersPlan is a small campaign of one message, for people whom the large one leaves
+// out.
+func remindersPlan(of population.Kind) campaign.Plan {
+	p := messagePlan(of)
+	p.Name = "Reminder to savers (demo)"
+	p.Audience.Filter = `cohort == "population" && job == "retired" && !(education in ["university.degree", "high.school", "professional.course"])`
+	if of == population.KindOperator {
+		p.Name = "Reminder to subscribers (demo, generated customers)"
+		p.Audience.Filter = "has_mobile && !opt_out_sms && age >= 60"
+	}
+	return p
+}
+
+// messagePlan sends one message in one wave and asks for no outcomes.
+func messagePlan(of population.Kind) campaign.Plan {
+	p := Plan(of)
+	p.Goal.Target = 10
+	p.Budget = []campaign.BudgetLine{
+		{Line: "messages", Category: campaign.CategoryContact, Driver: campaign.DriverPerContact, Channel: campaign.ChannelSMS, UnitCost: 5, Amount: 300_00},
+		{Line: "media", Category: campaign.CategoryMedia, Driver: campaign.DriverFixed, Amount: 1_000_00},
+	}
+	p.Audience.Tiers = []campaign.TierRule{{Tier: campaign.TierGeneral, Filter: "true"}}
+	p.Audience.MaximumTargets = 1_000
+	p.Channels = slices.DeleteFunc(p.Channels, func(c campaign.ChannelPlan) bool { return c.Channel != campaign.ChannelSMS })
+	p.Waves = []campaign.WavePlan{{
+		Number: 1, Tiers: []campaign.Tier{campaign.TierGeneral}, Channels: []campaign.Channel{campaign.ChannelSMS}, ChannelWindow: channelWindow,
+	}}
+	p.Review = campaign.ReviewPlan{After: 4, DecideWithin: decideWithin, Default: campaign.ReviewDefaultKeep}
+	p.Schedule = campaign.Schedule{RunFor: channelWindow + decideWithin, SettleFor: settleFor}
+	p.Measurement = campaign.Measurement{Coverage: campaign.CoverageContacted, Source: "receipts of the simulated SMS centre; nobody answers"}
+	return p
 }
 
 // costs are in minor units: unit costs, and the ceilings of the lines they belong to.

@@ -71,7 +71,7 @@ func TestFiltersCompile(t *testing.T) {
 }
 
 func TestBothManagerAndFinanceSign(t *testing.T) {
-	e, err := policies.New(context.Background(), func(context.Context) ([]campaign.Grant, error) { return nil, nil })
+	e, err := policies.New(context.Background(), func(context.Context) ([]campaign.Grant, error) { return nil, nil }, policies.Fixed(policies.Standard()))
 	require.NoError(t, err)
 	for _, kind := range kinds {
 		p := Plan(kind)

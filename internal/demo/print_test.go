@@ -42,7 +42,9 @@ func TestAmountsAndCounts(t *testing.T) {
 func TestEvents(t *testing.T) {
 	var b strings.Builder
 	began := time.Unix(1000, 0)
-	p := &printer{w: &b, began: began}
+	p := newPrinter(&b)
+	p.began = began
+	p = p.of(2)
 	for _, e := range []client.HistoryEvent{
 		{Event: "campaign.submitted", Actor: "Paula", At: began.Add(1500 * time.Millisecond), Allowed: true, Data: json.RawMessage(`{}`)},
 		{Event: "authority.campaign.submit", Actor: "Paula", At: began, Allowed: true, Data: json.RawMessage(`{}`)},
@@ -54,11 +56,11 @@ func TestEvents(t *testing.T) {
 		p.event(e)
 	}
 	require.Equal(t, ""+
-		"   1.5 s  Paula submitted the plan\n"+
-		"   2.0 s  Paula was refused (sod_self_approval)\n"+
-		"   3.0 s  Rui was refused (state_conflict)\n"+
-		" 100.0 s  the campaign cannot go on by itself: no targets\n"+
-		"   0.0 s  something.new\n", b.String())
+		"   1.5 s  [2] Paula submitted the plan\n"+
+		"   2.0 s  [2] Paula was refused (sod_self_approval)\n"+
+		"   3.0 s  [2] Rui was refused (state_conflict)\n"+
+		" 100.0 s  [2] the campaign cannot go on by itself: no targets\n"+
+		"   0.0 s  [2] something.new\n", b.String())
 }
 
 func TestContactsLine(t *testing.T) {
@@ -119,6 +121,9 @@ func TestReport(t *testing.T) {
 		}, evaluation.ByRow)},
 		Control:   activities.ControlReport{Treated: 4000, Control: 442, Effect: effect, Reason: effect.Incremental.Reason},
 		Economics: evaluation.Evaluate(1000, 12_000, 1_200_050, effect.Incremental),
+		Credit: []campaign.CreditFigures{{
+			Line: "welcome", Customers: 1000, Most: 1200, CreditAmounts: campaign.CreditAmounts{Promised: 4_00, Granted: 16_00, Used: 5_00, Expired: 1_00}, Outstanding: 10_00,
+		}},
 	}
 	var b strings.Builder
 	writeReport(&b, report)
@@ -127,6 +132,7 @@ func TestReport(t *testing.T) {
 		"250 subscriptions wanted, 1,000 seen among the treated: reached",
 		"calls         contact cost  12,000.00   9,000.50  -2,999.50   75.0 %",
 		"total                       15,000.00  12,000.50  -2,999.50   80.0 %",
+		"Prepaid credit welcome: promised to 1,000 customers of at most 1,200; 16.00 granted, of it 5.00 used, 1.00 expired, 0.00 taken back, 10.00 outstanding; 4.00 still to come.",
 		"4,442 frozen; each is in exactly one place: control 442, delivered 3,900, failed 100 (adds up)",
 		"wave 1 call  core    1,662  1,662    1,280        591  77.0 %   35.6 %",
 		"Incremental effect: not estimable (control outcomes not observed)",

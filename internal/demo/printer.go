@@ -12,12 +12,20 @@ import (
 	"github.com/musterhq/muster/internal/apiuser"
 )
 
-// printer writes lines with the time since the demo began. It may be used by several
-// goroutines.
+// printer writes lines with the time since the demo began and the campaign that they
+// are about. It may be used by several goroutines.
 type printer struct {
-	mu    sync.Mutex
+	mu    *sync.Mutex
 	w     io.Writer
 	began time.Time
+	label string
+}
+
+func newPrinter(w io.Writer) *printer { return &printer{mu: &sync.Mutex{}, w: w, began: time.Now()} }
+
+// of returns the printer of the n-th story.
+func (p *printer) of(n int) *printer {
+	return &printer{mu: p.mu, w: p.w, began: p.began, label: fmt.Sprintf("[%d] ", n)}
 }
 
 // Write makes the printer a place for whole blocks of text.
@@ -31,12 +39,12 @@ func (p *printer) line(format string, args ...any) { p.at(time.Now(), format, ar
 
 // text prints a line that belongs to the one before.
 func (p *printer) text(format string, args ...any) {
-	_, _ = fmt.Fprintf(p, "%s%s\n", indent, fmt.Sprintf(format, args...))
+	_, _ = fmt.Fprintf(p, "%s%s%s\n", indent, p.label, fmt.Sprintf(format, args...))
 }
 
 func (p *printer) at(t time.Time, format string, args ...any) {
 	// The clock of the database may differ a little from ours.
-	_, _ = fmt.Fprintf(p, "%6.1f s  %s\n", max(0, t.Sub(p.began).Seconds()), fmt.Sprintf(format, args...))
+	_, _ = fmt.Fprintf(p, "%6.1f s  %s%s\n", max(0, t.Sub(p.began).Seconds()), p.label, fmt.Sprintf(format, args...))
 }
 
 // eventWords puts the audit events of a campaign into words. An event that is not here
@@ -50,6 +58,8 @@ var eventWords = map[string]string{
 	"campaign.amendment_outdated":  "the change that waited for its approval rests on a plan that is no longer in force: amend again",
 	"campaign.problem":             "the campaign cannot go on by itself",
 	"sign_off.approve":             "",
+	"sign_off.return":              "",
+	"sign_off.reject":              "",
 	"approval.approve":             "signed",
 	"approval.reject":              "rejected",
 	"approval.return":              "returned the plan for change",
@@ -58,9 +68,13 @@ var eventWords = map[string]string{
 	"authority.review.decide":      "",
 	"access.denied":                "was refused",
 	"command.refused":              "was refused",
+	"stage.draft":                  "",
 	"stage.approval":               "",
 	"stage.preparation":            "approved; money is reserved",
 	"stage.targeting":              "selecting targets",
+	"credit.granted":               "", // told as a sum
+	"credit.expired":               "",
+	"credit.used":                  "",
 	"selection.frozen":             "targets are frozen",
 	"stage.running":                "running",
 	"wave.begun":                   "", // told with their numbers

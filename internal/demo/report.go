@@ -80,6 +80,10 @@ func writeReport(w io.Writer, r activities.Report) {
 		map[bool]string{true: "reached", false: "not reached"}[r.Goal.Reached])
 	p("")
 	writeBudget(w, r)
+	for _, c := range r.Credit {
+		p("Prepaid credit %s: promised to %s customers of at most %s; %s granted, of it %s used, %s expired, %s taken back, %s outstanding; %s still to come.",
+			c.Line, count(c.Customers), count(c.Most), amount(c.Granted), amount(c.Used), amount(c.Expired), amount(c.ClawedBack), amount(c.Outstanding), amount(c.Promised))
+	}
 	p("")
 	p("Targets: %s frozen; each is in exactly one place: %s (%s).", count(r.Targets.Frozen), places(r.Targets.Places),
 		map[bool]string{true: "adds up", false: "DOES NOT ADD UP"}[r.Targets.AddsUp])

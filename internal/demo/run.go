@@ -25,14 +25,14 @@ type Options struct {
 	Population population.Kind
 	Truth      market.Truth // of the market that answers for generated customers
 	Out        io.Writer
-	// CampaignID goes on with a campaign that was begun earlier; empty plans a new one.
-	CampaignID string
+	Again      bool // make new campaigns although all were run before
 }
 
-// Result is how a demo ended.
+// Result is how one of the demo's campaigns ended.
 type Result struct {
 	CampaignID   string
 	Number       int64
+	Name         string
 	Ended        string        // completed, unless somebody stopped it
 	Took         time.Duration // from its creation until it was seen closed
 	SelfApproval campaign.Code // with which the planner's own signature was refused
@@ -41,32 +41,59 @@ type Result struct {
 	Replay       campaign.ReplayReport
 }
 
-// Run plans, approves, watches, reviews, evaluates and replays one campaign, as the demo
-// users and through the public API alone. Calls are worked and messages answered by the
-// simulators, which must be running. It fails when the campaign ends in any other way
-// than by its plan, when somebody signs their own campaign, and when the replay differs.
-func Run(ctx context.Context, o Options) (Result, error) {
-	d := &driver{out: &printer{w: o.Out, began: time.Now()}, plan: Plan(o.Population), changes: make(chan struct{}, 1)}
-	for login, user := range map[string]**apiuser.User{
-		population.Planner: &d.planner, population.Manager: &d.manager, population.Finance: &d.finance,
-		population.Reviewer: &d.reviewer, population.Auditor: &d.auditor,
-	} {
-		var err error
-		if *user, err = apiuser.New(o.API, population.DemoLogin(login)); err != nil {
-			return Result{}, err
-		}
+// Run takes the demo's campaigns from their plans to their replays, side by side, as the
+// demo users and through the public API alone. Campaigns that were begun earlier are
+// taken up; when all have ended it does nothing, unless asked to run them again. Calls
+// are worked and messages answered by the simulators, which must be running. It fails
+// when a campaign ends in any other way than by its plan, when somebody signs their own
+// campaign, and when a replay differs.
+func Run(ctx context.Context, o Options) ([]Result, error) {
+	c, err := newCast(o.API)
+	if err != nil {
+		return nil, err
 	}
+	drivers, err := c.begin(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	results := make([]Result, len(drivers))
+	g, gctx := errgroup.WithContext(ctx)
+	for i, d := range drivers {
+		g.Go(func() error {
+			err := d.play(gctx, o)
+			results[i] = d.result
+			if err != nil {
+				return fmt.Errorf("%s: %w", d.plan.Name, err)
+			}
+			return nil
+		})
+	}
+	return results, g.Wait()
+}
+
+// driver goes with one campaign.
+type driver struct {
+	*cast
+	story   story
+	out     *printer
+	plan    campaign.Plan
+	result  Result
+	changes chan struct{} // something of the campaign may have changed
+
+	created time.Time
+	used    bool // some credit, once
+	history *apiuser.History
+	told    told
+}
+
+// play is the campaign's whole course.
+func (d *driver) play(ctx context.Context, o Options) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	begin := d.create
-	if o.CampaignID != "" {
-		d.result.CampaignID = o.CampaignID
-		begin = d.resume
-	}
-	if err := begin(ctx); err != nil {
-		return d.result, err
-	}
 	go d.planner.Watch(ctx, "campaign", d.changed)
+	if err := d.news(ctx); err != nil {
+		return err
+	}
 	g, gctx := errgroup.WithContext(ctx)
 	if d.plan.Measurement.Coverage == campaign.CoverageEveryone {
 		g.Go(func() error {
@@ -77,21 +104,9 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	}
 	g.Go(func() error { return d.run(gctx) })
 	if err := g.Wait(); err != nil {
-		return d.result, err
+		return err
 	}
-	return d.result, d.conclude(ctx)
-}
-
-type driver struct {
-	out     *printer
-	plan    campaign.Plan
-	result  Result
-	changes chan struct{} // something of the campaign may have changed
-
-	planner, manager, finance, reviewer, auditor *apiuser.User
-
-	history *apiuser.History
-	told    told
+	return d.conclude(ctx)
 }
 
 // changed is told of live events.
@@ -105,35 +120,39 @@ func (d *driver) changed(id string) {
 	}
 }
 
-// create makes the campaign and asks for its approval.
+// create makes the campaign and what it rests on.
 func (d *driver) create(ctx context.Context) error {
+	if d.story.prepare != nil {
+		if err := d.story.prepare(ctx, d.cast, &d.plan); err != nil {
+			return err
+		}
+	}
 	created, err := apiuser.Do(ctx, d.planner, "", func(ctx context.Context, api *client.Session) (*client.CreateCampaignResponse, error) {
 		return api.CreateCampaignWithResponse(ctx, nil, client.NewCampaign{Plan: d.plan})
 	})
 	if err != nil {
 		return fmt.Errorf("create the demo campaign: %w", err)
 	}
-	if created.JSON201 == nil || created.JSON201.Draft == nil {
-		return errors.New("create the demo campaign: the API's answer has no draft")
-	}
 	d.introduce(created.JSON201.Campaign)
-	return d.submit(ctx, *created.JSON201.Draft)
+	return nil
 }
 
 // resume takes up a campaign that was begun before this process.
-func (d *driver) resume(ctx context.Context) error {
+func (d *driver) resume(ctx context.Context, id string) error {
+	d.result.CampaignID = id
 	detail, err := d.look(ctx)
 	if err != nil {
 		return err
 	}
-	if detail.InForce != nil {
+	switch {
+	case detail.InForce != nil:
 		d.plan = detail.InForce.Plan
+	case detail.Draft != nil:
+		d.plan = detail.Draft.Plan
 	}
+	d.out.text("Going on with campaign %d, begun earlier", detail.Campaign.Number)
 	d.introduce(detail.Campaign)
-	if detail.Status.Stage == campaign.StageDraft || detail.Status.Stage == "" {
-		return d.submit(ctx, *detail.Draft)
-	}
-	return d.news(ctx)
+	return nil
 }
 
 func (d *driver) submit(ctx context.Context, draft client.Revision) error {
@@ -146,12 +165,29 @@ func (d *driver) submit(ctx context.Context, draft client.Revision) error {
 	return d.news(ctx)
 }
 
-// introduce prints what the campaign is about. The demo's clock begins with it.
+// correct writes the draft as the approver who returned it wants it.
+func (d *driver) correct(ctx context.Context, draft client.Revision) error {
+	plan := draft.Plan
+	d.story.correct(&plan)
+	_, err := apiuser.Do(ctx, d.planner, "", func(ctx context.Context, api *client.Session) (*client.PutPlanResponse, error) {
+		return api.PutPlanWithResponse(ctx, d.result.CampaignID, &client.PutPlanParams{IfMatch: draft.Etag}, plan)
+	})
+	if err != nil {
+		return fmt.Errorf("correct the plan: %w", err)
+	}
+	return d.news(ctx)
+}
+
+// introduce prints what the campaign is about.
 func (d *driver) introduce(c client.CampaignSummary) {
-	d.result.CampaignID, d.result.Number, d.out.began = c.ID, c.Number, c.CreatedAt
+	d.result.CampaignID, d.result.Number, d.result.Name, d.created = c.ID, c.Number, d.plan.Name, c.CreatedAt
 	p := d.plan
 	total, _ := p.BudgetTotal() // the plan is valid: the API took it
-	d.out.text("Campaign %d: %s (%s)", c.Number, p.Name, c.ID)
+	d.out.text("Campaign %d, %s: %s (%s)", c.Number, d.story.title, p.Name, c.ID)
+	if !d.story.whole {
+		d.out.text("budget %s %s, audience %s", amount(total), p.Currency, p.Audience.Filter)
+		return
+	}
 	d.out.text("SIMULATED: no message leaves this machine and nobody is called")
 	d.out.text("goal %s %s worth %s %s each; budget %s %s in %d lines; %g %% control group",
 		count(p.Goal.Target), p.Goal.Metric, amount(p.Goal.UnitBenefit), p.Currency, amount(total), p.Currency, len(p.Budget), p.Audience.ControlPercent)
@@ -177,13 +213,13 @@ func (d *driver) run(ctx context.Context) error {
 		case status.Problem != "":
 			return fmt.Errorf("the campaign cannot go on: %s (%s)", status.Problem, status.ProblemCode)
 		case status.Stage.Final():
-			d.result.Ended, d.result.Took = status.Ended, time.Since(d.out.began)
+			d.result.Ended, d.result.Took = status.Ended, time.Since(d.created)
 			if status.Stage != campaign.StageClosed || status.Ended != "completed" {
 				return fmt.Errorf("the campaign ended in stage %s (%s)", status.Stage, status.Ended)
 			}
 			return nil
 		}
-		acted, err := d.act(ctx, status)
+		acted, err := d.act(ctx, detail)
 		if err != nil {
 			return err
 		}
@@ -216,7 +252,15 @@ func (d *driver) pause(ctx context.Context) error {
 }
 
 // act does what people have to do now and reports whether there was anything.
-func (d *driver) act(ctx context.Context, status campaign.Status) (bool, error) {
+func (d *driver) act(ctx context.Context, detail *client.CampaignDetail) (bool, error) {
+	status := detail.Status
+	if status.Stage == "" || status.Stage == campaign.StageDraft {
+		last, draft := status.Approval, *detail.Draft
+		if last != nil && last.Result == campaign.ApprovalReturned && last.Revision == draft.Revision {
+			return true, d.correct(ctx, draft)
+		}
+		return true, d.submit(ctx, draft)
+	}
 	if level, open := status.Approval.Current(); open {
 		return true, d.approve(ctx, status.Approval, level)
 	}
@@ -225,44 +269,66 @@ func (d *driver) act(ctx context.Context, status campaign.Status) (bool, error) 
 			return true, d.review(ctx, r.Number)
 		}
 	}
+	if last := len(status.Waves) - 1; !d.used && hasCredit(d.plan) && last >= 0 && status.Waves[last].Begun {
+		d.used = true
+		return true, d.useCredit(ctx)
+	}
 	return false, nil
 }
 
-// approve signs a level. Before the first one the planner tries to.
+// approve signs a level. Before the first one of the whole story the planner tries to;
+// a story with an objection returns its first revision.
 func (d *driver) approve(ctx context.Context, a *campaign.Approval, level campaign.ApprovalLevel) error {
-	if d.result.SelfApproval == "" {
-		err := d.decide(ctx, d.planner, a, level, "My own plan is fine.")
-		var refused *campaign.Error
-		if !errors.As(err, &refused) {
-			return errors.Join(errors.New("the planner's signature under their own campaign was not refused"), err)
-		}
-		d.result.SelfApproval = refused.Code
-		if err := d.news(ctx); err != nil {
+	if d.story.whole && d.result.SelfApproval == "" {
+		if err := d.refuse(ctx, a, level); err != nil {
 			return err
 		}
-		d.out.text("the planner, who may sign as marketing manager, tried to sign their own campaign: %s", refused.Message)
 	}
-	signer := map[campaign.Action]*apiuser.User{
-		campaign.ActApprovalManager: d.manager, campaign.ActApprovalFinance: d.finance,
-	}[level.Action]
-	if signer == nil {
+	signer, known := d.signer(level.Action)
+	if !known {
 		return fmt.Errorf("no demo user signs as %s", level.Name)
 	}
-	if err := d.decide(ctx, signer, a, level, "Approved for the demonstration."); err != nil {
-		return fmt.Errorf("sign as %s: %w", level.Name, err)
+	decision := client.NewDecision{Decision: campaign.DecisionApprove, Words: "Approved for the demonstration."}
+	if d.story.object != nil && a.Revision == 1 {
+		decision = *d.story.object
+	}
+	if err := d.decide(ctx, signer, a, level, decision); err != nil {
+		return fmt.Errorf("decide as %s: %w", level.Name, err)
 	}
 	if err := d.news(ctx); err != nil {
 		return err
 	}
-	d.out.text("level %d of %d: %s, for %s %s", level.Level, len(a.Route), level.Name, amount(a.Amount), d.plan.Currency)
+	d.out.text("level %d of %d: %s, for %s %s", level.Level, len(a.Route), level.Name, amount(a.AmountOf(level)), d.plan.Currency)
+	for _, t := range a.Together {
+		if level.Level == 1 {
+			d.out.text("counted together with campaign %d: %s", t.Number, words(string(t.Why)))
+		}
+	}
+	for _, f := range decision.Fields {
+		d.out.text("%s: %s", f.Field, f.Words)
+	}
 	return nil
 }
 
-func (d *driver) decide(ctx context.Context, u *apiuser.User, a *campaign.Approval, level campaign.ApprovalLevel, say string) error {
+// refuse has the planner try to sign, and fails when nobody stops them.
+func (d *driver) refuse(ctx context.Context, a *campaign.Approval, level campaign.ApprovalLevel) error {
+	err := d.decide(ctx, d.planner, a, level, client.NewDecision{Decision: campaign.DecisionApprove, Words: "My own plan is fine."})
+	var refused *campaign.Error
+	if !errors.As(err, &refused) {
+		return errors.Join(errors.New("the planner's signature under their own campaign was not refused"), err)
+	}
+	d.result.SelfApproval = refused.Code
+	if err := d.news(ctx); err != nil {
+		return err
+	}
+	d.out.text("the planner, who may sign as marketing manager, tried to sign their own campaign: %s", refused.Message)
+	return nil
+}
+
+func (d *driver) decide(ctx context.Context, u *apiuser.User, a *campaign.Approval, level campaign.ApprovalLevel, n client.NewDecision) error {
+	n.Revision, n.Digest, n.Level = a.Revision, a.Digest, level.Level
 	_, err := apiuser.Do(ctx, u, "", func(ctx context.Context, api *client.Session) (*client.DecideApprovalResponse, error) {
-		return api.DecideApprovalWithResponse(ctx, d.result.CampaignID, nil, client.NewDecision{
-			Revision: a.Revision, Digest: a.Digest, Level: level.Level, Decision: campaign.DecisionApprove, Words: say,
-		})
+		return api.DecideApprovalWithResponse(ctx, d.result.CampaignID, nil, n)
 	})
 	return err
 }
@@ -279,9 +345,11 @@ func (d *driver) review(ctx context.Context, number int) error {
 		if r.Number != number || r.Decision != "" {
 			continue
 		}
-		d.out.line("review %d, due in %.0f s:", r.Number, time.Until(r.DueAt).Seconds())
-		if err := writeReview(d.out, r); err != nil {
-			return err
+		if d.story.whole {
+			d.out.line("review %d, due in %.0f s:", r.Number, time.Until(r.DueAt).Seconds())
+			if err := writeReview(d.out, r); err != nil {
+				return err
+			}
 		}
 		decision := client.NewReviewDecision{Decision: campaign.ReviewKeep, Words: "Nothing speaks against the plan."}
 		if len(r.Recommendation) > 0 {
@@ -317,12 +385,14 @@ func (d *driver) conclude(ctx context.Context) error {
 	if err := json.Unmarshal(answer.JSON200.Report, &d.result.Report); err != nil {
 		return fmt.Errorf("read the evaluation: %w", err)
 	}
-	writeReport(d.out, d.result.Report)
 	if err := d.replay(ctx); err != nil {
 		return err
 	}
-	_, _ = fmt.Fprintln(d.out)
-	WriteReplay(d.out, d.result.Replay)
+	if d.story.whole {
+		writeReport(d.out, d.result.Report)
+		_, _ = fmt.Fprintln(d.out)
+		WriteReplay(d.out, d.result.Replay)
+	}
 	if !d.result.Replay.OK {
 		return campaign.Errorf(campaign.CodeHistoryMismatch, "the replay of the archived histories differs")
 	}

@@ -24,6 +24,9 @@ func (d *driver) report(ctx context.Context, s campaign.Status) error {
 	if err := d.news(ctx); err != nil {
 		return err
 	}
+	if !d.story.whole {
+		return nil
+	}
 	if s.Targets > 0 && !d.told.targets {
 		if err := d.targets(ctx); err != nil {
 			return err

@@ -76,10 +76,13 @@ func signing(t *testing.T, refusePlanner bool) (d *driver, signed func() []strin
 		require.NoError(t, err)
 		return u
 	}
+	c := &cast{
+		planner: user(population.Planner), manager: user(population.Manager), finance: user(population.Finance), credit: user(population.Credit),
+		auditor: user(population.Auditor),
+	}
 	return &driver{
-		out: &printer{w: io.Discard, began: time.Now()}, plan: Plan(population.KindBank),
-		result:  Result{CampaignID: "0197a3c0-0000-7000-8000-00000000c0de"},
-		planner: user(population.Planner), manager: user(population.Manager), finance: user(population.Finance), auditor: user(population.Auditor),
+		cast: c, story: stories()[0], out: newPrinter(io.Discard), plan: Plan(population.KindBank),
+		result: Result{CampaignID: "0197a3c0-0000-7000-8000-00000000c0de"},
 	}, func() []string { return all }
 }
 
@@ -92,8 +95,9 @@ func TestThePlannerIsRefusedAndTheOthersSign(t *testing.T) {
 	require.NoError(t, d.approve(context.Background(), a, route[0]))
 	require.Equal(t, campaign.CodeSelfApproval, d.result.SelfApproval)
 	require.NoError(t, d.approve(context.Background(), a, route[1]))
-	require.Equal(t, []string{population.Manager, population.Finance}, signed())
-	require.Error(t, d.approve(context.Background(), a, campaign.ApprovalLevel{Level: 3, Name: "board", Action: campaign.ActReviewDecide}))
+	require.NoError(t, d.approve(context.Background(), a, campaign.ApprovalLevel{Level: 3, Name: "credit approver", Action: campaign.ActApprovalCredit}))
+	require.Equal(t, []string{population.Manager, population.Finance, population.Credit}, signed())
+	require.Error(t, d.approve(context.Background(), a, campaign.ApprovalLevel{Level: 4, Name: "board", Action: campaign.ActReviewDecide}))
 }
 
 func TestADemoFailsWhenThePlannerMaySignTheirOwn(t *testing.T) {

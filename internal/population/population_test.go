@@ -23,7 +23,7 @@ func open(t *testing.T) *store.Store {
 	t.Helper()
 	ctx := context.Background()
 	url := pgtest.NewDatabase(t, pgtest.WithTemplate("muster", func(ctx context.Context, url string) error {
-		st, err := store.Open(ctx, url)
+		st, err := store.Open(ctx, url, store.AsOwner())
 		if err != nil {
 			return err
 		}
@@ -33,7 +33,7 @@ func open(t *testing.T) *store.Store {
 	}))
 	vault, err := store.NewVault(make([]byte, store.VaultKeySize))
 	require.NoError(t, err)
-	st, err := store.Open(ctx, url, store.WithVault(vault))
+	st, err := store.Open(ctx, url, store.WithVault(vault), store.AsOwner())
 	require.NoError(t, err)
 	t.Cleanup(st.Close)
 	return st
@@ -154,7 +154,7 @@ func TestEnsureUsers(t *testing.T) {
 	ctx, st := context.Background(), open(t)
 	users, err := EnsureUsers(ctx, st, BankUnit, OperatorUnit)
 	require.NoError(t, err)
-	require.Len(t, users, 9+DemoAgents)
+	require.Len(t, users, 10+DemoAgents)
 
 	roles := map[campaign.Role]bool{}
 	for _, u := range users {

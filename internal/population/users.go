@@ -37,6 +37,7 @@ const (
 	Manager       = "manager"
 	Finance       = "finance"
 	Credit        = "credit"
+	Owner         = "owner" // of a programme
 	Operator      = "operator"
 	Reviewer      = "reviewer"
 	Analyst       = "analyst"
@@ -53,6 +54,7 @@ func DemoUsers() []DemoUser {
 		{Manager, "Marta Manager", []campaign.Role{campaign.RoleManager}},
 		{Finance, "Felix Finance", []campaign.Role{campaign.RoleFinance}},
 		{Credit, "Clara Credit", []campaign.Role{campaign.RoleCredit}},
+		{Owner, "Oscar Owner", []campaign.Role{campaign.RoleManager}},
 		{Operator, "Olga Operator", []campaign.Role{campaign.RoleOperator}},
 		{Reviewer, "Rui Reviewer", []campaign.Role{campaign.RoleReviewer}},
 		{Analyst, "Anton Analyst", []campaign.Role{campaign.RoleAnalyst}},

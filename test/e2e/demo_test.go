@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -30,16 +31,26 @@ func TestDemo(t *testing.T) {
 	i := newInstance(t, data, "--demo")
 	i.start(t)
 	p := i.people(t)
-	r := p.first(t)
-	r.awaitArchive(t)
-	awaitPrinted(t, i.up, "Campaign 1 closed")
+	names := demo.Names(population.Kind(i.Demo))
+	r, returned, inside := p.named(t, names[0]), p.named(t, names[1]), p.named(t, names[2])
+	for _, x := range []*running{r, returned, inside} {
+		x.awaitArchive(t)
+		i.requireSound(t, x)
+	}
+	awaitPrinted(t, i.up, "Run them again: muster demo --again")
+	for n := range names {
+		require.Contains(t, i.up.printed(t), fmt.Sprintf("Campaign %d closed", n+1))
+	}
 
-	i.requireSound(t, r)
 	r.requireDemoCourse(t, i)
+	returned.requireReturned(t)
+	inside.requireInsideProgramme(t)
+	r.requireCredit(t)
 	i.requireDemoMoney(t, r)
 	i.requireDemoMessages(t, r)
 	i.requireCommands(t, r)
 	keepHistories(t, i, r, "demo")
+	keepCreditHistory(t, i, r, "demo")
 
 	status, _ := get(i.TemporalUI)
 	require.Equal(t, http.StatusOK, status, "Temporal's web UI")
@@ -58,22 +69,26 @@ func TestDemo(t *testing.T) {
 	i.stop(t)
 	i.start(t)
 	require.Equal(t, campaign.StageClosed, r.detail(t).Status.Stage)
-	awaitPrinted(t, i.up, "1 demo campaign(s) have been run.")
+	awaitPrinted(t, i.up, "The demo campaigns have been run.")
 	i.stop(t)
 }
 
-// first finds the instance's first campaign, which the demonstration makes by itself.
-func (p people) first(t *testing.T) *running {
+// named finds a campaign that the demonstration makes by itself.
+func (p people) named(t *testing.T, name string) *running {
 	t.Helper()
-	var items []client.CampaignSummary
+	r := &running{people: p}
 	eventually(t, func() bool {
-		items = tell(t, p.auditor, func(ctx context.Context, s *client.Session) (*client.ListCampaignsResponse, error) {
-			return s.ListCampaignsWithResponse(ctx, nil)
+		items := tell(t, p.auditor, func(ctx context.Context, s *client.Session) (*client.ListCampaignsResponse, error) {
+			return s.ListCampaignsWithResponse(ctx, &client.ListCampaignsParams{Q: name})
 		}).JSON200.Items
-		return len(items) > 0
-	}, "the demonstration makes a campaign")
-	require.Len(t, items, 1)
-	return &running{people: p, id: items[0].ID, number: items[0].Number}
+		if len(items) == 0 {
+			return false
+		}
+		require.Len(t, items, 1)
+		r.id, r.number = items[0].ID, items[0].Number
+		return true
+	}, "the demonstration makes %s", name)
+	return r
 }
 
 func awaitPrinted(t *testing.T, p *program, text string) {
@@ -81,7 +96,64 @@ func awaitPrinted(t *testing.T, p *program, text string) {
 	eventually(t, func() bool { return strings.Contains(p.printed(t), text) }, "%s prints %q", p.name, text)
 }
 
-// requireDemoCourse checks who did what: two people signed, the planner could not, and
+// rounds returns how each round of approval ended, the first one first.
+func (r *running) rounds(t *testing.T) (results []campaign.Decision, signers map[string]bool) {
+	t.Helper()
+	approval := tell(t, r.auditor, func(ctx context.Context, s *client.Session) (*client.GetApprovalResponse, error) {
+		return s.GetApprovalWithResponse(ctx, r.id)
+	}).JSON200
+	signers = map[string]bool{}
+	for _, s := range approval.SignOffs {
+		if s.Counted {
+			results = append(results, s.Decision)
+			signers[s.User.Name] = true
+		}
+	}
+	return results, signers
+}
+
+// requireReturned checks that a plan that came back was changed and signed again.
+func (r *running) requireReturned(t *testing.T) {
+	t.Helper()
+	results, _ := r.rounds(t)
+	require.Contains(t, results, campaign.DecisionReturn)
+	require.Contains(t, results, campaign.DecisionApprove)
+	detail := r.detail(t)
+	require.Equal(t, 2, detail.InForce.Revision, "the returned revision is not the one in force")
+	require.EqualValues(t, 500_00, detail.InForce.Plan.Budget[1].Amount)
+}
+
+// requireInsideProgramme checks that the owner's signature was enough and that the
+// programme has paid.
+func (r *running) requireInsideProgramme(t *testing.T) {
+	t.Helper()
+	results, signers := r.rounds(t)
+	require.Equal(t, []campaign.Decision{campaign.DecisionApprove}, results)
+	require.Equal(t, map[string]bool{"Oscar Owner": true}, signers)
+	plan := r.detail(t).InForce.Plan
+	programme := tell(t, r.planner, func(ctx context.Context, s *client.Session) (*client.GetProgrammeResponse, error) {
+		return s.GetProgrammeWithResponse(ctx, plan.ProgrammeID)
+	}).JSON200.Programme
+	require.Equal(t, r.evaluation(t).Budget.Total.Actual, programme.Figures.Spent)
+	require.Equal(t, programme.Ceiling-programme.Figures.Spent, programme.Figures.Available, "what was not spent is free again")
+}
+
+// requireCredit checks that credit was granted, used in part, and never beyond what was
+// applied for.
+func (r *running) requireCredit(t *testing.T) {
+	t.Helper()
+	lines := tell(t, r.auditor, func(ctx context.Context, s *client.Session) (*client.GetCreditResponse, error) {
+		return s.GetCreditWithResponse(ctx, r.id)
+	}).JSON200.Items
+	require.Len(t, lines, 1)
+	c := lines[0]
+	require.Positive(t, c.Granted)
+	require.Positive(t, c.Used)
+	require.LessOrEqual(t, c.Promised, c.Reserved, "what is promised is held")
+	require.Equal(t, c.Granted, c.Used+c.Expired+c.ClawedBack+c.Outstanding)
+}
+
+// requireDemoCourse checks who did what: three people signed, the planner could not, and
 // the review's recommendation changed the second wave.
 func (r *running) requireDemoCourse(t *testing.T, i *instance) {
 	t.Helper()
@@ -93,18 +165,10 @@ func (r *running) requireDemoCourse(t *testing.T, i *instance) {
 	}).JSON200.Items
 	require.Len(t, archive, detail.ArchivedRuns)
 
-	approval := tell(t, r.auditor, func(ctx context.Context, s *client.Session) (*client.GetApprovalResponse, error) {
-		return s.GetApprovalWithResponse(ctx, r.id)
-	}).JSON200
-	signed := map[string]int{}
-	for _, s := range approval.SignOffs {
-		if s.Counted {
-			signed[s.User.ID]++
-			require.Equal(t, campaign.DecisionApprove, s.Decision)
-		}
-	}
-	require.Len(t, signed, 2, "two different people signed")
-	require.NotContains(t, signed, detail.Campaign.Planner.ID)
+	results, signed := r.rounds(t)
+	require.Equal(t, []campaign.Decision{campaign.DecisionApprove, campaign.DecisionApprove, campaign.DecisionApprove}, results)
+	require.Len(t, signed, 3, "three different people signed")
+	require.NotContains(t, signed, detail.Campaign.Planner.Name)
 
 	refused := 0
 	for _, e := range r.history(t) {

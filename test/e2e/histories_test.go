@@ -13,6 +13,8 @@ import (
 	historypb "go.temporal.io/api/history/v1"
 	"go.temporal.io/api/temporalproto"
 	"go.temporal.io/sdk/client"
+
+	"github.com/musterhq/muster/campaign"
 )
 
 // recordVariable names a folder, such as testdata/replay/v0, into which these tests write
@@ -40,6 +42,27 @@ func keepHistories(t *testing.T, i *instance, r *running, scenario string) {
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(filepath.Join(folder, filepath.Base(file)), withoutHost(t, body), 0o644))
 	}
+}
+
+// keepCreditHistory adds the release of a campaign's credit to a scenario. It outlives the
+// campaign and its archive, so it is taken from where it runs.
+func keepCreditHistory(t *testing.T, i *instance, r *running, scenario string) {
+	t.Helper()
+	root := os.Getenv(recordVariable)
+	if root == "" {
+		return
+	}
+	cluster, err := client.Dial(client.Options{HostPort: i.TemporalAddress, Namespace: campaign.Namespace})
+	require.NoError(t, err)
+	defer cluster.Close()
+	history := &historypb.History{}
+	for events := cluster.GetWorkflowHistory(t.Context(), campaign.CreditWorkflowID(r.id), "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT); events.HasNext(); {
+		e, err := events.Next()
+		require.NoError(t, err)
+		history.Events = append(history.Events, e)
+	}
+	file := filepath.Join(root, scenario, "credit-CreditRelease.json.gz")
+	require.NoError(t, os.WriteFile(file, withoutHost(t, pack(t, history)), 0o644))
 }
 
 // withoutHost takes the name of the machine out of a history: workers name the queue of
