@@ -14,10 +14,15 @@ import (
 // than the channel's budget line, as it is in force, can pay for; the others are suppressed
 // with the reason "budget", and the event budget.exhausted says how much is missing. When a
 // rule says no, which may be that the plan was not signed by those who must, or that one of
-// them may not sign any more, none are made: CodeDispatchRefused.
+// them may not sign any more, none are made: CodeDispatchRefused. While dispatch is frozen it
+// waits.
 func (a *Activities) CreateContacts(ctx context.Context, in campaign.DispatchInput) (campaign.ContactBatch, error) {
 	var batch campaign.ContactBatch
 	err := alive(ctx, func() error {
+		active, err := a.people(ctx)
+		if err != nil {
+			return err
+		}
 		plan, err := a.Store.LoadPlan(ctx, campaign.PlanRef{CampaignID: in.CampaignID, Revision: in.Revision})
 		if err != nil {
 			return err
@@ -30,13 +35,13 @@ func (a *Activities) CreateContacts(ctx context.Context, in campaign.DispatchInp
 		if !ok {
 			return campaign.Errorf(campaign.CodeInvalidPlan, "channel %s is not in plan revision %d", in.Channel, in.Revision)
 		}
-		batch, err = a.Store.CreateContacts(ctx, in, line, line.UnitsPerContact(channel, parts(channel)), plan.Plan.Goal.Outcome, func(st store.Standing) error {
-			return a.authoriseDispatch(ctx, st)
+		batch, err = a.Store.CreateContacts(ctx, in, line, revision, line.UnitsPerContact(channel, parts(channel)), plan.Plan.Goal.Outcome, func(st store.Standing) error {
+			return a.authoriseDispatch(active, st)
 		})
 		if err != nil || batch.Unpaid == 0 {
 			return err
 		}
-		return a.tellExhausted(ctx, in.Ref(), line, revision, batch.Needed)
+		return a.tellExhausted(ctx, in.Ref(), line, batch.Needed)
 	})
 	if code := campaign.CodeOf(err); code != "" && code != campaign.CodeInternal {
 		return batch, failure(ctx, a.refuseDispatch(ctx, "dispatch:"+callKey(ctx), in.Ref(), in.Revision, err))
@@ -44,8 +49,8 @@ func (a *Activities) CreateContacts(ctx context.Context, in campaign.DispatchInp
 	return batch, failure(ctx, err)
 }
 
-// contactLine returns the budget line of a channel's contacts as it is in force, and the
-// revision that says so.
+// contactLine returns the budget line of a channel's contacts as it is in force, with what
+// was drawn for it from the contingency, and the revision that says so.
 func (a *Activities) contactLine(ctx context.Context, in campaign.ChannelRef) (campaign.BudgetLine, int, error) {
 	inForce, err := a.Store.RevisionInForce(ctx, in.CampaignID)
 	if err != nil {
@@ -60,7 +65,8 @@ func (a *Activities) contactLine(ctx context.Context, in campaign.ChannelRef) (c
 	if !ok {
 		return line, 0, campaign.Errorf(campaign.CodeInvalidPlan, "channel %s has no budget line for its contacts", in.Channel)
 	}
-	return line, plan.Revision, nil
+	line, err = a.Store.Funded(ctx, in.CampaignID, line)
+	return line, plan.Revision, err
 }
 
 // PayContacts plans contacts that the channel's budget did not pay for, as many as it pays
@@ -68,11 +74,18 @@ func (a *Activities) contactLine(ctx context.Context, in campaign.ChannelRef) (c
 func (a *Activities) PayContacts(ctx context.Context, in campaign.ChannelRef) (campaign.PaidContacts, error) {
 	var paid campaign.PaidContacts
 	err := alive(ctx, func() error {
+		active, err := a.people(ctx)
+		if err != nil {
+			return err
+		}
 		line, revision, err := a.contactLine(ctx, in)
 		if err != nil {
 			return err
 		}
-		paid, err = a.Store.PayContacts(ctx, in, line, revision, func(st store.Standing) error { return a.authoriseDispatch(ctx, st) })
+		if err := a.Store.RefuseFrozen(ctx, in.CampaignID); err != nil {
+			return a.refuseDispatch(ctx, "", in, revision, err)
+		}
+		paid, err = a.Store.PayContacts(ctx, in, line, revision, func(st store.Standing) error { return a.authoriseDispatch(active, st) })
 		if code := campaign.CodeOf(err); err != nil && code != campaign.CodeInternal {
 			// The channel goes on with what it has; it asks again as long as its window is open.
 			key := fmt.Sprintf("%s:unpaid:%d:%s:%d:%s", in.CampaignID, in.Wave, in.Channel, revision, code)
@@ -84,15 +97,15 @@ func (a *Activities) PayContacts(ctx context.Context, in campaign.ChannelRef) (c
 		if err != nil || paid.Unpaid == 0 {
 			return err
 		}
-		return a.tellExhausted(ctx, in, line, revision, paid.Needed)
+		return a.tellExhausted(ctx, in, line, paid.Needed)
 	})
 	return paid, failure(ctx, err)
 }
 
-// tellExhausted records, once for each line and revision, that the line cannot pay for
+// tellExhausted records, once for each amount that a line had, that it cannot pay for
 // another contact of its channel, and the minor units that it lacks.
-func (a *Activities) tellExhausted(ctx context.Context, in campaign.ChannelRef, line campaign.BudgetLine, revision int, needed int64) error {
-	key := fmt.Sprintf("%s:exhausted:%s:%d", in.CampaignID, line.Line, revision)
+func (a *Activities) tellExhausted(ctx context.Context, in campaign.ChannelRef, line campaign.BudgetLine, needed int64) error {
+	key := fmt.Sprintf("%s:exhausted:%s:%d", in.CampaignID, line.Line, line.Amount)
 	return a.Store.RecordOnce(ctx, store.CampaignEvent(in.CampaignID, key, "budget.exhausted", campaign.Actor{},
 		map[string]any{"line": line.Line, "channel": in.Channel, "needed": needed}))
 }

@@ -55,13 +55,16 @@ type chunk struct {
 
 func (c *chunk) run(ctx context.Context) (campaign.ChunkResult, error) {
 	var none campaign.ChunkResult
-	plan, err := c.Store.LoadPlan(ctx, campaign.PlanRef{CampaignID: c.in.CampaignID, Revision: c.in.Revision})
+	plan, err := c.signed(ctx)
 	if err != nil {
 		return none, err
 	}
 	var ok bool
 	if c.plan, ok = plan.Plan.Channel(c.in.Channel); !ok {
 		return none, campaign.Errorf(campaign.CodeInvalidPlan, "channel %s is not in plan revision %d", c.in.Channel, c.in.Revision)
+	}
+	if err := c.Store.RefuseFrozen(ctx, c.in.CampaignID); err != nil {
+		return none, c.refuseDispatch(ctx, "", campaign.ChannelRef{CampaignID: c.in.CampaignID, Wave: c.in.Wave, Revision: c.in.Revision, Channel: c.in.Channel}, c.in.Revision, err)
 	}
 	owner := c.Instance + "/" + uuid.NewString()
 	if c.dispatch, err = c.Store.Dispatch(c.in, owner, c.Tuning.Lease); err != nil {
@@ -82,6 +85,21 @@ func (c *chunk) run(ctx context.Context) (campaign.ChunkResult, error) {
 	working, release := untilStopped(ctx)
 	defer release()
 	return c.push(ctx, working)
+}
+
+// signed loads the plan that the contacts were made by, if that is the one that is asked
+// for and it was signed; whatever is sent is what it says. A rule's refusal is recorded.
+func (c *chunk) signed(ctx context.Context) (campaign.LoadedPlan, error) {
+	plan, err := c.Store.BatchPlan(ctx, campaign.ChannelRef{CampaignID: c.in.CampaignID, Wave: c.in.Wave, Revision: c.in.Revision, Channel: c.in.Channel}, c.authoriseSigned)
+	if rule := ruleOf(err); rule != nil {
+		told := c.tellRefused(ctx, "chunk:"+callKey(ctx), c.in.CampaignID, "dispatch.refused", rule, map[string]any{
+			"wave": c.in.Wave, "channel": c.in.Channel, "revision": c.in.Revision, "shard": c.in.Shard, "from_seq": c.in.FromSeq,
+		})
+		if told != nil {
+			return plan, told
+		}
+	}
+	return plan, err
 }
 
 // push sends until nothing of the chunk is open, the campaign is held, or working ends.

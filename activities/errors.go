@@ -16,6 +16,7 @@ import (
 var passing = map[campaign.Code]time.Duration{
 	campaign.CodeLeaseLost:          time.Second,
 	campaign.CodeChannelUnavailable: 5 * time.Second,
+	campaign.CodeDispatchFrozen:     10 * time.Second,
 }
 
 // failure maps err to what Temporal should know: the type is the campaign.Code, the

@@ -12,17 +12,20 @@ import (
 // Report is the final evaluation of a campaign; it is kept as JSON. Amounts are minor
 // units of Currency.
 type Report struct {
-	Name      string               `json:"name"`
-	Simulated bool                 `json:"simulated"` // nothing left the machine and nobody was contacted
-	Currency  string               `json:"currency"`
-	Source    string               `json:"source"` // where outcomes come from
-	Goal      GoalReport           `json:"goal"`
-	Budget    BudgetReport         `json:"budget"`
-	Targets   TargetReport         `json:"targets"`
-	Funnel    FunnelReport         `json:"funnel"`
-	Outcomes  map[string]int64     `json:"outcomes"` // recorded, by kind
-	Control   ControlReport        `json:"control"`
-	Economics evaluation.Economics `json:"economics"`
+	Name      string       `json:"name"`
+	Simulated bool         `json:"simulated"` // nothing left the machine and nobody was contacted
+	Currency  string       `json:"currency"`
+	Source    string       `json:"source"` // where outcomes come from
+	Goal      GoalReport   `json:"goal"`
+	Budget    BudgetReport `json:"budget"`
+	// Credit is the prepaid credit of each line that gives some. What is promised is granted
+	// after this report: it stays committed, and no part of what was spent.
+	Credit    []campaign.CreditFigures `json:"credit,omitempty"`
+	Targets   TargetReport             `json:"targets"`
+	Funnel    FunnelReport             `json:"funnel"`
+	Outcomes  map[string]int64         `json:"outcomes"` // recorded, by kind
+	Control   ControlReport            `json:"control"`
+	Economics evaluation.Economics     `json:"economics"`
 }
 
 // GoalReport sets the goal against what was reached.
@@ -102,6 +105,9 @@ func (a *Activities) evaluate(ctx context.Context, in campaign.EvaluationInput) 
 	r.Goal.Actual = treated.Positive
 	r.Goal.Reached = treated.Positive >= plan.Goal.Target
 	if r.Budget, err = a.budget(ctx, in.CampaignID, plan); err != nil {
+		return r, err
+	}
+	if r.Credit, err = a.Store.CreditFigures(ctx, in.CampaignID); err != nil {
 		return r, err
 	}
 	r.Targets.Frozen = treated.Targets + control.Targets

@@ -168,10 +168,8 @@ func TestReviewRecommendsAnotherSeriesAndAppliesItOnce(t *testing.T) {
 	require.Equal(t, next, same)
 	require.EqualValues(t, 2, f.count(`SELECT count(*) FROM plan_revision`))
 
-	out := campaign.ReviewOutcome{CampaignID: f.id, Review: 1, Decision: campaign.ReviewAccept, Words: "yes", Actor: f.users["reviewer"]}
-	require.NoError(t, f.CloseReview(f.ctx, out))
-	out.Decision = campaign.ReviewKeep
-	require.NoError(t, f.CloseReview(f.ctx, out))
+	require.NoError(t, f.CloseReview(f.ctx, f.decides("reviewer", campaign.ReviewAccept)))
+	require.NoError(t, f.CloseReview(f.ctx, f.decides("reviewer", campaign.ReviewKeep)))
 	reviews, err := f.Store.Reviews(f.ctx, f.id)
 	require.NoError(t, err)
 	require.Equal(t, campaign.ReviewAccept, reviews[0].Decision, "decided once")

@@ -32,13 +32,15 @@ type fixture struct {
 	*activities.Activities
 	t      *testing.T
 	ctx    context.Context
-	id     string // the campaign
+	owner  *store.Store // of the database: what the application may not do
+	id     string       // the campaign
 	plan   campaign.Plan
 	users  map[string]campaign.Actor // by login
 	sender *sender
 	keys   *assertion.Keys // of the API
-	round  campaign.Round  // that is open; the zero value before the first
-	signed int             // the revision that a round is opened over
+	keyDir string
+	round  campaign.Round // that is open; the zero value before the first
+	signed int            // the revision that a round is opened over
 }
 
 const customers = 400
@@ -52,7 +54,7 @@ func newFixture(t *testing.T, change func(*campaign.Plan)) *fixture {
 	vault, err := store.NewVault(bytes.Repeat([]byte{9}, store.VaultKeySize))
 	require.NoError(t, err)
 	url := pgtest.NewDatabase(t, pgtest.WithTemplate("customers", func(ctx context.Context, url string) error {
-		st, err := store.Open(ctx, url, store.WithVault(vault))
+		st, err := store.Open(ctx, url, store.WithVault(vault), store.AsOwner())
 		if err != nil {
 			return err
 		}
@@ -60,14 +62,21 @@ func newFixture(t *testing.T, change func(*campaign.Plan)) *fixture {
 		if _, err := st.Migrate(ctx); err != nil {
 			return err
 		}
+		if err := st.StorePolicyStandard(ctx, policies.Standard()); err != nil {
+			return err
+		}
 		return populate(ctx, st)
 	}))
 	st, err := store.Open(ctx, url, store.WithVault(vault))
 	require.NoError(t, err)
 	t.Cleanup(st.Close)
-	enforcer, err := policies.New(ctx, st.Grants)
+	owner, err := store.Open(ctx, url, store.AsOwner())
 	require.NoError(t, err)
-	f := &fixture{t: t, ctx: ctx, signed: 1, users: map[string]campaign.Actor{}, sender: newSender(), keys: newKeys(t)}
+	t.Cleanup(owner.Close)
+	enforcer, err := policies.New(ctx, st.Grants, st.ActivePolicies)
+	require.NoError(t, err)
+	f := &fixture{t: t, ctx: ctx, owner: owner, signed: 1, users: map[string]campaign.Actor{}, sender: newSender(), keyDir: filepath.Join(t.TempDir(), "keys")}
+	f.keys = keysIn(t, f.keyDir)
 	f.Activities = activities.New(activities.Deps{
 		Store: st, Ledger: ledger.New(st.Pool()), Policies: enforcer, Keys: f.keys, Instance: "test", Simulated: true,
 		Senders: map[campaign.Channel]channels.Sender{campaign.ChannelSMS: f.sender},
@@ -85,7 +94,11 @@ func newFixture(t *testing.T, change func(*campaign.Plan)) *fixture {
 // newKeys makes keys that were valid some time ago already.
 func newKeys(t *testing.T) *assertion.Keys {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "keys")
+	return keysIn(t, filepath.Join(t.TempDir(), "keys"))
+}
+
+func keysIn(t *testing.T, dir string) *assertion.Keys {
+	t.Helper()
 	require.NoError(t, assertion.Generate(dir, time.Now().Add(-time.Hour)))
 	keys, err := assertion.Open(dir)
 	require.NoError(t, err)
@@ -187,7 +200,7 @@ func (f *fixture) approve() {
 // sign opens a round and signs it at every level.
 func (f *fixture) sign() {
 	f.t.Helper()
-	for i, login := range []string{"manager", "finance"}[:len(f.openRound().Route)] {
+	for i, login := range []string{"manager", "finance", "credit"}[:len(f.openRound().Route)] {
 		require.NoError(f.t, f.CountSignOff(f.ctx, f.signOff(login, f.round.Route[i], nil)))
 	}
 }
@@ -209,15 +222,15 @@ func (f *fixture) openRound() campaign.Round {
 // claim that is about it. What change makes of the row is signed with it.
 func (f *fixture) signOff(login string, level campaign.ApprovalLevel, change func(*store.SignOff)) campaign.SignOffClaim {
 	f.t.Helper()
-	amount, err := f.plan.BudgetTotal()
-	require.NoError(f.t, err)
+	money := campaign.Approval{Amount: f.round.Facts.Amount, Credit: f.round.Facts.Credit}
+	amount := money.AmountOf(level)
 	route, err := campaign.DigestOf(f.round.Route)
 	require.NoError(f.t, err)
 	who, digests, now := f.users[login], f.plan.Digests(), time.Now().UTC().Truncate(time.Second)
 	row := store.SignOff{
 		ID: uuid.NewString(), CampaignID: f.id, Revision: f.signed, Round: f.round.Round, Digest: f.plan.Digest(), Level: level.Level, UserID: who.UserID,
 		ContentDigest: digests.Content, AudienceDigest: digests.Audience, BudgetDigest: digests.Budget, RouteDigest: route,
-		Role: "x", Unit: "operator", Amount: amount, Currency: f.plan.Currency, Authority: "*", PolicyVersion: "1", Decision: campaign.DecisionApprove,
+		Role: "x", Unit: "operator", Party: string(level.Kind), Amount: amount, Currency: f.plan.Currency, Authority: "*", PolicyVersion: "1", Decision: campaign.DecisionApprove,
 		AuthTime: now.Add(-time.Minute), IssuedAt: now,
 	}
 	claim := campaign.SignOffClaim{
@@ -294,7 +307,7 @@ func (f *fixture) states(wave int, channel campaign.Channel) map[string]int64 {
 
 func (f *fixture) exec(sql string, args ...any) int64 {
 	f.t.Helper()
-	tag, err := f.Store.Pool().Exec(f.ctx, sql, args...)
+	tag, err := f.owner.Pool().Exec(f.ctx, sql, args...)
 	require.NoError(f.t, err, sql)
 	return tag.RowsAffected()
 }

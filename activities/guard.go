@@ -4,35 +4,106 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/musterhq/muster/campaign"
+	"github.com/musterhq/muster/policies"
 	"github.com/musterhq/muster/store"
 )
 
-// authoriseDispatch verifies, from what the rows say and the grants of this moment, that a
-// plan may be dispatched: every signature of the round it stands on is what the API
-// signed, about the plan as it is stored, by somebody who had no hand in it and who still
-// may sign. Nothing that a workflow remembers counts.
-func (a *Activities) authoriseDispatch(ctx context.Context, st store.Standing) error {
-	if err := a.Policies.Reload(ctx); err != nil {
-		return err
-	}
-	active, err := a.Store.ActiveUsers(ctx)
-	if err != nil {
+// authoriseSigned verifies, from what the rows say, what a plan stands on: the round took
+// the route that the plan must take, and every signature in it, and every decision since to
+// accept a recommendation, is what the API signed, about the plan as it is stored. Nothing
+// that a workflow remembers counts.
+func (a *Activities) authoriseSigned(st store.Standing) error {
+	if err := soundRoute(st); err != nil {
 		return err
 	}
 	for _, o := range st.SignOffs {
-		if err := a.stillSigned(st, o, active); err != nil {
+		if err := a.genuine(o.SignOff, st.Plan.Plan, st.Unit); err != nil {
 			return said(o, err)
 		}
+	}
+	for _, d := range st.Accepted {
+		claim, err := claimOf(st.CampaignID, campaign.UpdateRecordReview, &d.RecordReview)
+		if err != nil {
+			return err
+		}
+		if err := a.proven(claim, d.GivenAt); err != nil {
+			return err
+		}
+	}
+	if st.Base != nil {
+		return a.authoriseSigned(*st.Base)
 	}
 	return nil
 }
 
-func (a *Activities) stillSigned(st store.Standing, o store.CountedSignOff, active map[string]bool) error {
-	if err := a.genuine(o.SignOff, st.Plan.Plan, st.Unit); err != nil {
+// soundRoute makes sure that the round is about what the plan says and took the route that
+// the policy it was opened under asks for then. What others did at that time chose the
+// route as well and cannot be counted again.
+func soundRoute(st store.Standing) error {
+	says, err := campaign.FactsOf(&st.Plan.Plan)
+	if err != nil {
 		return err
 	}
+	facts := st.Facts
+	says.Owner, says.Together, says.Alone = st.Owner, facts.Together, facts.Alone && st.Plan.Plan.Simulated
+	if says.Audience == 0 || facts.Audience < says.Audience {
+		says.Audience = facts.Audience
+	}
+	if facts.Base != 0 {
+		if err := says.AddTo(facts.Base, facts.Added, facts.Amount-facts.Added); err != nil {
+			return err
+		}
+	}
+	if same, err := alike(says, facts); err != nil {
+		return err
+	} else if !same || st.Round.Amount != facts.Amount || st.Round.Credit != facts.Credit {
+		return campaign.Errorf(campaign.CodeAssertionMismatch, "round %d was not about what revision %d says", st.Round.Round, st.Plan.Revision)
+	}
+	for _, l := range st.Round.Route {
+		if !slices.Contains(campaign.SigningActions(), l.Action) {
+			return campaign.Errorf(campaign.CodeAssertionMismatch, "level %d of round %d is for %q, which signs nothing", l.Level, st.Round.Round, l.Action)
+		}
+	}
+	routed, err := policies.RouteUnder(st.PolicyVersion, st.Policy, facts)
+	if err != nil {
+		return err
+	}
+	if same, err := alike(routed.Route, st.Round.Route); err != nil {
+		return err
+	} else if !same {
+		return campaign.Errorf(campaign.CodeAssertionMismatch, "round %d did not take the route that revision %d must take", st.Round.Round, st.Plan.Revision)
+	}
+	return nil
+}
+
+// authoriseDispatch verifies that a plan may be dispatched: it was signed, see
+// authoriseSigned, by people who had no hand in it and who still may sign, and
+// recommendations were accepted by people who still may. active comes from people.
+func (a *Activities) authoriseDispatch(active map[string]bool, st store.Standing) error {
+	if err := a.authoriseSigned(st); err != nil {
+		return err
+	}
+	for ; ; st = *st.Base {
+		for _, o := range st.SignOffs {
+			if err := a.maySignStill(active, st, o); err != nil {
+				return said(o, err)
+			}
+		}
+		for _, d := range st.Accepted {
+			if err := a.require(active, d.Actor.UserID, campaign.ActReviewDecide, st.Unit, 0); err != nil {
+				return err
+			}
+		}
+		if st.Base == nil {
+			return nil
+		}
+	}
+}
+
+func (a *Activities) maySignStill(active map[string]bool, st store.Standing, o store.CountedSignOff) error {
 	level := st.Round.Route[o.Level-1]
 	authority := o.UserID
 	if o.ActingFor != nil {
@@ -45,6 +116,9 @@ func (a *Activities) stillSigned(st store.Standing, o store.CountedSignOff, acti
 		return campaign.Errorf(campaign.CodeForbidden, "the user is unknown or disabled")
 	case o.By != level.Action && (level.EscalateTo == "" || o.By != level.EscalateTo):
 		return campaign.Errorf(campaign.CodeAssertionMismatch, "it counted as %q, which is not how the level is signed", o.By)
+	case o.Delegation != nil:
+		_, err := a.Policies.RequireFor(*o.Delegation, o.By, st.Unit, o.Amount)
+		return err
 	}
 	_, err := a.Policies.Require(authority, o.By, st.Unit, o.Amount)
 	return err
@@ -62,24 +136,46 @@ func said(o store.CountedSignOff, err error) error {
 }
 
 // refuseDispatch records, once under key, why a channel of a wave got no contacts, and
-// returns the refusal.
+// returns the refusal. A freeze is no refusal: it is told once to each channel of a wave, which
+// asks again.
 func (a *Activities) refuseDispatch(ctx context.Context, key string, in campaign.ChannelRef, revision int, why error) error {
-	var rule *campaign.Error
-	if !errors.As(why, &rule) {
+	rule := ruleOf(why)
+	if rule == nil {
 		return why
 	}
-	e := store.CampaignEvent(in.CampaignID, key, "dispatch.refused", campaign.Actor{}, map[string]any{
-		"wave": in.Wave, "channel": in.Channel, "revision": revision, "code": rule.Code, "reason": rule.Message,
-	})
+	frozen := rule.Code == campaign.CodeDispatchFrozen
+	if frozen {
+		key = fmt.Sprintf("%s:frozen:%d:%s:%v", in.CampaignID, in.Wave, in.Channel, rule.Details["freeze"])
+	}
+	err := a.tellRefused(ctx, key, in.CampaignID, "dispatch.refused", rule, map[string]any{"wave": in.Wave, "channel": in.Channel, "revision": revision})
+	if err != nil {
+		return err
+	}
+	if frozen {
+		return why
+	}
+	return campaign.Errorf(campaign.CodeDispatchRefused, "wave %d may not be dispatched by %s: %s", in.Wave, in.Channel, rule.Message).
+		With("code", string(rule.Code))
+}
+
+// ruleOf returns the rule by which something was refused; nil when err is none or a fault.
+func ruleOf(err error) *campaign.Error {
+	var rule *campaign.Error
+	if !errors.As(err, &rule) || rule.Code == campaign.CodeInternal {
+		return nil
+	}
+	return rule
+}
+
+// tellRefused records a rule's refusal once under key.
+func (a *Activities) tellRefused(ctx context.Context, key, campaignID, event string, rule *campaign.Error, data map[string]any) error {
+	e := store.CampaignEvent(campaignID, key, event, campaign.Actor{}, data)
 	e.Allowed = false
+	e.Data["code"], e.Data["reason"] = rule.Code, rule.Message
 	for name, detail := range rule.Details {
 		if _, taken := e.Data[name]; !taken {
 			e.Data[name] = detail
 		}
 	}
-	if err := a.Store.RecordOnce(ctx, e); err != nil {
-		return err
-	}
-	return campaign.Errorf(campaign.CodeDispatchRefused, "wave %d may not be dispatched by %s: %s", in.Wave, in.Channel, rule.Message).
-		With("code", string(rule.Code))
+	return a.Store.RecordOnce(ctx, e)
 }

@@ -260,13 +260,17 @@ func TestForgedReportsAreFoundByTheRows(t *testing.T) {
 		c.NotBefore = time.Now().Add(d)
 		return c
 	}
+	early := func(c campaign.ReportClaim) campaign.ReportClaim {
+		c.Early = true
+		return c
+	}
 	require.False(t, confirm(selected(nil)))
 	require.False(t, confirm(selected(&campaign.TargetCount{Snapshot: 1, Targets: 5})))
 	require.False(t, confirm(wave))
 	require.False(t, confirm(report(campaign.ReportReviewOpen, 1)))
 	require.False(t, confirm(report(campaign.ReportEvaluated, 0)))
-	require.False(t, confirm(at(campaign.ReportApprovalExpired, time.Hour)))
-	require.False(t, confirm(at(campaign.ReportApprovalEscalated, time.Hour)))
+	require.False(t, confirm(early(at(campaign.ReportApprovalExpired, time.Hour))))
+	require.False(t, confirm(early(at(campaign.ReportApprovalEscalated, time.Hour))))
 	require.False(t, confirm(report("made_up", 0)))
 	require.False(t, confirm(report(campaign.ReportWaveDone, 1)), "a wave that the campaign does not have")
 	require.False(t, confirm(report(campaign.ReportWaveDone, 1<<40)))
@@ -303,7 +307,7 @@ func TestForgedReportsAreFoundByTheRows(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, confirm(report(campaign.ReportReviewOpen, 1)))
 	require.False(t, confirm(report(campaign.ReportReviewOpen, 2)))
-	require.False(t, confirm(at(campaign.ReportReviewLapsed, time.Hour)))
+	require.False(t, confirm(early(at(campaign.ReportReviewLapsed, time.Hour))))
 	require.True(t, confirm(at(campaign.ReportReviewLapsed, -time.Second)))
 
 	require.False(t, confirm(report(campaign.ReportSettled, 0)), "the money is not closed")
@@ -314,9 +318,17 @@ func TestForgedReportsAreFoundByTheRows(t *testing.T) {
 	require.NoError(t, f.Evaluate(f.ctx, campaign.EvaluationInput{CampaignID: f.id, Revision: 1}))
 	require.True(t, confirm(report(campaign.ReportEvaluated, 0)))
 
-	_, err = f.ConfirmReport(f.ctx, campaign.ReportClaim{CampaignID: f.id, Revision: 1, NotBefore: time.Now().Add(10 * time.Second),
-		Report: campaign.StageReport{Kind: campaign.ReportApprovalExpired, Number: 1}})
-	var app *temporal.ApplicationError
-	require.ErrorAs(t, err, &app)
-	require.False(t, app.NonRetryable(), "clocks differ a little: asked again in a moment")
+	for _, behind := range []time.Duration{10 * time.Second, 10 * time.Hour} {
+		_, err = f.ConfirmReport(f.ctx, campaign.ReportClaim{CampaignID: f.id, Revision: 1, NotBefore: time.Now().Add(behind),
+			Report: campaign.StageReport{Kind: campaign.ReportApprovalExpired, Number: 1}})
+		var app *temporal.ApplicationError
+		require.ErrorAs(t, err, &app)
+		require.False(t, app.NonRetryable(), "the database's clock is behind by %s: asked again", behind)
+		require.InDelta(t, behind, app.NextRetryDelay(), float64(5*time.Second))
+	}
+	got, err := f.ConfirmReport(f.ctx, campaign.ReportClaim{CampaignID: f.id, Revision: 1,
+		Report: campaign.StageReport{Kind: campaign.ReportFailed, WorkflowID: "x", Code: campaign.CodeInternal, Message: "said so"}})
+	require.NoError(t, err)
+	require.True(t, got.True, "no row bears a failure out")
+	require.EqualValues(t, 1, f.count(`SELECT count(*) FROM audit_event WHERE event = 'report.unproven' AND data->>'reason' = 'said so'`))
 }

@@ -11,19 +11,33 @@ import (
 	"github.com/musterhq/muster/store"
 )
 
-// Reserve allocates and holds every budget line up to its ceiling. For a later revision
-// it adds the differences.
+// Reserve allocates and holds every budget line up to its ceiling, from the plan's programme
+// where it is inside one. For a later revision it adds the differences.
 func (a *Activities) Reserve(ctx context.Context, in campaign.PlanRef) error {
 	plan, err := a.Store.LoadPlan(ctx, in)
 	if err != nil {
 		return failure(ctx, err)
 	}
+	if err := a.enter(ctx, in, plan.Plan); err != nil {
+		return failure(ctx, err)
+	}
 	ceilings := make([]ledger.Ceiling, len(plan.Plan.Budget))
 	for i, l := range plan.Plan.Budget {
 		ceilings[i] = ledger.Ceiling{Line: l.Line, Category: l.Category, Amount: l.Amount}
+		if l.Credit != nil {
+			ceilings[i].Pool = l.Credit.PoolID
+		}
 	}
-	_, err = a.Ledger.ReserveAll(ctx, ledger.Budget{CampaignID: in.CampaignID, Currency: plan.Plan.Currency, Contingency: plan.Plan.Contingency, Lines: ceilings})
-	return failure(ctx, err)
+	_, err = a.Ledger.ReserveAll(ctx, ledger.Budget{CampaignID: in.CampaignID, Currency: plan.Plan.Currency, Programme: plan.Plan.ProgrammeID, Contingency: plan.Plan.Contingency, Lines: ceilings})
+	if err != nil {
+		return failure(ctx, err)
+	}
+	for _, l := range store.CreditLines(in.CampaignID, &plan.Plan) {
+		if err := a.Store.OpenCredit(ctx, l); err != nil {
+			return failure(ctx, err)
+		}
+	}
+	return nil
 }
 
 // CaptureChannel spends, in the ledger, what the channel has cost so far.
@@ -48,7 +62,8 @@ func (a *Activities) CaptureChannel(ctx context.Context, in campaign.ChannelRef)
 }
 
 // Settle closes the money: what every line has cost is spent, what messages of unknown
-// fate would cost stays held, the rest is released.
+// fate would cost and what customers are promised as prepaid credit stays held, the rest is
+// released and goes back to where it came from.
 func (a *Activities) Settle(ctx context.Context, in campaign.PlanRef) error {
 	return failure(ctx, alive(ctx, func() error { return a.settle(ctx, in) }))
 }
@@ -63,7 +78,15 @@ func (a *Activities) settle(ctx context.Context, in campaign.PlanRef) error {
 		return err
 	}
 	return a.till(ctx, in.CampaignID, plan.Plan.Currency, func(t *till) error {
+		for _, l := range store.CreditLines(in.CampaignID, &plan.Plan) {
+			if err := t.settleCredit(ctx, l); err != nil {
+				return err
+			}
+		}
 		for _, line := range plan.Plan.Budget {
+			if line.Credit != nil {
+				continue
+			}
 			cost, err := a.cost(ctx, in.CampaignID, line, plan.Plan.Goal.Outcome, a.Store.SettleChannel)
 			if err != nil {
 				return err
@@ -75,7 +98,7 @@ func (a *Activities) settle(ctx context.Context, in campaign.PlanRef) error {
 				return err
 			}
 		}
-		return nil
+		return t.finish(ctx)
 	})
 }
 
@@ -84,8 +107,8 @@ func (a *Activities) settle(ctx context.Context, in campaign.PlanRef) error {
 const receiptsWithin = 7 * 24 * time.Hour
 
 // SettleUnknown goes on with the money that closed campaigns hold for messages of unknown
-// fate: a message that was taken after all is paid for, one that was not sets its money
-// free. Without proof the money stays held, however long: to release it might leave a bill
+// fate: a message that was taken after all is paid for, the money of one that was not goes
+// back to where it came from. Without proof the money stays held, however long: to release it might leave a bill
 // without a budget, to spend it might pay for nothing. What has no proof for longer than a
 // receipt takes is told once, also of campaigns that still run. It may run at any time and
 // as often as wanted.
@@ -131,7 +154,7 @@ func (a *Activities) settleUnknown(ctx context.Context, in campaign.PlanRef) err
 				return err
 			}
 		}
-		return nil
+		return t.finish(ctx)
 	})
 }
 
@@ -144,6 +167,9 @@ func (a *Activities) cost(
 	ctx context.Context, campaignID string, line campaign.BudgetLine, goal campaign.OutcomeKind,
 	channel func(context.Context, string, campaign.BudgetLine) (store.ChannelSpend, error),
 ) (c lineCost, err error) {
+	if line.Credit != nil {
+		return c, nil // spent by instalments
+	}
 	var happened campaign.Counts
 	switch line.Driver {
 	case campaign.DriverPerContact:
@@ -184,7 +210,7 @@ type till struct {
 
 // till runs f while nobody else brings the campaign's lines up to date.
 func (a *Activities) till(ctx context.Context, campaignID, currency string, f func(*till) error) error {
-	return a.Store.Exclusive(ctx, "till:"+campaignID, func() error { return f(&till{a, campaignID, currency}) })
+	return a.Store.Exclusive(ctx, "till:"+campaignID, func(context.Context) error { return f(&till{a, campaignID, currency}) })
 }
 
 func (t *till) balance(ctx context.Context, line string) (ledger.LineBalance, error) {
@@ -234,6 +260,15 @@ func (t *till) bring(ctx context.Context, line campaign.BudgetLine, cost lineCos
 		return err
 	}
 	return t.keep(ctx, line.Line, cost.possible)
+}
+
+// finish returns what the campaign will not spend any more to where it came from, so that a
+// programme can give it to others.
+func (t *till) finish(ctx context.Context) error {
+	if _, err := t.Ledger.Finish(ctx, t.campaignID); err != nil {
+		return err
+	}
+	return t.handBack(ctx, t.campaignID)
 }
 
 // keep releases all of a line but amount, and closes it when nothing is kept.

@@ -91,10 +91,10 @@ func TestMoneyIsCapturedOnceAndUnknownStaysHeld(t *testing.T) {
 		require.EqualValues(t, 30_000, f.balance("posters").Captured)
 		require.Zero(t, f.balance("gifts").Held)
 		require.Zero(t, f.balance("calls").Held)
-		require.EqualValues(t, 2_000_000, f.balance("calls").Available)
+		require.EqualValues(t, 2_000_000, f.balance("calls").Returned)
 		m := f.balance("messages")
 		require.EqualValues(t, 10*unknown, m.Held, "the unknown messages may be billed yet")
-		require.Equal(t, int64(500_000), m.Held+m.Captured+m.Available)
+		require.Equal(t, int64(500_000), m.Held+m.Captured+m.Returned)
 		f.sound()
 	}
 	// A receipt comes late: one unknown message was accepted after all.
@@ -241,7 +241,7 @@ func TestUnknownIsSettledWhenItIsKnown(t *testing.T) {
 	_, err = f.Store.SweepReceipts(f.ctx, len(bill))
 	require.NoError(t, err)
 	settled(2+int64(len(bill)+1)/2, 0)
-	require.Equal(t, 500_000-f.balance("messages").Captured, f.balance("messages").Available)
+	require.Equal(t, 500_000-f.balance("messages").Captured, f.balance("messages").Returned)
 }
 
 // closed dispatches wave 2, leaves the messages that judge says unknown, settles and closes

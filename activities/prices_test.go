@@ -151,8 +151,7 @@ func TestAChannelWaitsForMoney(t *testing.T) {
 	raise(2, 50*10)
 	paid := pay()
 	require.EqualValues(t, 30, paid.Planned)
-	require.EqualValues(t, 21, paid.FromSeq, "in the order in which they were passed over")
-	require.EqualValues(t, 50, paid.ToSeq)
+	require.Equal(t, []campaign.ShardRange{{FromSeq: 21, ToSeq: 50}}, paid.Shards, "in the order in which they were passed over")
 	require.Equal(t, waiting-30, paid.Unpaid)
 	exhausted(2, (waiting-30)*10)
 	raise(3, batch.Contacts*10)
@@ -237,7 +236,7 @@ func TestMinutesNeverCostMoreThanTheLine(t *testing.T) {
 			if paid.Planned == 0 {
 				break
 			}
-			_, err = f.DispatchChunk(f.ctx, campaign.ChunkInput{CampaignID: f.id, Wave: 1, Revision: 1, Channel: campaign.ChannelCall, FromSeq: paid.FromSeq, ToSeq: paid.ToSeq})
+			_, err = f.DispatchChunk(f.ctx, campaign.ChunkInput{CampaignID: f.id, Wave: 1, Revision: 1, Channel: campaign.ChannelCall, FromSeq: paid.Shards[0].FromSeq, ToSeq: paid.Shards[0].ToSeq})
 			require.NoError(t, err)
 			continue
 		}

@@ -10,31 +10,33 @@ import (
 	"github.com/musterhq/muster/store"
 )
 
-// clocksApart is how far the workflows' clock may be ahead of the database's, within which
-// a report that time decides is waited for and not taken for a forgery.
-const clocksApart = time.Minute
-
 // ConfirmReport compares a stage's report with the rows. One that they do not bear out was
-// not made by the stage: it leaves an event that says what was claimed.
+// not made by the stage: it leaves an event that says what was claimed. So does a failure,
+// which no row can bear out and which is believed. What time decides is waited for until
+// it has come by the database's clock too.
 func (a *Activities) ConfirmReport(ctx context.Context, in campaign.ReportClaim) (campaign.Confirmation, error) {
-	held, err := a.confirm(ctx, in)
+	var held bool
+	var err error
+	if !in.Early {
+		held, err = a.confirm(ctx, in)
+	}
 	if err == nil && held && !in.NotBefore.IsZero() {
 		var left time.Duration
 		if left, err = a.Store.Until(ctx, in.NotBefore); err == nil && left > 0 {
-			if left <= clocksApart {
-				return campaign.Confirmation{}, again(campaign.CodeStateConflict, left, "the database's clock is behind")
-			}
-			held = false
+			return campaign.Confirmation{}, again(campaign.CodeStateConflict, left, "the database's clock is behind")
 		}
 	}
-	if err != nil || held {
+	failed := in.Report.Kind == campaign.ReportFailed
+	if err != nil || held && !failed {
 		return campaign.Confirmation{True: held}, failure(ctx, err)
 	}
 	e := store.CampaignEvent(in.CampaignID, fmt.Sprintf("report:%s", callKey(ctx)), "report.forged", campaign.Actor{}, map[string]any{
 		"report": printable(string(in.Report.Kind)), "number": in.Report.Number, "workflow": printable(in.Report.WorkflowID), "code": campaign.CodeForgedDecision,
 	})
-	e.Allowed = false
-	return campaign.Confirmation{}, failure(ctx, a.Store.RecordOnce(ctx, e))
+	if e.Allowed = failed; failed {
+		e.Event, e.Data["code"], e.Data["reason"] = "report.unproven", printable(string(in.Report.Code)), printable(in.Report.Message)
+	}
+	return campaign.Confirmation{True: held}, failure(ctx, a.Store.RecordOnce(ctx, e))
 }
 
 func (a *Activities) confirm(ctx context.Context, in campaign.ReportClaim) (bool, error) {
@@ -43,6 +45,8 @@ func (a *Activities) confirm(ctx context.Context, in campaign.ReportClaim) (bool
 		return false, nil // no wave, review or level has such a number
 	}
 	switch r.Kind {
+	case campaign.ReportFailed:
+		return true, nil
 	case campaign.ReportApprovalEscalated, campaign.ReportApprovalExpired:
 		return true, nil // time decides
 	case campaign.ReportSelected:

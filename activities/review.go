@@ -153,9 +153,39 @@ func funnelRows(cells []store.FunnelCell) []evaluation.FunnelRow {
 	return rows
 }
 
-// CloseReview records how a review was decided.
+// CloseReview records how a review was decided: by a command that a person gave, or by the
+// deadline once it has come. Anything else is a forgery and recorded as one.
 func (a *Activities) CloseReview(ctx context.Context, in campaign.ReviewOutcome) error {
-	return failure(ctx, a.Store.CloseReview(ctx, in))
+	if !in.ByDefault {
+		if err := a.decided(ctx, in); err != nil {
+			return failure(ctx, err)
+		}
+	}
+	left, err := a.Store.CloseReview(ctx, in)
+	if err == nil && left > 0 {
+		return again(campaign.CodeStateConflict, left, "the database's clock is behind")
+	}
+	return failure(ctx, err)
+}
+
+// decided verifies that a person decided a review so.
+func (a *Activities) decided(ctx context.Context, in campaign.ReviewOutcome) error {
+	order := in.Command
+	if order == nil {
+		order = &campaign.RecordReview{}
+	}
+	claim, err := claimOf(in.CampaignID, campaign.UpdateRecordReview, order)
+	if err != nil {
+		return err
+	}
+	given, err := a.Store.GivenAt(ctx, claim)
+	if err == nil {
+		err = a.proven(claim, given)
+	}
+	if err == nil && (order.Review != in.Review || order.Decision != in.Decision || order.Words != in.Words || order.Actor != in.Actor) {
+		err = campaign.Errorf(campaign.CodeAssertionMismatch, "review %d was decided otherwise", in.Review)
+	}
+	return a.tellForged(ctx, claim, err)
 }
 
 // ApplyRecommendation writes the plan revision that a review recommends: the revision

@@ -9,7 +9,8 @@ import (
 	"github.com/musterhq/muster/targeting"
 )
 
-// SelectTargets selects and freezes the targets of a plan revision, once.
+// SelectTargets selects and freezes the targets of a plan revision, once, if it was signed
+// by those who must. A rule's refusal is recorded.
 func (a *Activities) SelectTargets(ctx context.Context, in campaign.SelectionInput) (campaign.TargetCount, error) {
 	var count campaign.TargetCount
 	err := alive(ctx, func() error {
@@ -26,7 +27,7 @@ func (a *Activities) SelectTargets(ctx context.Context, in campaign.SelectionInp
 			return err
 		}
 		freeze := store.Freeze{
-			CampaignID: in.CampaignID, Revision: in.Revision, Salt: sel.Salt,
+			CampaignID: in.CampaignID, Revision: in.Revision, Salt: sel.Salt, Authorise: a.authoriseSigned,
 			Tally: func(steps []store.CountStep) campaign.TargetCount { return tally(sel, steps) },
 			Insert: func(table string, shards int) (string, []any) {
 				sel.Shards = shards
@@ -37,6 +38,11 @@ func (a *Activities) SelectTargets(ctx context.Context, in campaign.SelectionInp
 		count, err = a.Store.FreezeTargets(ctx, freeze)
 		return err
 	})
+	if rule := ruleOf(err); rule != nil {
+		if told := a.tellRefused(ctx, "selection:"+callKey(ctx), in.CampaignID, "selection.refused", rule, map[string]any{"revision": in.Revision}); told != nil {
+			err = told
+		}
+	}
 	return count, failure(ctx, err)
 }
 

@@ -71,14 +71,19 @@ func TestSelectionAgainForAnotherRevision(t *testing.T) {
 	loaded, err := f.Store.AddRevision(f.ctx, f.id, store.NewRevision{Plan: next, EditorID: f.users["planner"].UserID, Base: 1, Request: "narrower"})
 	require.NoError(t, err)
 	require.Equal(t, 2, loaded.Revision)
+	wider := f.plan
+	f.plan, f.signed = next, 2
+	f.sign()
 	count, err := f.SelectTargets(f.ctx, campaign.SelectionInput{CampaignID: f.id, Revision: 2})
 	require.NoError(t, err)
 	require.EqualValues(t, 180, count.Targets)
 	require.EqualValues(t, 180, f.count(`SELECT count(*) FROM campaign_target`))
 	f.sound()
 	f.exec(`INSERT INTO contact_batch (campaign_id, wave, channel, revision, contacts, shards) VALUES ($1, 1, 'sms', 2, 0, '{}')`, f.id)
-	_, err = f.Store.AddRevision(f.ctx, f.id, store.NewRevision{Plan: f.plan, EditorID: f.users["planner"].UserID, Base: 1, Request: "wider"})
+	_, err = f.Store.AddRevision(f.ctx, f.id, store.NewRevision{Plan: wider, EditorID: f.users["planner"].UserID, Base: 1, Request: "wider"})
 	require.NoError(t, err)
+	f.plan, f.signed = wider, 3
+	f.sign()
 	_, err = f.SelectTargets(f.ctx, campaign.SelectionInput{CampaignID: f.id, Revision: 3})
 	require.Equal(t, campaign.CodeStateConflict, code(t, err), "contacts exist")
 	require.EqualValues(t, 180, f.count(`SELECT count(*) FROM campaign_target`))
@@ -100,6 +105,10 @@ func TestSelectionRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f.draft(tc.change)
+			f.round = campaign.Round{}
+			if tc.code == campaign.CodeEmptySelection {
+				f.sign()
+			}
 			_, err := f.SelectTargets(f.ctx, campaign.SelectionInput{CampaignID: f.id, Revision: 1})
 			require.Equal(t, tc.code, code(t, err))
 			var app *temporal.ApplicationError

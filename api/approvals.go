@@ -21,6 +21,14 @@ func (s *Server) ListApprovals(ctx context.Context, _ ListApprovalsRequestObject
 	if err != nil {
 		return nil, err
 	}
+	ids := make([]string, len(waiting))
+	for i, c := range waiting {
+		ids[i] = c.ID
+	}
+	authors, err := s.store.WaitingAuthors(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
 	inbox := ApprovalInbox{Items: []WaitingApproval{}}
 	for _, c := range waiting {
 		approval := c.Status.Approval
@@ -28,12 +36,8 @@ func (s *Server) ListApprovals(ctx context.Context, _ ListApprovalsRequestObject
 			continue
 		}
 		for _, w := range approval.Waiting {
-			// In their own name if they may, otherwise for the first who lent them authority.
-			for _, who := range append([]Person{{}}, delegators(lent)...) {
-				if s.maySign(r.user, lent, c, w.Level, who.ID) == nil {
-					inbox.Items = append(inbox.Items, WaitingApproval{Campaign: summary(c), Approval: *approval, Level: approval.Route[w.Level-1], ActingFor: who})
-					break
-				}
+			if who, err := s.signer(r.user, lent, authors[c.ID], c, w.Level); err == nil {
+				inbox.Items = append(inbox.Items, WaitingApproval{Campaign: summary(c), Approval: *approval, Level: approval.Route[w.Level-1], ActingFor: who})
 			}
 		}
 	}
@@ -44,6 +48,12 @@ func (s *Server) ListApprovals(ctx context.Context, _ ListApprovalsRequestObject
 func (s *Server) GetApproval(ctx context.Context, in GetApprovalRequestObject) (GetApprovalResponseObject, error) {
 	c := requestOf(ctx).campaign
 	detail := ApprovalDetail{Approval: c.Status.Approval, SignOffs: []SignOff{}}
+	if a := c.Status.Approval; a != nil {
+		var err error
+		if _, detail.Difference, err = s.difference(ctx, c, a.Revision, 0); err != nil {
+			return nil, err
+		}
+	}
 	if a := c.Status.Approval; a.Open() {
 		for _, w := range a.Waiting {
 			detail.Waiting = append(detail.Waiting, a.Route[w.Level-1])
@@ -55,7 +65,7 @@ func (s *Server) GetApproval(ctx context.Context, in GetApprovalRequestObject) (
 	}
 	for _, o := range all {
 		detail.SignOffs = append(detail.SignOffs, SignOff{
-			ID: o.ID, Revision: o.Revision, Digest: o.Digest, Level: o.Level, User: person(o.UserID, o.User), Role: string(o.Role), Unit: o.Unit,
+			ID: o.ID, Revision: o.Revision, Round: o.Round, Digest: o.Digest, Level: o.Level, User: person(o.UserID, o.User), Role: string(o.Role), Unit: o.Unit,
 			Amount: o.Amount, Authority: o.Authority, PolicyVersion: o.PolicyVersion, Kind: o.Party, ActingFor: deref(o.ActingFor),
 			Decision: o.Decision, Words: o.Words, Fields: o.Fields, At: o.At, Counted: o.Counted,
 		})
@@ -81,7 +91,11 @@ func (s *Server) DecideApproval(ctx context.Context, in DecideApprovalRequestObj
 	if approval != nil && b.Level <= len(approval.Route) {
 		r.action = approval.Route[b.Level-1].Action
 	}
-	by, err := s.capacityOf(r.user.ID, lent, c, b.Level, b.ActingFor)
+	authors, err := s.store.Authors(ctx, c.ID, b.Revision)
+	if err != nil {
+		return nil, err
+	}
+	by, err := s.maySign(r.user, lent, authors, c, b.Level, b.ActingFor)
 	if err != nil {
 		return nil, s.refuse(ctx, r, c.ID, err)
 	}
@@ -98,9 +112,8 @@ func (s *Server) DecideApproval(ctx context.Context, in DecideApprovalRequestObj
 		d.DelegationID = by.delegation.ID
 		o.ActingFor, o.DelegationID = &d.ActingFor, &d.DelegationID
 	}
-	err = s.recordSignOff(ctx, c, o)
-	if err != nil {
-		return nil, err
+	if err := s.recordSignOff(ctx, c, o); err != nil {
+		return nil, s.refuse(ctx, r, c.ID, err)
 	}
 	status, err := s.ask(ctx, r, campaign.UpdateDecide, &d)
 	if err != nil {
@@ -118,7 +131,11 @@ func (s *Server) decidedBefore(ctx context.Context, r *request, d NewDecision, r
 	default:
 		return nil, s.refuse(ctx, r, r.campaign.ID, refusal)
 	}
-	id, err := s.store.CountedSignOff(ctx, r.campaign.ID, r.user.ID, d.Revision, d.Level, d.Decision)
+	approval := r.campaign.Status.Approval
+	if approval == nil {
+		return nil, s.refuse(ctx, r, r.campaign.ID, refusal)
+	}
+	id, err := s.store.CountedSignOff(ctx, r.campaign.ID, r.user.ID, approval.Round, d.Revision, d.Level, d.Decision)
 	if err != nil {
 		return nil, err
 	}
@@ -130,4 +147,38 @@ func (s *Server) decidedBefore(ctx context.Context, r *request, d NewDecision, r
 		return nil, err
 	}
 	return DecideApproval200JSONResponse{CampaignID: now.ID, SignOffID: id, Status: now.Status}, nil
+}
+
+// GetDifference implements the operation.
+func (s *Server) GetDifference(ctx context.Context, in GetDifferenceRequestObject) (GetDifferenceResponseObject, error) {
+	from, changes, err := s.difference(ctx, requestOf(ctx).campaign, in.Revision, in.Params.From)
+	if err != nil {
+		return nil, err
+	}
+	return GetDifference200JSONResponse{From: from, Revision: in.Revision, Changes: changes}, nil
+}
+
+// difference lists what a revision has otherwise than another, 0 for the one that it was
+// made from or, for a draft, the one before. The first has none before it: it is all new,
+// and the list is empty.
+func (s *Server) difference(ctx context.Context, c store.Campaign, revision, from int) (int, []campaign.Change, error) {
+	changes := []campaign.Change{}
+	next, err := s.store.LoadPlan(ctx, campaign.PlanRef{CampaignID: c.ID, Revision: revision})
+	if err != nil {
+		return 0, nil, err
+	}
+	if from == 0 {
+		if from = next.Base; from == 0 {
+			from = revision - 1
+		}
+	}
+	if from == 0 {
+		return 0, changes, nil
+	}
+	now, err := s.store.LoadPlan(ctx, campaign.PlanRef{CampaignID: c.ID, Revision: from})
+	if err != nil {
+		return 0, nil, err
+	}
+	found, err := campaign.Difference(&now.Plan, &next.Plan)
+	return from, append(changes, found...), err
 }

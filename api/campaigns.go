@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/musterhq/muster/campaign"
@@ -65,14 +67,14 @@ func baseOf(r store.PlanRevision) int {
 // ListCampaigns implements the operation.
 func (s *Server) ListCampaigns(ctx context.Context, in ListCampaignsRequestObject) (ListCampaignsResponseObject, error) {
 	r, p := requestOf(ctx), in.Params
-	f := store.CampaignFilter{Units: r.units, Stage: p.Stage, WaitAction: p.WaitAction, Text: p.Q, Limit: limitOf(p.Limit) + 1}
+	f := store.CampaignFilter{Units: r.units, Stage: p.Stage, WaitAction: p.WaitAction, Text: p.Q, Programme: strings.ToLower(p.ProgrammeID), Limit: limitOf(p.Limit) + 1}
 	if p.Mine {
 		f.PlannerID = r.user.ID
 	}
 	if fault := campaign.TextFault(p.Q); fault != "" {
 		return nil, faults([]campaign.FieldError{{Field: "q", Code: campaign.CodeInvalidText, Message: fault}})
 	}
-	list := fmt.Sprintf("campaigns %s %s %q %v", p.Stage, p.WaitAction, p.Q, p.Mine)
+	list := fmt.Sprintf("campaigns %s %s %q %v %s", p.Stage, p.WaitAction, p.Q, p.Mine, f.Programme)
 	if _, err := decodeCursor(list, p.Cursor, &f.Before); err != nil {
 		return nil, err
 	}
@@ -139,6 +141,20 @@ func (s *Server) checkPlan(ctx context.Context, p campaign.Plan) error {
 	if plan == nil {
 		plan = &campaign.Error{Code: campaign.CodeInvalidPlan}
 	}
+	if p.ProgrammeID != "" && !slices.ContainsFunc(plan.Fields, func(f campaign.FieldError) bool { return f.Field == "programme_id" }) {
+		_, err := s.store.ProgrammeOf(ctx, &p)
+		var unknown *campaign.Error
+		if err != nil && !errors.As(err, &unknown) {
+			return err
+		} else if err != nil {
+			found = append(found, unknown.Fields...)
+		}
+	}
+	pools, err := s.store.CreditFaults(ctx, p)
+	if err != nil {
+		return err
+	}
+	found = append(found, pools...)
 	if s.simulated && !p.Simulated {
 		found = append(found, campaign.FieldError{
 			Field: "simulated", Code: campaign.CodeInvalidPlan, Message: "must be true: every channel of this installation is a simulator", Allowed: []any{true},
@@ -148,7 +164,7 @@ func (s *Server) checkPlan(ctx context.Context, p campaign.Plan) error {
 		return nil
 	}
 	// A fault that has a code of its own says more than that the plan is invalid.
-	for _, code := range []campaign.Code{campaign.CodeInvalidFilter, campaign.CodeAmountOutOfRange, campaign.CodeInvalidText} {
+	for _, code := range []campaign.Code{campaign.CodeInvalidFilter, campaign.CodeAmountOutOfRange, campaign.CodeInvalidText, campaign.CodeProgrammeNotFound, campaign.CodeCreditPoolNotFound, campaign.CodeCurrencyMismatch} {
 		if plan.Fields[0].Code == code {
 			plan.Code = code
 		}
@@ -172,9 +188,13 @@ func (s *Server) detail(ctx context.Context, c store.Campaign) (CampaignDetail, 
 	if err != nil {
 		return CampaignDetail{}, err
 	}
+	authors, err := s.waitingAuthors(ctx, c)
+	if err != nil {
+		return CampaignDetail{}, err
+	}
 	detail := CampaignDetail{
 		Campaign: summary(c), Status: c.Status, ArchivedRuns: c.ArchiveRuns, ArchivedAt: timeOf(c.ArchivedAt),
-		Actions: s.actions(u, lent, c),
+		Actions: s.actions(u, lent, authors, c),
 	}
 	// The hold takes effect in its own column before the workflow's status shows it.
 	detail.Status.Hold = holdOf(c)
@@ -183,7 +203,7 @@ func (s *Server) detail(ctx context.Context, c store.Campaign) (CampaignDetail, 
 		return detail, err
 	}
 	detail.Status.Unpaid = unpaid
-	draft, err := s.store.Revision(ctx, c.ID, c.DraftRevision)
+	draft, err := s.store.Revision(ctx, c.ID, offeredRevision(c))
 	if err != nil {
 		return detail, err
 	}
@@ -198,6 +218,20 @@ func (s *Server) detail(ctx context.Context, c store.Campaign) (CampaignDetail, 
 		detail.InForce = &r
 	}
 	return detail, nil
+}
+
+// offeredRevision is the one to go on from: a draft's newest; of a campaign in flight the
+// amendment that waits for its approval, or else the plan in force. A refused amendment left
+// a revision behind that is neither.
+func offeredRevision(c store.Campaign) int {
+	switch a := c.Status.Approval; {
+	case c.Stage == campaign.StageDraft || c.Revision == 0:
+		return c.DraftRevision
+	case a.Open():
+		return a.Revision
+	default:
+		return c.Revision
+	}
 }
 
 // ListRevisions implements the operation.
@@ -280,7 +314,7 @@ func (s *Server) SubmitCampaign(ctx context.Context, in SubmitCampaignRequestObj
 	}
 	plan, err := s.store.LoadPlan(ctx, campaign.PlanRef{CampaignID: in.ID, Revision: in.Body.Revision})
 	if err != nil {
-		return nil, err
+		return nil, s.refuse(ctx, r, in.ID, err)
 	}
 	if in.Body.Digest != "" && in.Body.Digest != plan.Digest {
 		return nil, s.refuse(ctx, r, in.ID, campaign.Errorf(campaign.CodeVersionChanged, "revision %d is not the plan with that digest; read it again", in.Body.Revision))
@@ -300,8 +334,8 @@ func (s *Server) AmendCampaign(ctx context.Context, in AmendCampaignRequestObjec
 	if err := s.checkSuccessor(ctx, c, in.Body.Plan); err != nil {
 		return nil, inPlan(err)
 	}
-	if ok, why := stageAllows(campaign.ActCampaignAmend, c); !ok {
-		return nil, s.refuse(ctx, r, c.ID, campaign.Errorf(campaign.CodeStateConflict, "%s", why))
+	if err := admits(c, campaign.ActCampaignAmend); err != nil {
+		return nil, s.refuse(ctx, r, c.ID, err)
 	}
 	base := in.Body.BaseRevision
 	if base == 0 {

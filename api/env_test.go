@@ -122,6 +122,7 @@ func (o *orchestra) asked() []update {
 type env struct {
 	t        *testing.T
 	store    *store.Store
+	owner    *store.Store // of the database: what the application may not do
 	server   *Server
 	orch     *orchestra
 	keys     *assertion.Keys
@@ -134,18 +135,23 @@ func newEnv(t *testing.T) *env {
 	t.Helper()
 	ctx := context.Background()
 	database := pgtest.NewDatabase(t, pgtest.WithTemplate("api", func(ctx context.Context, url string) error {
-		s, err := store.Open(ctx, url)
+		s, err := store.Open(ctx, url, store.AsOwner())
 		if err != nil {
 			return err
 		}
 		defer s.Close()
-		_, err = s.Migrate(ctx)
-		return err
+		if _, err := s.Migrate(ctx); err != nil {
+			return err
+		}
+		return s.StorePolicyStandard(ctx, policies.Standard())
 	}))
 	s, err := store.Open(ctx, database, store.WithVault(newVault(t)))
 	require.NoError(t, err)
 	t.Cleanup(s.Close)
-	e := &env{t: t, store: s, orch: &orchestra{}, users: map[string]string{}, sessions: map[string]*http.Client{}}
+	owner, err := store.Open(ctx, database, store.AsOwner())
+	require.NoError(t, err)
+	t.Cleanup(owner.Close)
+	e := &env{t: t, store: s, owner: owner, orch: &orchestra{}, users: map[string]string{}, sessions: map[string]*http.Client{}}
 	require.NoError(t, s.CreateUnit(ctx, here, "North"))
 	require.NoError(t, s.CreateUnit(ctx, there, "South"))
 	for _, role := range campaign.Roles() {
@@ -154,14 +160,15 @@ func newEnv(t *testing.T) *env {
 			e.addUser("stranger", there, role)
 		}
 	}
-	enforcer, err := policies.New(ctx, s.Grants)
+	enforcer, err := policies.New(ctx, s.Grants, s.ActivePolicies)
 	require.NoError(t, err)
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	dir := filepath.Join(t.TempDir(), "keys")
 	require.NoError(t, assertion.Generate(dir, time.Now()))
 	e.keys, err = assertion.Open(dir)
 	require.NoError(t, err)
-	e.server, err = New(Deps{Store: s, Policies: enforcer, Orchestrator: e.orch, Keys: e.keys, Registry: prometheus.NewRegistry(), Logger: log})
+	e.server, err = New(Deps{Store: s, Policies: enforcer, Orchestrator: e.orch, Keys: e.keys, Registry: prometheus.NewRegistry(), Logger: log,
+		OIDC: OIDC{Issuer: "https://identity.example", ClientID: oidcClient}})
 	require.NoError(t, err)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -318,7 +325,7 @@ candidates:
 
 func (e *env) exec(sql string, args ...any) {
 	e.t.Helper()
-	_, err := e.store.Pool().Exec(context.Background(), sql, args...)
+	_, err := e.owner.Pool().Exec(context.Background(), sql, args...)
 	require.NoError(e.t, err)
 }
 

@@ -33,20 +33,21 @@ func httpStatus(code campaign.Code) int {
 	case campaign.CodeStateConflict, campaign.CodeVersionChanged, campaign.CodeAmendmentOutdated, campaign.CodeAssertionMismatch, campaign.CodeIllegalTransition,
 		campaign.CodeBudgetInsufficient, campaign.CodeHoldExceeded, campaign.CodeHoldClosed, campaign.CodeLeaseLost, campaign.CodeNotArchived,
 		campaign.CodeAlreadyExists, campaign.CodeRequestInProgress, campaign.CodeHistoryMismatch, campaign.CodeEmptySelection,
-		campaign.CodeRecommendationMissing, campaign.CodeAlreadyReversed, campaign.CodeAccountClosed, campaign.CodeLastAdministrator, campaign.CodeRouteOutdated:
+		campaign.CodeRecommendationMissing, campaign.CodeAlreadyReversed, campaign.CodeAccountClosed, campaign.CodeLastAdministrator, campaign.CodeRouteOutdated, campaign.CodeAudienceGrown, campaign.CodeProgrammeClosed, campaign.CodeDispatchFrozen:
 		return http.StatusConflict
 	case campaign.CodeBodyTooLarge:
 		return http.StatusRequestEntityTooLarge
 	case campaign.CodeUnsupportedMediaType:
 		return http.StatusUnsupportedMediaType
 	case campaign.CodeInvalidPlan, campaign.CodeInvalidFilter, campaign.CodeInvalidText, campaign.CodeAmountOutOfRange,
-		campaign.CodeCurrencyMismatch, campaign.CodeReasonRequired, campaign.CodeKeyReused, campaign.CodeNoRoute, campaign.CodeAggregateLimit:
+		campaign.CodeCurrencyMismatch, campaign.CodeReasonRequired, campaign.CodeKeyReused, campaign.CodeNoRoute, campaign.CodeAggregateLimit, campaign.CodePolicyRejected, campaign.CodeEmptyPolicy,
+		campaign.CodeCreditPoolNotFound, campaign.CodeProgrammeNotFound, campaign.CodeProgrammeNotAllowed, campaign.CodeProgrammeCeiling:
 		return http.StatusUnprocessableEntity
 	case campaign.CodePreconditionRequired:
 		return http.StatusPreconditionRequired
 	case campaign.CodeRateLimited:
 		return http.StatusTooManyRequests
-	case campaign.CodeOrchestratorAway, campaign.CodeChannelUnavailable, campaign.CodeDraining:
+	case campaign.CodeOrchestratorAway, campaign.CodeProviderAway, campaign.CodeChannelUnavailable, campaign.CodeDraining:
 		return http.StatusServiceUnavailable
 	}
 	return http.StatusInternalServerError

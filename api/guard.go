@@ -45,14 +45,17 @@ type request struct {
 	command        string          // the update that the campaign was asked for
 	action         campaign.Action // what is asked for; the route's unless the operation knows better
 
-	user     store.User
-	grants   []campaign.Grant
-	authTime time.Time          // when the caller last proved who they are; zero for a service token
-	subject  store.UserDetail   // the user that the request is about
-	units    []campaign.OrgUnit // for a list: where the action is allowed
-	campaign store.Campaign     // the campaign that the request is about
-	resultID string             // for the row that a keyed write makes
-	key      string             // the idempotency key, unique among all users
+	user      store.User
+	grants    []campaign.Grant
+	authTime  time.Time          // when the caller last proved who they are; zero for a service token
+	subject   store.UserDetail   // the user that the request is about
+	policy    store.Policy       // the policy that the request is about
+	units     []campaign.OrgUnit // for a list: where the action is allowed
+	campaign  store.Campaign     // the campaign that the request is about
+	programme store.Programme    // the programme that the request is about
+	resultID  string             // for the row that a keyed write makes
+	key       string             // the idempotency key, unique among all users
+	flow      flow               // the log-in at the identity provider that the browser has begun
 }
 
 type requestKey struct{}
@@ -66,7 +69,7 @@ func requestOf(ctx context.Context) *request {
 
 // command is what every update to a campaign carries.
 func (s *Server) command(r *request) campaign.Command {
-	return campaign.Command{UpdateID: r.key, Actor: r.user.Actor(), PolicyVersion: s.policies.Version()}
+	return campaign.Command{UpdateID: r.key, Actor: r.user.Actor(), PolicyVersion: s.policies.Version(r.campaign.Unit)}
 }
 
 // sign puts the API's assertion on an order: that the caller gave it, to this campaign.
@@ -91,6 +94,7 @@ func (s *Server) guard(rt route, op operation) echo.MiddlewareFunc {
 			r := requestOf(c.Request().Context())
 			r.route, r.action = rt, rt.action
 			r.authorization = c.Request().Header.Values("Authorization")
+			r.flow = s.flowOf(c.Request())
 			ctx := c.Request().Context()
 			switch rt.operation {
 			case "streamEvents": // goes on as long as the reader wants
@@ -109,11 +113,13 @@ func (s *Server) guard(rt route, op operation) echo.MiddlewareFunc {
 			}
 			c.SetRequest(c.Request().WithContext(ctx))
 			if rt.scope != public {
-				if err := s.authenticate(ctx, r); err != nil {
+				if err := s.authenticate(ctx, r); campaign.CodeOf(err) == campaign.CodeTokenInvalid {
+					return s.refuseStranger(ctx, r, err)
+				} else if err != nil {
 					return err
 				}
 				if r.user.PasswordTemporary && rt.scope != ofSession {
-					return campaign.Errorf(campaign.CodePasswordChange, "somebody else chose your password: change it first (POST /v1/me/password)")
+					return s.refuse(ctx, r, "", campaign.Errorf(campaign.CodePasswordChange, "somebody else chose your password: change it first (POST /v1/me/password)"))
 				}
 			}
 			key := c.Request().Header.Get("Idempotency-Key")
@@ -146,7 +152,7 @@ func (s *Server) guard(rt route, op operation) echo.MiddlewareFunc {
 // readBody reads the body within its limit and checks it strictly.
 func (s *Server) readBody(c echo.Context, r *request, op operation) error {
 	limit := int64(maxBody)
-	if r.route.operation == "recordOutcomes" {
+	if r.route.operation == "recordOutcomes" || r.route.operation == "recordCreditUses" {
 		limit = maxOutcomeBody
 	}
 	req := c.Request()
@@ -160,7 +166,7 @@ func (s *Server) readBody(c echo.Context, r *request, op operation) error {
 		return &campaign.Error{Code: campaign.CodeMalformedBody, Message: "the body cannot be read to its end", Err: err}
 	case op.body == nil && len(r.body) > 0:
 		return campaign.Errorf(campaign.CodeMalformedBody, "this operation takes no body")
-	case op.body == nil:
+	case op.body == nil, op.bodyOptional && len(r.body) == 0:
 		return nil
 	}
 	if kind, params, err := mime.ParseMediaType(req.Header.Get("Content-Type")); err != nil || kind != "application/json" ||
@@ -179,7 +185,11 @@ type binder struct{}
 
 // Bind implements echo.Binder.
 func (binder) Bind(into any, c echo.Context) error {
-	if err := json.Unmarshal(requestOf(c.Request().Context()).body, into); err != nil {
+	body := requestOf(c.Request().Context()).body
+	if len(body) == 0 {
+		return io.EOF // there is none, which generated code knows where a body is optional
+	}
+	if err := json.Unmarshal(body, into); err != nil {
 		fault := campaign.FieldError{Code: campaign.CodeInvalidParameter, Message: "cannot be read"}
 		var wrong *json.UnmarshalTypeError
 		if errors.As(err, &wrong) {
@@ -200,6 +210,8 @@ func (s *Server) authorise(ctx context.Context, c echo.Context, r *request) erro
 		return nil
 	case somewhere:
 		return s.somewhere(ctx, r)
+	case ofInbox:
+		return s.ofInbox(ctx, r)
 	case ofUser:
 		if err := s.somewhere(ctx, r); err != nil {
 			return err
@@ -212,6 +224,14 @@ func (s *Server) authorise(ctx context.Context, c echo.Context, r *request) erro
 			return s.refuse(ctx, r, "", campaign.Errorf(campaign.CodeNotFound, "there is no such user"))
 		}
 		return nil
+	case ofProgramme:
+		var err error
+		if r.programme, err = s.store.Programme(ctx, c.Param("programme_id")); err != nil {
+			return err
+		}
+		return s.permitProgramme(ctx, r)
+	case ofPolicy:
+		return s.findPolicy(ctx, c, r)
 	case ofPlan, ofBody:
 		var body struct {
 			Unit campaign.OrgUnit                `json:"unit"`
@@ -269,12 +289,46 @@ func (s *Server) somewhere(ctx context.Context, r *request) error {
 	return nil
 }
 
+// ofInbox is somewhere, and lets those through as well to whom authority to sign was lent.
+func (s *Server) ofInbox(ctx context.Context, r *request) error {
+	lent, err := s.lent(ctx, r.user.ID)
+	if err != nil {
+		return err
+	}
+	r.units = s.policies.Units(r.user.ID, r.action)
+	for _, d := range lent {
+		if d.Valid {
+			r.units = append(r.units, d.Unit)
+		}
+	}
+	if len(r.units) > 0 {
+		return nil
+	}
+	return s.somewhere(ctx, r)
+}
+
 func (s *Server) permit(ctx context.Context, r *request, unit campaign.OrgUnit, campaignID, what string) error {
+	lent, err := s.lentAt(ctx, r, unit)
+	if err != nil || lent {
+		return err
+	}
 	if !slices.ContainsFunc(r.grants, func(g campaign.Grant) bool { return unit.Within(g.Unit) }) {
 		return s.refuse(ctx, r, campaignID, campaign.Errorf(campaign.CodeNotFound, "there is no such %s", what))
 	}
-	_, err := s.policies.Require(r.user.ID, r.route.action, unit, 0)
+	_, err = s.policies.Require(r.user.ID, r.route.action, unit, 0)
 	return s.refuse(ctx, r, campaignID, err)
+}
+
+// lentAt reports whether the operation is one by which people sign, and somebody has lent
+// the caller the authority to sign at the unit: who may sign there may read what it is about.
+func (s *Server) lentAt(ctx context.Context, r *request, unit campaign.OrgUnit) (bool, error) {
+	switch r.route.operation {
+	case "getApproval", "decideApproval", "getAuthority":
+	default:
+		return false, nil
+	}
+	lent, err := s.lent(ctx, r.user.ID)
+	return slices.ContainsFunc(lent, func(d campaign.Delegation) bool { return d.Valid && unit.Within(d.Unit) }), err
 }
 
 // recordWithin bounds how long it may take to write down what was answered or refused.
@@ -312,6 +366,22 @@ func (s *Server) refuse(ctx context.Context, r *request, campaignID string, err 
 		return recordErr
 	}
 	return err
+}
+
+// strangersTold is how many refusals of people whom nobody knows are recorded for one
+// address in attemptWindow, so that whoever asks without end fills no table.
+const strangersTold = 20
+
+// refuseStranger is refuse for a caller whom nobody knows.
+func (s *Server) refuseStranger(ctx context.Context, r *request, refusal error) error {
+	if !s.attempts.begin("told "+r.address, strangersTold) {
+		return refusal
+	}
+	e := store.AuditEvent{Event: "access.denied", Data: map[string]any{"operation": r.route.operation, "code": campaign.CodeOf(refusal), "request_id": r.id}}
+	if err := s.record(ctx, e); err != nil {
+		return err
+	}
+	return refusal
 }
 
 // record writes evidence, also when the caller hangs up meanwhile.

@@ -10,12 +10,15 @@ const (
 	ofSession                       // the caller's own session: any user, also one who must change their password first
 	self                            // about the caller alone: any user
 	somewhere                       // allowed at any unit; the answer is limited to those units
-	ofCampaign                      // the campaign in the path
+	ofInbox                         // allowed at any unit, or where authority to sign was lent to the caller
+	ofCampaign                      // the campaign in the path; where people sign, also by what was lent to them
 	ofTask                          // the task in the path
 	ofUser                          // the user in the path
+	ofPolicy                        // the tenant of the policy in the path
 	ofPlan                          // the unit of the plan in the body
 	ofBody                          // the unit in the body
 	ofBodyCampaign                  // the campaign named in the body
+	ofProgramme                     // the programme in the path; to read it, also a unit below its own
 )
 
 // route says who may call an operation. An operation without a route does not start.
@@ -28,7 +31,10 @@ type route struct {
 
 // routes is the whole table of operations and permissions.
 var routes = []route{
+	{"listLoginMethods", "", public, false},
 	{"login", "", public, false},
+	{"beginOIDCLogin", "", public, false},
+	{"finishOIDCLogin", "", public, false},
 	{"logout", "", ofSession, false},
 	{"endSessions", "", ofSession, false},
 	{"getMe", "", ofSession, false},
@@ -45,6 +51,8 @@ var routes = []route{
 	{"endUserSessions", campaign.ActUserAdminister, ofUser, true},
 	{"addGrant", campaign.ActUserAdminister, ofUser, true},
 	{"removeGrant", campaign.ActUserAdminister, ofUser, true},
+	{"setIdentity", campaign.ActUserAdminister, ofUser, true},
+	{"removeIdentity", campaign.ActUserAdminister, ofUser, true},
 
 	{"listUnits", "", self, false},
 	// createUnit asks at the unit above the new one.
@@ -60,10 +68,17 @@ var routes = []route{
 	{"createToken", campaign.ActTokenAdminister, ofBody, false},
 	{"revokeToken", campaign.ActTokenAdminister, somewhere, true},
 
+	{"listPolicies", campaign.ActPolicyRead, somewhere, false},
+	{"getPolicy", campaign.ActPolicyRead, ofPolicy, false},
+	{"proposePolicy", campaign.ActPolicyPropose, ofBody, true},
+	{"decidePolicy", campaign.ActPolicyDecide, ofPolicy, true},
+	{"withdrawPolicy", campaign.ActPolicyPropose, ofPolicy, true},
+
 	{"listCampaigns", campaign.ActCampaignRead, somewhere, false},
 	{"createCampaign", campaign.ActCampaignCreate, ofPlan, true},
 	{"getCampaign", campaign.ActCampaignRead, ofCampaign, false},
 	{"listRevisions", campaign.ActCampaignRead, ofCampaign, false},
+	{"getDifference", campaign.ActCampaignRead, ofCampaign, false},
 	{"putPlan", campaign.ActCampaignEdit, ofCampaign, true},
 	{"submitCampaign", campaign.ActCampaignSubmit, ofCampaign, true},
 	{"withdrawCampaign", campaign.ActCampaignWithdraw, ofCampaign, true},
@@ -74,7 +89,18 @@ var routes = []route{
 	{"resumeCampaign", campaign.ActCampaignResume, ofCampaign, true},
 	{"stopCampaign", campaign.ActCampaignStop, ofCampaign, true},
 
-	{"listApprovals", campaign.ActApprovalRead, somewhere, false},
+	{"drawContingency", campaign.ActBudgetDraw, ofCampaign, true},
+	{"getLedger", campaign.ActLedgerRead, ofCampaign, false},
+	{"listLedgerEntries", campaign.ActLedgerRead, ofCampaign, false},
+
+	{"listProgrammes", campaign.ActProgrammeRead, somewhere, false},
+	{"proposeProgramme", campaign.ActProgrammePropose, ofBody, true},
+	{"getProgramme", campaign.ActProgrammeRead, ofProgramme, false},
+	// The authority to sign depends on the level and the ceiling: decideProgramme asks for it.
+	{"decideProgramme", campaign.ActProgrammeRead, ofProgramme, true},
+	{"closeProgramme", campaign.ActProgrammeClose, ofProgramme, true},
+
+	{"listApprovals", campaign.ActApprovalRead, ofInbox, false},
 	{"getApproval", campaign.ActApprovalRead, ofCampaign, false},
 	// The authority to sign depends on the level and the amount: decideApproval asks for it.
 	{"decideApproval", campaign.ActApprovalRead, ofCampaign, true},
@@ -90,6 +116,16 @@ var routes = []route{
 	{"completeTasks", campaign.ActTaskWork, somewhere, true},
 	{"recordOutcomes", campaign.ActOutcomeRecord, ofBodyCampaign, true},
 
+	{"listCreditPools", campaign.ActCreditRead, somewhere, false},
+	{"openCreditPool", campaign.ActCreditPool, ofBody, true},
+	// Whether the pool is in reach, these ask.
+	{"getCreditPool", campaign.ActCreditRead, somewhere, false},
+	{"allocateCredit", campaign.ActCreditPool, somewhere, true},
+	{"recordCreditUses", campaign.ActCreditRecord, somewhere, true},
+	{"getCredit", campaign.ActCreditRead, ofCampaign, false},
+	{"listCreditGrants", campaign.ActCreditRead, ofCampaign, false},
+	{"clawBackCredit", campaign.ActCreditClawBack, ofCampaign, true},
+
 	{"listReviews", campaign.ActReviewRead, ofCampaign, false},
 	{"decideReview", campaign.ActReviewDecide, ofCampaign, true},
 	{"getEvaluation", campaign.ActEvaluationRead, ofCampaign, false},
@@ -97,6 +133,9 @@ var routes = []route{
 	{"listHistory", campaign.ActAuditRead, ofCampaign, false},
 	{"listArchive", campaign.ActAuditRead, ofCampaign, false},
 	{"replayCampaign", campaign.ActAuditReplay, ofCampaign, true},
+
+	{"getFreeze", campaign.ActCampaignRead, somewhere, false},
+	{"liftFreeze", campaign.ActDispatchLift, somewhere, true},
 
 	{"listAttributes", campaign.ActCampaignRead, somewhere, false},
 	{"previewAudience", campaign.ActCampaignCreate, ofBody, false},

@@ -1,22 +1,42 @@
 package api
 
 import (
-	"cmp"
 	"context"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/musterhq/muster/campaign"
 	"github.com/musterhq/muster/routing"
+	"github.com/musterhq/muster/store"
 )
 
-// PreviewRoute implements the operation: what a submission by the caller would freeze.
+// PreviewRoute implements the operation: what a submission or an amendment by the caller
+// would freeze.
 func (s *Server) PreviewRoute(ctx context.Context, in PreviewRouteRequestObject) (PreviewRouteResponseObject, error) {
 	r := requestOf(ctx)
-	path, err := routing.Router{Store: s.store, Policies: s.policies}.Route(ctx, campaign.RouteRequest{
-		PlanRef: campaign.PlanRef{CampaignID: in.ID, Revision: r.campaign.DraftRevision}, Requester: r.user.ID,
-	})
+	c := r.campaign
+	of := campaign.RouteRequest{PlanRef: campaign.PlanRef{CampaignID: in.ID, Revision: c.DraftRevision}, Requester: r.user.ID}
+	router := routing.Router{Store: s.store, Policies: s.policies}
+	var path routing.Path
+	var err error
+	switch approval := c.Status.Approval; {
+	case in.Body != nil:
+		if err := s.checkSuccessor(ctx, c, in.Body.Plan); err != nil {
+			return nil, inPlan(err)
+		}
+		of.Revision++
+		planned := campaign.LoadedPlan{Revision: of.Revision, Digest: in.Body.Plan.Digest(), EditorID: r.user.ID, Plan: in.Body.Plan}
+		if c.Stage.InFlight() {
+			planned.Base = c.Revision
+		}
+		path, err = router.RoutePlan(ctx, of, planned)
+	case c.Stage == campaign.StageDraft:
+		path, err = router.Route(ctx, of)
+	case approval.Open():
+		of.Revision, of.Requester = approval.Revision, approval.Requester
+		path, err = router.Route(ctx, of)
+	default:
+		err = campaign.Errorf(campaign.CodeStateConflict, "the campaign is in %s and has no draft: send the plan that it is to be amended to", c.Stage)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -26,7 +46,7 @@ func (s *Server) PreviewRoute(ctx context.Context, in PreviewRouteRequestObject)
 		return nil, err
 	}
 	out := RoutePreview{
-		Revision: path.Revision, Digest: path.Digest, Rule: path.Rule, Amount: facts.Amount, Credit: facts.Credit, Counted: counted,
+		Revision: path.Revision, Digest: path.Digest, Rule: path.Rule, Amount: facts.Amount, Base: facts.Base, Total: facts.Total, Credit: facts.Credit, Counted: counted,
 		Together: facts.Together, Audience: facts.Audience, Levels: []PreviewedLevel{}, PolicyVersion: path.PolicyVersion,
 	}
 	if path.Calendar != nil {
@@ -61,38 +81,41 @@ func (s *Server) GetAuthority(ctx context.Context, _ GetAuthorityRequestObject) 
 	if err != nil {
 		return nil, err
 	}
-	names, err := s.store.ActiveNames(ctx)
+	authors, err := s.waitingAuthors(ctx, r.campaign)
 	if err != nil {
 		return nil, err
 	}
-	// What a draft's editors may not sign is found out when it is submitted.
-	authors := map[string]bool{}
-	if a := r.campaign.Status.Approval; a.Open() {
-		if authors, err = s.store.Authors(ctx, r.campaign.ID, a.Revision); err != nil {
-			return nil, err
-		}
+	people, err := s.store.PeopleAt(ctx, r.campaign.Unit)
+	if err != nil {
+		return nil, err
 	}
 	list := AuthorityList{Items: []Authority{}}
 	for _, act := range offered() {
 		item := Authority{ID: act, Levels: signs(r.campaign, act), Who: []Person{}}
-		refusal := s.allowed(r.user, lent, r.campaign, act)
-		if refusal == nil && len(item.Levels) > 0 && authors[r.user.ID] {
-			refusal = campaign.Errorf(campaign.CodeSelfApproval, "nobody signs a campaign they submitted or edited themselves")
-		}
+		refusal := s.allowed(r.user, lent, authors, r.campaign, act)
 		if refusal != nil {
 			e := asError(refusal)
 			item.Code, item.Reason = string(e.Code), e.Message
 		}
 		item.Allowed = refusal == nil
-		for id, name := range names {
-			u := r.user
-			u.ID, u.Name = id, name
-			if (len(item.Levels) == 0 || !authors[id]) && s.allowed(u, nil, r.campaign, act) == nil {
-				item.Who = append(item.Who, Person{ID: id, Name: name})
+		for _, u := range people {
+			if s.allowed(u, nil, authors, r.campaign, act) == nil {
+				item.Who = append(item.Who, Person{ID: u.ID, Name: u.Name})
 			}
 		}
-		slices.SortFunc(item.Who, func(a, b Person) int { return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.ID, b.ID)) })
 		list.Items = append(list.Items, item)
 	}
 	return GetAuthority200JSONResponse(list), nil
+}
+
+// waitingAuthors returns who may not sign what a campaign has waiting for its approval, nor
+// give it money while it runs. Whom a draft's authors are is asked when it is submitted.
+func (s *Server) waitingAuthors(ctx context.Context, c store.Campaign) (map[string]bool, error) {
+	switch {
+	case c.Status.Approval.Open():
+		return s.store.Authors(ctx, c.ID, c.Status.Approval.Revision)
+	case c.Stage == campaign.StageRunning:
+		return s.store.Authors(ctx, c.ID, c.DraftRevision)
+	}
+	return nil, nil
 }

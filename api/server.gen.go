@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -67,7 +68,10 @@ type Approval = campaign.Approval
 // ApprovalDetail defines model for ApprovalDetail.
 type ApprovalDetail struct {
 	Approval *campaign.Approval `json:"approval,omitempty,omitzero"`
-	SignOffs []SignOff          `json:"sign_offs"`
+
+	// Difference What the revision has otherwise than the one that it was made from or the one before
+	Difference []PlanChange `json:"difference,omitempty,omitzero"`
+	SignOffs   []SignOff    `json:"sign_offs"`
 
 	// Waiting The levels that wait
 	Waiting []ApprovalLevel `json:"waiting,omitempty,omitzero"`
@@ -164,6 +168,24 @@ type AuthorityList struct {
 	Items []Authority `json:"items"`
 }
 
+// BrokenInvariant defines model for BrokenInvariant.
+type BrokenInvariant struct {
+	CheckedAt time.Time `json:"checked_at"`
+
+	// Example One of the violations, in words
+	Example  string    `json:"example"`
+	FrozenAt time.Time `json:"frozen_at"`
+
+	// Invariant Its name, such as L6
+	Invariant string `json:"invariant"`
+
+	// Promise What should hold, in words
+	Promise string `json:"promise"`
+
+	// Violations When it was last looked at; 0 once it is whole again
+	Violations int64 `json:"violations"`
+}
+
 // BudgetLine One line of the budget
 type BudgetLine = campaign.BudgetLine
 
@@ -180,6 +202,17 @@ type CampaignDetail struct {
 	Draft        *Revision       `json:"draft,omitempty"`
 	InForce      *Revision       `json:"in_force,omitempty"`
 	Status       Status          `json:"status"`
+}
+
+// CampaignLedger defines model for CampaignLedger.
+type CampaignLedger struct {
+	// Contingency The campaign's own account: what is available on it is its contingency; absent before the campaign was approved
+	Contingency *FundBalance      `json:"contingency,omitempty"`
+	Draws       []ContingencyDraw `json:"draws"`
+	Lines       []LineBalance     `json:"lines"`
+
+	// ProgrammeID That pays for it; absent for the tenant's own money
+	ProgrammeID string `json:"programme_id,omitempty,omitzero"`
 }
 
 // CampaignPage defines model for CampaignPage.
@@ -216,6 +249,9 @@ type CampaignSummary struct {
 	// WaitingOn Who or what must act next, in words
 	WaitingOn string `json:"waiting_on,omitempty,omitzero"`
 }
+
+// CampaignType defines model for CampaignType.
+type CampaignType = campaign.Type
 
 // Channel `sms` messages are sent; `call` tasks are worked by agents
 type Channel = campaign.Channel
@@ -270,6 +306,21 @@ type ContactSummary struct {
 	Outcomes []OutcomeCount `json:"outcomes"`
 }
 
+// ContingencyDraw defines model for ContingencyDraw.
+type ContingencyDraw struct {
+	// Amount Minor units
+	Amount   Amount    `json:"amount"`
+	At       time.Time `json:"at"`
+	Currency string    `json:"currency"`
+	ID       string    `json:"id"`
+
+	// Journal Its step in the ledger
+	Journal int64  `json:"journal"`
+	Line    string `json:"line"`
+	User    Person `json:"user"`
+	Words   string `json:"words"`
+}
+
 // Count defines model for Count.
 type Count = int64
 
@@ -277,6 +328,127 @@ type Count = int64
 type Credentials struct {
 	Login    string `json:"login"`
 	Password string `json:"password"`
+}
+
+// CreditFigures Minor units
+type CreditFigures = campaign.CreditFigures
+
+// CreditFiguresList defines model for CreditFiguresList.
+type CreditFiguresList struct {
+	Items []CreditFigures `json:"items"`
+}
+
+// CreditGrant What one customer was promised, minor units
+type CreditGrant struct {
+	// Anchor What instalments are counted from
+	Anchor time.Time `json:"anchor"`
+
+	// ClawedBack Minor units
+	ClawedBack   Amount    `json:"clawed_back"`
+	ClawedBackAt time.Time `json:"clawed_back_at,omitempty,omitzero"`
+	CustomerID   string    `json:"customer_id"`
+
+	// DueAt When that one is due
+	DueAt time.Time `json:"due_at,omitempty,omitzero"`
+
+	// Expired Minor units
+	Expired Amount `json:"expired"`
+
+	// Granted Minor units
+	Granted Amount `json:"granted"`
+	ID      string `json:"id"`
+	Line    string `json:"line"`
+
+	// NextInstalment Absent when there is none to come
+	NextInstalment int `json:"next_instalment,omitempty,omitzero"`
+
+	// Outstanding Minor units
+	Outstanding Amount `json:"outstanding"`
+
+	// Owed Used, where the credit was taken back
+	Owed Amount `json:"owed"`
+
+	// Promised May still be granted
+	Promised Amount `json:"promised"`
+
+	// State `reserved`: promised, and nothing granted yet; `granted`: some is in the customer's account or still to come; `used`, `expired`, `clawed_back`: nothing is left
+	State CreditState `json:"state"`
+
+	// Used Minor units
+	Used Amount `json:"used"`
+}
+
+// CreditGrantPage defines model for CreditGrantPage.
+type CreditGrantPage struct {
+	Items []CreditGrant `json:"items"`
+	Next  string        `json:"next,omitempty,omitzero"`
+}
+
+// CreditOffer The application for prepaid credit: from which pool, how much for each customer and for how many. The line's `amount`
+// must be customers × schedule.total; it is held in the pool when the plan is approved. The first treated customers with
+// the line's outcome are promised it. Once reserved, an amendment may raise `customers` and change nothing else of it.
+type CreditOffer = campaign.CreditOffer
+
+// CreditPool defines model for CreditPool.
+type CreditPool struct {
+	Currency string `json:"currency"`
+
+	// Figures What the ledger says of a pool, in minor units. Its capacity is given to campaigns' lines or available; of what was given, held is reserved and the rest was granted.
+	Figures  CreditPoolFigures `json:"figures"`
+	ID       string            `json:"id"`
+	Name     string            `json:"name"`
+	OpenedAt time.Time         `json:"opened_at"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit Unit `json:"unit"`
+}
+
+// CreditPoolFigures What the ledger says of a pool, in minor units. Its capacity is given to campaigns' lines or available; of what was given, held is reserved and the rest was granted.
+type CreditPoolFigures struct {
+	// Available Minor units
+	Available Amount `json:"available"`
+
+	// Capacity Minor units
+	Capacity Amount `json:"capacity"`
+
+	// ClawedBack Minor units
+	ClawedBack Amount `json:"clawed_back"`
+	Currency   string `json:"currency"`
+
+	// Expired Minor units
+	Expired Amount `json:"expired"`
+
+	// Given Minor units
+	Given Amount `json:"given"`
+
+	// Held Minor units
+	Held Amount `json:"held"`
+
+	// Outstanding The liability: granted, and not used, expired or taken back
+	Outstanding Amount `json:"outstanding"`
+
+	// Used Minor units
+	Used Amount `json:"used"`
+}
+
+// CreditPoolList defines model for CreditPoolList.
+type CreditPoolList struct {
+	Items []CreditPool `json:"items"`
+}
+
+// CreditSchedule What one customer gets: `first` at once, and the rest month by month from a month later (31 January, 28 or 29 February,
+// 31 March), in equal parts that add up to `total`, or as a share of what the customer used in the month before.
+type CreditSchedule = campaign.CreditSchedule
+
+// CreditState `reserved`: promised, and nothing granted yet; `granted`: some is in the customer's account or still to come; `used`, `expired`, `clawed_back`: nothing is left
+type CreditState = campaign.CreditState
+
+// CreditUseBatch defines model for CreditUseBatch.
+type CreditUseBatch struct {
+	Items []NewCreditUse `json:"items"`
+
+	// Source The system that says so
+	Source string `json:"source"`
 }
 
 // Decision defines model for Decision.
@@ -336,6 +508,40 @@ type FieldError = campaign.FieldError
 // FieldNote defines model for FieldNote.
 type FieldNote = campaign.FieldNote
 
+// Freeze defines model for Freeze.
+type Freeze struct {
+	Broken []BrokenInvariant `json:"broken"`
+
+	// CheckedAt When a check last came to its end
+	CheckedAt time.Time `json:"checked_at,omitempty,omitzero"`
+	Frozen    bool      `json:"frozen"`
+}
+
+// FreezeLift defines model for FreezeLift.
+type FreezeLift struct {
+	// Words What was wrong and what was done about it
+	Words string `json:"words"`
+}
+
+// FundBalance What was allocated is given, returned or available
+type FundBalance struct {
+	// Allocated Minor units
+	Allocated Amount `json:"allocated"`
+
+	// Available Minor units
+	Available Amount `json:"available"`
+	Currency  string `json:"currency"`
+
+	// Given To campaigns, or to lines, and not returned by them
+	Given Amount `json:"given"`
+
+	// Returned To where it was allocated from
+	Returned Amount `json:"returned"`
+
+	// Spent Of what was given
+	Spent Amount `json:"spent"`
+}
+
 // Goal What the campaign is to reach
 type Goal = campaign.Goal
 
@@ -365,6 +571,108 @@ type Hold = campaign.Hold
 // HoldReason defines model for HoldReason.
 type HoldReason struct {
 	Reason string `json:"reason"`
+}
+
+// Identity defines model for Identity.
+type Identity struct {
+	// Issuer The provider
+	Issuer string `json:"issuer"`
+
+	// Subject What the provider calls them
+	Subject string `json:"subject"`
+}
+
+// LedgerAccount defines model for LedgerAccount.
+type LedgerAccount struct {
+	Kind string `json:"kind"`
+	Line string `json:"line,omitempty,omitzero"`
+
+	// Owner Id of the programme, pool or campaign; absent for the tenant's source
+	Owner string `json:"owner,omitempty,omitzero"`
+}
+
+// LedgerEntry defines model for LedgerEntry.
+type LedgerEntry struct {
+	// Actor Id of the user who asked for it; absent for Muster itself
+	Actor string `json:"actor,omitempty,omitzero"`
+
+	// Amount Minor units
+	Amount   Amount        `json:"amount"`
+	At       time.Time     `json:"at"`
+	Currency string        `json:"currency"`
+	From     LedgerAccount `json:"from"`
+
+	// Journal Grows with time
+	Journal int64 `json:"journal"`
+
+	// Kind What was done: allocate, return, reserve, capture, release, expire, end, reverse, close
+	Kind   string `json:"kind"`
+	Reason string `json:"reason,omitempty,omitzero"`
+
+	// Reverses The journal that this one takes back
+	Reverses int64 `json:"reverses,omitempty,omitzero"`
+
+	// To Absent where money was only set aside or set free
+	To *LedgerAccount `json:"to,omitempty"`
+}
+
+// LedgerPage defines model for LedgerPage.
+type LedgerPage struct {
+	Items []LedgerEntry `json:"items"`
+
+	// Next Absent on the last page
+	Next string `json:"next,omitempty,omitzero"`
+}
+
+// LineBalance What was allocated is captured, held, returned or available
+type LineBalance struct {
+	// Allocated Minor units
+	Allocated Amount `json:"allocated"`
+
+	// Available Minor units
+	Available Amount `json:"available"`
+
+	// Captured Spent, or granted as credit
+	Captured Amount `json:"captured"`
+
+	// ClawedBack Minor units
+	ClawedBack Amount `json:"clawed_back"`
+	Currency   string `json:"currency"`
+
+	// Expired Minor units
+	Expired Amount `json:"expired"`
+
+	// Held Reserved and neither captured nor released
+	Held Amount `json:"held"`
+	Line string `json:"line"`
+
+	// Outstanding Credit that was granted and has not ended
+	Outstanding Amount `json:"outstanding"`
+
+	// Released Set free again, over time
+	Released Amount `json:"released"`
+
+	// Returned To where it was allocated from
+	Returned Amount `json:"returned"`
+
+	// Used Minor units
+	Used Amount `json:"used"`
+}
+
+// LoginMethod defines model for LoginMethod.
+type LoginMethod struct {
+	Kind string `json:"kind"`
+
+	// Name What people call it
+	Name string `json:"name"`
+
+	// Path Where a browser begins it; absent for the password
+	Path string `json:"path,omitempty,omitzero"`
+}
+
+// LoginMethodList defines model for LoginMethodList.
+type LoginMethodList struct {
+	Items []LoginMethod `json:"items"`
 }
 
 // Me defines model for Me.
@@ -398,6 +706,67 @@ type NewCampaign struct {
 	// at fault, named by its path in the body, e.g. `plan.waves[1].channels[0]`. Texts are UTF-8 without control
 	// characters and text-direction overrides.
 	Plan Plan `json:"plan"`
+}
+
+// NewClawBack defines model for NewClawBack.
+type NewClawBack struct {
+	// Words Why
+	Words Words `json:"words"`
+}
+
+// NewContingencyDraw defines model for NewContingencyDraw.
+type NewContingencyDraw struct {
+	// Amount 1 or more
+	Amount Amount `json:"amount"`
+
+	// Line A budget line of the plan in force
+	Line string `json:"line"`
+
+	// Words Why, which is needed
+	Words Words `json:"words"`
+}
+
+// NewCreditAllocation defines model for NewCreditAllocation.
+type NewCreditAllocation struct {
+	// Amount Minor units
+	Amount int64 `json:"amount"`
+
+	// Words Why
+	Words Words `json:"words"`
+}
+
+// NewCreditPool defines model for NewCreditPool.
+type NewCreditPool struct {
+	// Currency ISO 4217
+	Currency string `json:"currency"`
+	Name     string `json:"name"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit Unit `json:"unit"`
+}
+
+// NewCreditUse Of one customer's credit, named by grant_id, or by campaign_id and customer
+type NewCreditUse struct {
+	CampaignID string `json:"campaign_id,omitempty,omitzero"`
+
+	// Customer The customer's id in the operator's systems
+	Customer string `json:"customer,omitempty,omitzero"`
+	GrantID  string `json:"grant_id,omitempty,omitzero"`
+
+	// Line Of the campaign, where several of its lines promised credit to the customer
+	Line string `json:"line,omitempty,omitzero"`
+
+	// Month Of the promise: month 1 ends when instalment 2 is due. Given where `use` is told
+	Month int `json:"month,omitempty,omitzero"`
+
+	// Reference The source's own id of the row
+	Reference string `json:"reference"`
+
+	// Spent Of the customer's credit, minor units
+	Spent int64 `json:"spent,omitempty,omitzero"`
+
+	// Use What the customer used in that month, minor units; absent for nothing
+	Use int64 `json:"use,omitempty,omitzero"`
 }
 
 // NewDecision defines model for NewDecision.
@@ -436,6 +805,12 @@ type NewDelegation struct {
 	Until time.Time `json:"until"`
 }
 
+// NewIdentity defines model for NewIdentity.
+type NewIdentity struct {
+	// Subject What the provider calls them: the claim `sub`, which a refused log-in names
+	Subject string `json:"subject"`
+}
+
 // NewOutcome defines model for NewOutcome.
 type NewOutcome struct {
 	At        time.Time `json:"at"`
@@ -453,6 +828,66 @@ type NewOutcome struct {
 type NewPassword struct {
 	// Password The password that Muster made, told this once; absent when it was given
 	Password string `json:"password,omitempty,omitzero"`
+}
+
+// NewPolicy defines model for NewPolicy.
+type NewPolicy struct {
+	// Base The version in force that it changes
+	Base int64 `json:"base"`
+
+	// Policy What the roles may do, a row each: p, role, action, limit, effect. The limit is the most money that the action may be about in minor units, * for none; a deny row beats every allow row
+	Policy string `json:"policy"`
+
+	// Routes Who must sign: rules, of which the first that fits a plan wins, and the calendars that due times are counted in
+	Routes json.RawMessage `json:"routes"`
+
+	// Unit The topmost unit it is for
+	Unit Unit `json:"unit"`
+
+	// Words Why
+	Words string `json:"words"`
+}
+
+// NewPolicyDecision defines model for NewPolicyDecision.
+type NewPolicyDecision struct {
+	Decision string `json:"decision"`
+
+	// Words Needed to reject
+	Words Words `json:"words,omitempty,omitzero"`
+}
+
+// NewProgramme defines model for NewProgramme.
+type NewProgramme struct {
+	// CampaignCeiling The most that one campaign may spend
+	CampaignCeiling Amount `json:"campaign_ceiling"`
+
+	// Ceiling Of all campaigns together
+	Ceiling Amount `json:"ceiling"`
+
+	// Channels Channels that campaigns may use; absent for all
+	Channels []Channel `json:"channels,omitempty,omitzero"`
+
+	// Currency ISO 4217 code
+	Currency string `json:"currency"`
+
+	// From First day on which campaigns are taken in, UTC
+	From campaign.Date `json:"from"`
+
+	// MaximumAudience The highest maximum_targets that a campaign may set; 0 or absent for no limit
+	MaximumAudience Count  `json:"maximum_audience,omitempty,omitzero"`
+	Name            string `json:"name"`
+
+	// Owner Login of who signs for the campaigns inside: somebody who may sign as a programme's owner at the unit
+	Owner string `json:"owner"`
+
+	// Types Types that campaigns may be of; absent for all
+	Types []CampaignType `json:"types,omitempty,omitzero"`
+
+	// Unit Campaigns of this unit and those below it may be inside
+	Unit Unit `json:"unit"`
+
+	// Until Last day
+	Until campaign.Date `json:"until"`
 }
 
 // NewReviewDecision defines model for NewReviewDecision.
@@ -558,6 +993,108 @@ type Person struct {
 // characters and text-direction overrides.
 type Plan = campaign.Plan
 
+// PlanChange defines model for PlanChange.
+type PlanChange = campaign.Change
+
+// PlanDifference defines model for PlanDifference.
+type PlanDifference struct {
+	Changes []PlanChange `json:"changes"`
+
+	// From The revision that it is compared with; 0 when there is none
+	From     int `json:"from"`
+	Revision int `json:"revision"`
+}
+
+// PlannedRoute defines model for PlannedRoute.
+type PlannedRoute struct {
+	// Plan Everything a planner decides about a campaign. A plan with a fault is refused with 422 and every field
+	// at fault, named by its path in the body, e.g. `plan.waves[1].channels[0]`. Texts are UTF-8 without control
+	// characters and text-direction overrides.
+	Plan Plan `json:"plan"`
+}
+
+// Policy defines model for Policy.
+type Policy struct {
+	// Base The version it changes; absent for the first
+	Base      int64     `json:"base,omitempty,omitzero"`
+	DecidedAt time.Time `json:"decided_at,omitempty,omitzero"`
+
+	// DecidedBy Who decided or withdrew
+	DecidedBy     *Person `json:"decided_by,omitempty"`
+	DecisionWords string  `json:"decision_words,omitempty,omitzero"`
+
+	// Digest SHA-256 of what it says
+	Digest     string    `json:"digest"`
+	ProposedAt time.Time `json:"proposed_at"`
+
+	// ProposedBy Absent for the standard, which comes with a release
+	ProposedBy *Person              `json:"proposed_by,omitempty"`
+	State      campaign.PolicyState `json:"state"`
+
+	// Unit The topmost unit it is for; absent for the standard
+	Unit Unit `json:"unit,omitempty,omitzero"`
+
+	// Version Decisions name it: the first part of their policy_version
+	Version int64 `json:"version"`
+
+	// Words Why it was proposed
+	Words string `json:"words"`
+}
+
+// PolicyChange defines model for PolicyChange.
+type PolicyChange struct {
+	// How `moved` is to another place among the rules, of which the first that fits wins
+	How  string `json:"how"`
+	Name string `json:"name"`
+}
+
+// PolicyChanges defines model for PolicyChanges.
+type PolicyChanges struct {
+	Calendars []PolicyChange `json:"calendars"`
+
+	// InForce The version it is compared with
+	InForce            int64          `json:"in_force"`
+	PermissionsAdded   []string       `json:"permissions_added"`
+	PermissionsRemoved []string       `json:"permissions_removed"`
+	Rules              []PolicyChange `json:"rules"`
+}
+
+// PolicyDetail defines model for PolicyDetail.
+type PolicyDetail struct {
+	// Changes What it would change in what is in force now
+	Changes *PolicyChanges `json:"changes,omitempty"`
+
+	// Fault Why this release cannot tell: it does not take what this version, or the one in force, says
+	Fault string `json:"fault,omitempty,omitzero"`
+
+	// Policy What the roles may do
+	Policy string `json:"policy"`
+
+	// Routes Approval routes and calendars
+	Routes  json.RawMessage `json:"routes"`
+	Version Policy          `json:"version"`
+}
+
+// PolicyInForce defines model for PolicyInForce.
+type PolicyInForce struct {
+	// Unit A topmost unit
+	Unit Unit `json:"unit"`
+
+	// Version Its own version or the standard's
+	Version int64 `json:"version"`
+}
+
+// PolicyPage defines model for PolicyPage.
+type PolicyPage struct {
+	// Degraded Why a version that is in force is not what this process decides by: the one before it holds. Absent when all is well
+	Degraded string          `json:"degraded,omitempty,omitzero"`
+	InForce  []PolicyInForce `json:"in_force"`
+	Items    []Policy        `json:"items"`
+
+	// Next Absent on the last page
+	Next string `json:"next,omitempty,omitzero"`
+}
+
 // PreviewedLevel defines model for PreviewedLevel.
 type PreviewedLevel struct {
 	// Amount That the level signs for
@@ -593,6 +1130,110 @@ type Problem struct {
 	// Type A URN with the code
 	Type string `json:"type"`
 }
+
+// Programme defines model for Programme.
+type Programme struct {
+	// CampaignCeiling Minor units
+	CampaignCeiling Amount `json:"campaign_ceiling"`
+
+	// Ceiling Minor units
+	Ceiling Amount `json:"ceiling"`
+
+	// Channels None for all
+	Channels   []Channel `json:"channels"`
+	CloseWords string    `json:"close_words,omitempty,omitzero"`
+	ClosedAt   time.Time `json:"closed_at,omitempty,omitzero"`
+	Currency   string    `json:"currency"`
+	DecidedAt  time.Time `json:"decided_at,omitempty,omitzero"`
+
+	// Digest Of the terms: what a decision names
+	Digest string `json:"digest"`
+
+	// Figures Absent until it is approved
+	Figures *FundBalance  `json:"figures,omitempty"`
+	From    campaign.Date `json:"from"`
+	ID      string        `json:"id"`
+
+	// MaximumAudience 0 for no limit
+	MaximumAudience Count `json:"maximum_audience"`
+
+	// MaySign The waiting levels that the caller may sign now in their own name
+	MaySign []int  `json:"may_sign"`
+	Name    string `json:"name"`
+
+	// Number In its tenant, from 1
+	Number     int64          `json:"number"`
+	Owner      Person         `json:"owner"`
+	ProposedAt time.Time      `json:"proposed_at"`
+	ProposedBy Person         `json:"proposed_by"`
+	State      ProgrammeState `json:"state"`
+
+	// Types None for all
+	Types []CampaignType `json:"types"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit  Unit          `json:"unit"`
+	Until campaign.Date `json:"until"`
+}
+
+// ProgrammeDecision defines model for ProgrammeDecision.
+type ProgrammeDecision struct {
+	// ActingFor The user by whose delegation the caller signs; absent to sign by their own authority
+	ActingFor string            `json:"acting_for,omitempty,omitzero"`
+	Decision  campaign.Decision `json:"decision"`
+
+	// Digest Of the terms that the caller saw
+	Digest string `json:"digest"`
+	Level  int    `json:"level"`
+
+	// Words Needed to reject
+	Words Words `json:"words,omitempty,omitzero"`
+}
+
+// ProgrammeDetail defines model for ProgrammeDetail.
+type ProgrammeDetail struct {
+	// Approval Whose signatures it needs, has and waits for; its revision is always 1
+	Approval Approval `json:"approval"`
+
+	// Campaigns Campaigns whose newest plan is inside, of the units where the caller may read campaigns; the newest 200
+	Campaigns []CampaignSummary  `json:"campaigns"`
+	Programme Programme          `json:"programme"`
+	SignOffs  []ProgrammeSignOff `json:"sign_offs"`
+}
+
+// ProgrammePage defines model for ProgrammePage.
+type ProgrammePage struct {
+	Items []Programme `json:"items"`
+
+	// Next Absent on the last page
+	Next string `json:"next,omitempty,omitzero"`
+}
+
+// ProgrammeSignOff defines model for ProgrammeSignOff.
+type ProgrammeSignOff struct {
+	// ActingFor User id of the person whose delegate signed
+	ActingFor string `json:"acting_for,omitempty,omitzero"`
+
+	// Amount Minor units
+	Amount Amount    `json:"amount"`
+	At     time.Time `json:"at"`
+
+	// Authority The limit as it was when the decision was made
+	Authority     string   `json:"authority"`
+	Decision      Decision `json:"decision"`
+	ID            string   `json:"id"`
+	Level         int      `json:"level"`
+	PolicyVersion string   `json:"policy_version"`
+	Role          string   `json:"role"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit  Unit   `json:"unit"`
+	User  Person `json:"user"`
+	Words string `json:"words,omitempty,omitzero"`
+}
+
+// ProgrammeState defines model for ProgrammeState.
+type ProgrammeState = campaign.ProgrammeState
 
 // Reason defines model for Reason.
 type Reason struct {
@@ -670,11 +1311,14 @@ type RoleGrant struct {
 
 // RoutePreview defines model for RoutePreview.
 type RoutePreview struct {
-	// Amount That the plan may spend
+	// Amount That is signed for: what the plan may spend, see base
 	Amount Amount `json:"amount"`
 
 	// Audience Customers that the plan reaches at most
 	Audience Count `json:"audience,omitempty,omitzero"`
+
+	// Base An amendment of nothing but money is signed for what it and those of the last 30 days add: the revision that it adds to. Absent for a whole plan
+	Base int `json:"base,omitempty,omitzero"`
 
 	// Calendar Of the due times; absent for round the clock
 	Calendar string `json:"calendar,omitempty,omitzero"`
@@ -692,6 +1336,9 @@ type RoutePreview struct {
 	// Rule The rule that chose the route
 	Rule     string     `json:"rule"`
 	Together []Together `json:"together,omitempty,omitzero"`
+
+	// Total With base, what the whole plan may spend
+	Total Amount `json:"total,omitempty,omitzero"`
 }
 
 // Schedule The campaign's own time limits, up to three years each
@@ -742,6 +1389,9 @@ type SignOff struct {
 	PolicyVersion string `json:"policy_version"`
 	Revision      int    `json:"revision"`
 	Role          string `json:"role"`
+
+	// Round The approval round that it was made in
+	Round int `json:"round"`
 
 	// Unit Path of an org unit, e.g. operator/north/harbin
 	Unit  Unit   `json:"unit"`
@@ -943,6 +1593,9 @@ type User struct {
 	Disabled  bool      `json:"disabled"`
 	ID        string    `json:"id"`
 
+	// Identity By which they log in at the identity provider; absent when they do not
+	Identity Identity `json:"identity,omitempty,omitzero"`
+
 	// Kind `service` for the principal of a service token
 	Kind string `json:"kind"`
 
@@ -996,6 +1649,12 @@ type Words = string
 // CampaignID defines model for CampaignID.
 type CampaignID = string
 
+// CreditGrantID defines model for CreditGrantID.
+type CreditGrantID = string
+
+// CreditPoolID defines model for CreditPoolID.
+type CreditPoolID = string
+
 // Cursor defines model for Cursor.
 type Cursor = string
 
@@ -1013,6 +1672,12 @@ type LastEventID = string
 
 // Limit defines model for Limit.
 type Limit = int
+
+// PolicyVersion defines model for PolicyVersion.
+type PolicyVersion = int64
+
+// ProgrammeID defines model for ProgrammeID.
+type ProgrammeID = string
 
 // ReviewNumber defines model for ReviewNumber.
 type ReviewNumber = int
@@ -1033,6 +1698,9 @@ type ListCampaignsParams struct {
 
 	// Limit Most items on the page, 50 unless told
 	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// ProgrammeID Only campaigns inside this programme
+	ProgrammeID string `form:"programme_id,omitempty" json:"programme_id,omitempty,omitzero"`
 
 	// Stage Only campaigns at this stage
 	Stage Stage `form:"stage,omitempty" json:"stage,omitempty,omitzero"`
@@ -1079,6 +1747,29 @@ type ListContactsParams struct {
 	State ContactState `form:"state,omitempty" json:"state,omitempty,omitzero"`
 }
 
+// DrawContingencyParams defines parameters for DrawContingency.
+type DrawContingencyParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// ListCreditGrantsParams defines parameters for ListCreditGrants.
+type ListCreditGrantsParams struct {
+	// Cursor The `next` of the page before
+	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// Limit Most items on the page, 50 unless told
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+}
+
+// ClawBackCreditParams defines parameters for ClawBackCredit.
+type ClawBackCreditParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
 // DecideApprovalParams defines parameters for DecideApproval.
 type DecideApprovalParams struct {
 	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
@@ -1088,6 +1779,15 @@ type DecideApprovalParams struct {
 
 // ListHistoryParams defines parameters for ListHistory.
 type ListHistoryParams struct {
+	// Cursor The `next` of the page before
+	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// Limit Most items on the page, 50 unless told
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+}
+
+// ListLedgerEntriesParams defines parameters for ListLedgerEntries.
+type ListLedgerEntriesParams struct {
 	// Cursor The `next` of the page before
 	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
 
@@ -1134,6 +1834,12 @@ type DecideReviewParams struct {
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
 }
 
+// GetDifferenceParams defines parameters for GetDifference.
+type GetDifferenceParams struct {
+	// From The revision to compare with; the one that it was made from, or the one before, when it is left out
+	From int `form:"from,omitempty" json:"from,omitempty,omitzero"`
+}
+
 // StopCampaignParams defines parameters for StopCampaign.
 type StopCampaignParams struct {
 	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
@@ -1159,6 +1865,27 @@ type ListTargetsParams struct {
 
 // WithdrawCampaignParams defines parameters for WithdrawCampaign.
 type WithdrawCampaignParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// OpenCreditPoolParams defines parameters for OpenCreditPool.
+type OpenCreditPoolParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// AllocateCreditParams defines parameters for AllocateCredit.
+type AllocateCreditParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// RecordCreditUsesParams defines parameters for RecordCreditUses.
+type RecordCreditUsesParams struct {
 	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
 	// printable ASCII characters. Absent: 400 idempotency_key_required.
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
@@ -1199,11 +1926,102 @@ type StreamEventsParams struct {
 	LastEventID LastEventID `json:"Last-Event-ID,omitempty,omitzero"`
 }
 
+// LiftFreezeParams defines parameters for LiftFreeze.
+type LiftFreezeParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
 // RecordOutcomesParams defines parameters for RecordOutcomes.
 type RecordOutcomesParams struct {
 	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
 	// printable ASCII characters. Absent: 400 idempotency_key_required.
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// ListPoliciesParams defines parameters for ListPolicies.
+type ListPoliciesParams struct {
+	// Cursor The `next` of the page before
+	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// Limit Most items on the page, 50 unless told
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+}
+
+// ProposePolicyParams defines parameters for ProposePolicy.
+type ProposePolicyParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// DecidePolicyParams defines parameters for DecidePolicy.
+type DecidePolicyParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// WithdrawPolicyParams defines parameters for WithdrawPolicy.
+type WithdrawPolicyParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// ListProgrammesParams defines parameters for ListProgrammes.
+type ListProgrammesParams struct {
+	// Cursor The `next` of the page before
+	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// Limit Most items on the page, 50 unless told
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// State Only programmes in this state
+	State ProgrammeState `form:"state,omitempty" json:"state,omitempty,omitzero"`
+}
+
+// ProposeProgrammeParams defines parameters for ProposeProgramme.
+type ProposeProgrammeParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// CloseProgrammeParams defines parameters for CloseProgramme.
+type CloseProgrammeParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// DecideProgrammeParams defines parameters for DecideProgramme.
+type DecideProgrammeParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// BeginOIDCLoginParams defines parameters for BeginOIDCLogin.
+type BeginOIDCLoginParams struct {
+	// ReturnTo Path on this host to go on at afterwards. Without it the callback answers with the user.
+	ReturnTo string `form:"return_to,omitempty" json:"return_to,omitempty,omitzero"`
+}
+
+// FinishOIDCLoginParams defines parameters for FinishOIDCLogin.
+type FinishOIDCLoginParams struct {
+	// State As it was given to the provider
+	State string `form:"state,omitempty" json:"state,omitempty,omitzero"`
+
+	// Code What the provider gives an ID token for
+	Code string `form:"code,omitempty" json:"code,omitempty,omitzero"`
+
+	// Iss The provider
+	Iss string `form:"iss,omitempty" json:"iss,omitempty,omitzero"`
+
+	// Error Why there is no code
+	Error string `form:"error,omitempty" json:"error,omitempty,omitzero"`
 }
 
 // ClaimTasksParams defines parameters for ClaimTasks.
@@ -1300,6 +2118,20 @@ type AddGrantParams struct {
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
 }
 
+// RemoveIdentityParams defines parameters for RemoveIdentity.
+type RemoveIdentityParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// SetIdentityParams defines parameters for SetIdentity.
+type SetIdentityParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
 // EndUserSessionsParams defines parameters for EndUserSessions.
 type EndUserSessionsParams struct {
 	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
@@ -1316,6 +2148,12 @@ type CreateCampaignJSONRequestBody = NewCampaign
 // AmendCampaignJSONRequestBody defines body for AmendCampaign for application/json ContentType.
 type AmendCampaignJSONRequestBody = Amendment
 
+// DrawContingencyJSONRequestBody defines body for DrawContingency for application/json ContentType.
+type DrawContingencyJSONRequestBody = NewContingencyDraw
+
+// ClawBackCreditJSONRequestBody defines body for ClawBackCredit for application/json ContentType.
+type ClawBackCreditJSONRequestBody = NewClawBack
+
 // DecideApprovalJSONRequestBody defines body for DecideApproval for application/json ContentType.
 type DecideApprovalJSONRequestBody = NewDecision
 
@@ -1331,6 +2169,9 @@ type ResumeCampaignJSONRequestBody = HoldReason
 // DecideReviewJSONRequestBody defines body for DecideReview for application/json ContentType.
 type DecideReviewJSONRequestBody = NewReviewDecision
 
+// PreviewRouteJSONRequestBody defines body for PreviewRoute for application/json ContentType.
+type PreviewRouteJSONRequestBody = PlannedRoute
+
 // StopCampaignJSONRequestBody defines body for StopCampaign for application/json ContentType.
 type StopCampaignJSONRequestBody = HoldReason
 
@@ -1340,14 +2181,44 @@ type SubmitCampaignJSONRequestBody = Submission
 // WithdrawCampaignJSONRequestBody defines body for WithdrawCampaign for application/json ContentType.
 type WithdrawCampaignJSONRequestBody = Withdrawal
 
+// OpenCreditPoolJSONRequestBody defines body for OpenCreditPool for application/json ContentType.
+type OpenCreditPoolJSONRequestBody = NewCreditPool
+
+// AllocateCreditJSONRequestBody defines body for AllocateCredit for application/json ContentType.
+type AllocateCreditJSONRequestBody = NewCreditAllocation
+
+// RecordCreditUsesJSONRequestBody defines body for RecordCreditUses for application/json ContentType.
+type RecordCreditUsesJSONRequestBody = CreditUseBatch
+
 // CreateDelegationJSONRequestBody defines body for CreateDelegation for application/json ContentType.
 type CreateDelegationJSONRequestBody = NewDelegation
+
+// LiftFreezeJSONRequestBody defines body for LiftFreeze for application/json ContentType.
+type LiftFreezeJSONRequestBody = FreezeLift
 
 // ChangePasswordJSONRequestBody defines body for ChangePassword for application/json ContentType.
 type ChangePasswordJSONRequestBody = PasswordChange
 
 // RecordOutcomesJSONRequestBody defines body for RecordOutcomes for application/json ContentType.
 type RecordOutcomesJSONRequestBody = OutcomeBatch
+
+// ProposePolicyJSONRequestBody defines body for ProposePolicy for application/json ContentType.
+type ProposePolicyJSONRequestBody = NewPolicy
+
+// DecidePolicyJSONRequestBody defines body for DecidePolicy for application/json ContentType.
+type DecidePolicyJSONRequestBody = NewPolicyDecision
+
+// WithdrawPolicyJSONRequestBody defines body for WithdrawPolicy for application/json ContentType.
+type WithdrawPolicyJSONRequestBody = Withdrawal
+
+// ProposeProgrammeJSONRequestBody defines body for ProposeProgramme for application/json ContentType.
+type ProposeProgrammeJSONRequestBody = NewProgramme
+
+// CloseProgrammeJSONRequestBody defines body for CloseProgramme for application/json ContentType.
+type CloseProgrammeJSONRequestBody = Withdrawal
+
+// DecideProgrammeJSONRequestBody defines body for DecideProgramme for application/json ContentType.
+type DecideProgrammeJSONRequestBody = ProgrammeDecision
 
 // LoginJSONRequestBody defines body for Login for application/json ContentType.
 type LoginJSONRequestBody = Credentials
@@ -1381,6 +2252,9 @@ type EnableUserJSONRequestBody = Reason
 
 // AddGrantJSONRequestBody defines body for AddGrant for application/json ContentType.
 type AddGrantJSONRequestBody = RoleGrant
+
+// SetIdentityJSONRequestBody defines body for SetIdentity for application/json ContentType.
+type SetIdentityJSONRequestBody = NewIdentity
 
 // ResetPasswordJSONRequestBody defines body for ResetPassword for application/json ContentType.
 type ResetPasswordJSONRequestBody = PasswordReset
@@ -1420,6 +2294,18 @@ type ServerInterface interface {
 	// SummariseContacts Contacts counted by wave, channel and state
 	// (GET /v1/campaigns/{id}/contacts/summary)
 	SummariseContacts(ctx echo.Context, id CampaignID) error
+	// DrawContingency Give contingency of a running campaign to one of its budget lines
+	// (POST /v1/campaigns/{id}/contingency)
+	DrawContingency(ctx echo.Context, id CampaignID, params DrawContingencyParams) error
+	// GetCredit Where a campaign's prepaid credit stands
+	// (GET /v1/campaigns/{id}/credit)
+	GetCredit(ctx echo.Context, id CampaignID) error
+	// ListCreditGrants The credit that each customer was promised
+	// (GET /v1/campaigns/{id}/credit/grants)
+	ListCreditGrants(ctx echo.Context, id CampaignID, params ListCreditGrantsParams) error
+	// ClawBackCredit Take credit back from a customer who broke the contract
+	// (POST /v1/campaigns/{id}/credit/grants/{grant_id}/claw-back)
+	ClawBackCredit(ctx echo.Context, id CampaignID, grantID CreditGrantID, params ClawBackCreditParams) error
 	// DecideApproval Sign off, return for change, or reject
 	// (POST /v1/campaigns/{id}/decisions)
 	DecideApproval(ctx echo.Context, id CampaignID, params DecideApprovalParams) error
@@ -1429,6 +2315,12 @@ type ServerInterface interface {
 	// ListHistory Audit events of a campaign, oldest first
 	// (GET /v1/campaigns/{id}/history)
 	ListHistory(ctx echo.Context, id CampaignID, params ListHistoryParams) error
+	// GetLedger Where the campaign's money stands
+	// (GET /v1/campaigns/{id}/ledger)
+	GetLedger(ctx echo.Context, id CampaignID) error
+	// ListLedgerEntries The journal of the campaign's accounts, oldest first
+	// (GET /v1/campaigns/{id}/ledger/entries)
+	ListLedgerEntries(ctx echo.Context, id CampaignID, params ListLedgerEntriesParams) error
 	// PauseCampaign Pause dispatch
 	// (POST /v1/campaigns/{id}/pause)
 	PauseCampaign(ctx echo.Context, id CampaignID, params PauseCampaignParams) error
@@ -1450,7 +2342,10 @@ type ServerInterface interface {
 	// ListRevisions All plan revisions, newest first
 	// (GET /v1/campaigns/{id}/revisions)
 	ListRevisions(ctx echo.Context, id CampaignID) error
-	// PreviewRoute Who would have to sign the newest plan revision if the caller submitted it now
+	// GetDifference What a plan revision has otherwise than another
+	// (GET /v1/campaigns/{id}/revisions/{revision}/difference)
+	GetDifference(ctx echo.Context, id CampaignID, revision int, params GetDifferenceParams) error
+	// PreviewRoute Who would have to sign if the caller submitted the draft, or the plan in the body, now
 	// (POST /v1/campaigns/{id}/route)
 	PreviewRoute(ctx echo.Context, id CampaignID) error
 	// StopCampaign Stop a campaign for good
@@ -1468,6 +2363,21 @@ type ServerInterface interface {
 	// WithdrawCampaign Take back a plan that waits for its approval
 	// (POST /v1/campaigns/{id}/withdraw)
 	WithdrawCampaign(ctx echo.Context, id CampaignID, params WithdrawCampaignParams) error
+	// ListCreditPools The pools of prepaid credit
+	// (GET /v1/credit/pools)
+	ListCreditPools(ctx echo.Context) error
+	// OpenCreditPool Open a pool of prepaid credit
+	// (POST /v1/credit/pools)
+	OpenCreditPool(ctx echo.Context, params OpenCreditPoolParams) error
+	// GetCreditPool One pool of prepaid credit
+	// (GET /v1/credit/pools/{pool_id})
+	GetCreditPool(ctx echo.Context, poolID CreditPoolID) error
+	// AllocateCredit Add money to a pool
+	// (POST /v1/credit/pools/{pool_id}/allocations)
+	AllocateCredit(ctx echo.Context, poolID CreditPoolID, params AllocateCreditParams) error
+	// RecordCreditUses Report what customers used
+	// (POST /v1/credit/uses)
+	RecordCreditUses(ctx echo.Context, params RecordCreditUsesParams) error
 	// ListAttributes The customer catalogue: what a filter may name
 	// (GET /v1/customers/attributes)
 	ListAttributes(ctx echo.Context) error
@@ -1483,6 +2393,12 @@ type ServerInterface interface {
 	// StreamEvents Live events
 	// (GET /v1/events)
 	StreamEvents(ctx echo.Context, params StreamEventsParams) error
+	// GetFreeze Whether dispatch is frozen, and for what
+	// (GET /v1/freeze)
+	GetFreeze(ctx echo.Context) error
+	// LiftFreeze Lift the freeze once everything is whole again
+	// (POST /v1/freeze/lift)
+	LiftFreeze(ctx echo.Context, params LiftFreezeParams) error
 	// GetMe Who am I and what may I do
 	// (GET /v1/me)
 	GetMe(ctx echo.Context) error
@@ -1492,15 +2408,54 @@ type ServerInterface interface {
 	// RecordOutcomes Record what came back from customers
 	// (POST /v1/outcomes)
 	RecordOutcomes(ctx echo.Context, params RecordOutcomesParams) error
+	// ListPolicies What is decided by, and every version of it, newest first
+	// (GET /v1/policies)
+	ListPolicies(ctx echo.Context, params ListPoliciesParams) error
+	// ProposePolicy Propose another policy for a tenant
+	// (POST /v1/policies)
+	ProposePolicy(ctx echo.Context, params ProposePolicyParams) error
+	// GetPolicy What a version of a policy says, and what it changes
+	// (GET /v1/policies/{version})
+	GetPolicy(ctx echo.Context, version PolicyVersion) error
+	// DecidePolicy Put a proposal into force, or reject it
+	// (POST /v1/policies/{version}/decision)
+	DecidePolicy(ctx echo.Context, version PolicyVersion, params DecidePolicyParams) error
+	// WithdrawPolicy Take back a proposal of one's own
+	// (POST /v1/policies/{version}/withdraw)
+	WithdrawPolicy(ctx echo.Context, version PolicyVersion, params WithdrawPolicyParams) error
+	// ListProgrammes List programmes, newest first
+	// (GET /v1/programmes)
+	ListProgrammes(ctx echo.Context, params ListProgrammesParams) error
+	// ProposeProgramme Propose an umbrella budget
+	// (POST /v1/programmes)
+	ProposeProgramme(ctx echo.Context, params ProposeProgrammeParams) error
+	// GetProgramme A programme with its figures, its signatures and its campaigns
+	// (GET /v1/programmes/{programme_id})
+	GetProgramme(ctx echo.Context, programmeID ProgrammeID) error
+	// CloseProgramme Take in no more campaigns and return what is free
+	// (POST /v1/programmes/{programme_id}/close)
+	CloseProgramme(ctx echo.Context, programmeID ProgrammeID, params CloseProgrammeParams) error
+	// DecideProgramme Sign for a programme's budget, or reject it
+	// (POST /v1/programmes/{programme_id}/decisions)
+	DecideProgramme(ctx echo.Context, programmeID ProgrammeID, params DecideProgrammeParams) error
 	// EndSessions Log out everywhere
 	// (DELETE /v1/sessions)
 	EndSessions(ctx echo.Context) error
+	// ListLoginMethods By what one can log in here
+	// (GET /v1/sessions)
+	ListLoginMethods(ctx echo.Context) error
 	// Login Log in
 	// (POST /v1/sessions)
 	Login(ctx echo.Context) error
 	// Logout Log out
 	// (DELETE /v1/sessions/current)
 	Logout(ctx echo.Context) error
+	// BeginOIDCLogin Log in at the identity provider
+	// (GET /v1/sessions/oidc)
+	BeginOIDCLogin(ctx echo.Context, params BeginOIDCLoginParams) error
+	// FinishOIDCLogin Come back from the identity provider
+	// (GET /v1/sessions/oidc/callback)
+	FinishOIDCLogin(ctx echo.Context, params FinishOIDCLoginParams) error
 	// ListTasks The caller's claimed tasks and how many are open
 	// (GET /v1/tasks)
 	ListTasks(ctx echo.Context) error
@@ -1552,6 +2507,12 @@ type ServerInterface interface {
 	// AddGrant Give a user a role at a unit
 	// (POST /v1/users/{user_id}/grants)
 	AddGrant(ctx echo.Context, userID UserID, params AddGrantParams) error
+	// RemoveIdentity Take a user's identity away
+	// (DELETE /v1/users/{user_id}/identity)
+	RemoveIdentity(ctx echo.Context, userID UserID, params RemoveIdentityParams) error
+	// SetIdentity Let a user log in at the identity provider
+	// (PUT /v1/users/{user_id}/identity)
+	SetIdentity(ctx echo.Context, userID UserID, params SetIdentityParams) error
 	// ResetPassword Give a user another password
 	// (POST /v1/users/{user_id}/password)
 	ResetPassword(ctx echo.Context, userID UserID) error
@@ -1601,6 +2562,13 @@ func (w *ServerInterfaceWrapper) ListCampaigns(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "programme_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "programme_id", ctx.QueryParams(), &params.ProgrammeID, runtime.BindQueryParameterOptions{Type: "string", Format: "uuid"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter programme_id: %s", err))
 	}
 
 	// ------------- Optional query parameter "stage" -------------
@@ -1834,6 +2802,134 @@ func (w *ServerInterfaceWrapper) SummariseContacts(ctx echo.Context) error {
 	return err
 }
 
+// DrawContingency converts echo context to params.
+func (w *ServerInterfaceWrapper) DrawContingency(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id CampaignID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DrawContingencyParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DrawContingency(ctx, id, params)
+	return err
+}
+
+// GetCredit converts echo context to params.
+func (w *ServerInterfaceWrapper) GetCredit(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id CampaignID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetCredit(ctx, id)
+	return err
+}
+
+// ListCreditGrants converts echo context to params.
+func (w *ServerInterfaceWrapper) ListCreditGrants(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id CampaignID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListCreditGrantsParams
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListCreditGrants(ctx, id, params)
+	return err
+}
+
+// ClawBackCredit converts echo context to params.
+func (w *ServerInterfaceWrapper) ClawBackCredit(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id CampaignID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// ------------- Path parameter "grant_id" -------------
+	var grantID CreditGrantID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "grant_id", ctx.Param("grant_id"), &grantID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter grant_id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ClawBackCreditParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ClawBackCredit(ctx, id, grantID, params)
+	return err
+}
+
 // DecideApproval converts echo context to params.
 func (w *ServerInterfaceWrapper) DecideApproval(ctx echo.Context) error {
 	var err error
@@ -1915,6 +3011,54 @@ func (w *ServerInterfaceWrapper) ListHistory(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.ListHistory(ctx, id, params)
+	return err
+}
+
+// GetLedger converts echo context to params.
+func (w *ServerInterfaceWrapper) GetLedger(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id CampaignID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetLedger(ctx, id)
+	return err
+}
+
+// ListLedgerEntries converts echo context to params.
+func (w *ServerInterfaceWrapper) ListLedgerEntries(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id CampaignID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListLedgerEntriesParams
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListLedgerEntries(ctx, id, params)
 	return err
 }
 
@@ -2153,6 +3297,39 @@ func (w *ServerInterfaceWrapper) ListRevisions(ctx echo.Context) error {
 	return err
 }
 
+// GetDifference converts echo context to params.
+func (w *ServerInterfaceWrapper) GetDifference(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id CampaignID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// ------------- Path parameter "revision" -------------
+	var revision int
+
+	err = runtime.BindStyledParameterWithOptions("simple", "revision", ctx.Param("revision"), &revision, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "integer", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter revision: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetDifferenceParams
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", ctx.QueryParams(), &params.From, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter from: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetDifference(ctx, id, revision, params)
+	return err
+}
+
 // PreviewRoute converts echo context to params.
 func (w *ServerInterfaceWrapper) PreviewRoute(ctx echo.Context) error {
 	var err error
@@ -2325,6 +3502,125 @@ func (w *ServerInterfaceWrapper) WithdrawCampaign(ctx echo.Context) error {
 	return err
 }
 
+// ListCreditPools converts echo context to params.
+func (w *ServerInterfaceWrapper) ListCreditPools(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListCreditPools(ctx)
+	return err
+}
+
+// OpenCreditPool converts echo context to params.
+func (w *ServerInterfaceWrapper) OpenCreditPool(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params OpenCreditPoolParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.OpenCreditPool(ctx, params)
+	return err
+}
+
+// GetCreditPool converts echo context to params.
+func (w *ServerInterfaceWrapper) GetCreditPool(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "pool_id" -------------
+	var poolID CreditPoolID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "pool_id", ctx.Param("pool_id"), &poolID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter pool_id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetCreditPool(ctx, poolID)
+	return err
+}
+
+// AllocateCredit converts echo context to params.
+func (w *ServerInterfaceWrapper) AllocateCredit(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "pool_id" -------------
+	var poolID CreditPoolID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "pool_id", ctx.Param("pool_id"), &poolID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter pool_id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AllocateCreditParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.AllocateCredit(ctx, poolID, params)
+	return err
+}
+
+// RecordCreditUses converts echo context to params.
+func (w *ServerInterfaceWrapper) RecordCreditUses(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RecordCreditUsesParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RecordCreditUses(ctx, params)
+	return err
+}
+
 // ListAttributes converts echo context to params.
 func (w *ServerInterfaceWrapper) ListAttributes(ctx echo.Context) error {
 	var err error
@@ -2466,6 +3762,44 @@ func (w *ServerInterfaceWrapper) StreamEvents(ctx echo.Context) error {
 	return err
 }
 
+// GetFreeze converts echo context to params.
+func (w *ServerInterfaceWrapper) GetFreeze(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetFreeze(ctx)
+	return err
+}
+
+// LiftFreeze converts echo context to params.
+func (w *ServerInterfaceWrapper) LiftFreeze(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params LiftFreezeParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.LiftFreeze(ctx, params)
+	return err
+}
+
 // GetMe converts echo context to params.
 func (w *ServerInterfaceWrapper) GetMe(ctx echo.Context) error {
 	var err error
@@ -2513,12 +3847,312 @@ func (w *ServerInterfaceWrapper) RecordOutcomes(ctx echo.Context) error {
 	return err
 }
 
+// ListPolicies converts echo context to params.
+func (w *ServerInterfaceWrapper) ListPolicies(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListPoliciesParams
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListPolicies(ctx, params)
+	return err
+}
+
+// ProposePolicy converts echo context to params.
+func (w *ServerInterfaceWrapper) ProposePolicy(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ProposePolicyParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ProposePolicy(ctx, params)
+	return err
+}
+
+// GetPolicy converts echo context to params.
+func (w *ServerInterfaceWrapper) GetPolicy(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "version" -------------
+	var version PolicyVersion
+
+	err = runtime.BindStyledParameterWithOptions("simple", "version", ctx.Param("version"), &version, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "integer", Format: "int64", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter version: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetPolicy(ctx, version)
+	return err
+}
+
+// DecidePolicy converts echo context to params.
+func (w *ServerInterfaceWrapper) DecidePolicy(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "version" -------------
+	var version PolicyVersion
+
+	err = runtime.BindStyledParameterWithOptions("simple", "version", ctx.Param("version"), &version, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "integer", Format: "int64", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter version: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DecidePolicyParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DecidePolicy(ctx, version, params)
+	return err
+}
+
+// WithdrawPolicy converts echo context to params.
+func (w *ServerInterfaceWrapper) WithdrawPolicy(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "version" -------------
+	var version PolicyVersion
+
+	err = runtime.BindStyledParameterWithOptions("simple", "version", ctx.Param("version"), &version, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "integer", Format: "int64", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter version: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params WithdrawPolicyParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.WithdrawPolicy(ctx, version, params)
+	return err
+}
+
+// ListProgrammes converts echo context to params.
+func (w *ServerInterfaceWrapper) ListProgrammes(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListProgrammesParams
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", ctx.QueryParams(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter state: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListProgrammes(ctx, params)
+	return err
+}
+
+// ProposeProgramme converts echo context to params.
+func (w *ServerInterfaceWrapper) ProposeProgramme(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ProposeProgrammeParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ProposeProgramme(ctx, params)
+	return err
+}
+
+// GetProgramme converts echo context to params.
+func (w *ServerInterfaceWrapper) GetProgramme(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "programme_id" -------------
+	var programmeID ProgrammeID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "programme_id", ctx.Param("programme_id"), &programmeID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter programme_id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetProgramme(ctx, programmeID)
+	return err
+}
+
+// CloseProgramme converts echo context to params.
+func (w *ServerInterfaceWrapper) CloseProgramme(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "programme_id" -------------
+	var programmeID ProgrammeID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "programme_id", ctx.Param("programme_id"), &programmeID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter programme_id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CloseProgrammeParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CloseProgramme(ctx, programmeID, params)
+	return err
+}
+
+// DecideProgramme converts echo context to params.
+func (w *ServerInterfaceWrapper) DecideProgramme(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "programme_id" -------------
+	var programmeID ProgrammeID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "programme_id", ctx.Param("programme_id"), &programmeID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter programme_id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DecideProgrammeParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DecideProgramme(ctx, programmeID, params)
+	return err
+}
+
 // EndSessions converts echo context to params.
 func (w *ServerInterfaceWrapper) EndSessions(ctx echo.Context) error {
 	var err error
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.EndSessions(ctx)
+	return err
+}
+
+// ListLoginMethods converts echo context to params.
+func (w *ServerInterfaceWrapper) ListLoginMethods(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListLoginMethods(ctx)
 	return err
 }
 
@@ -2537,6 +4171,63 @@ func (w *ServerInterfaceWrapper) Logout(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.Logout(ctx)
+	return err
+}
+
+// BeginOIDCLogin converts echo context to params.
+func (w *ServerInterfaceWrapper) BeginOIDCLogin(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params BeginOIDCLoginParams
+	// ------------- Optional query parameter "return_to" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "return_to", ctx.QueryParams(), &params.ReturnTo, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter return_to: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.BeginOIDCLogin(ctx, params)
+	return err
+}
+
+// FinishOIDCLogin converts echo context to params.
+func (w *ServerInterfaceWrapper) FinishOIDCLogin(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params FinishOIDCLoginParams
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", ctx.QueryParams(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter state: %s", err))
+	}
+
+	// ------------- Optional query parameter "code" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "code", ctx.QueryParams(), &params.Code, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter code: %s", err))
+	}
+
+	// ------------- Optional query parameter "iss" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "iss", ctx.QueryParams(), &params.Iss, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter iss: %s", err))
+	}
+
+	// ------------- Optional query parameter "error" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "error", ctx.QueryParams(), &params.Error, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter error: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.FinishOIDCLogin(ctx, params)
 	return err
 }
 
@@ -2992,6 +4683,78 @@ func (w *ServerInterfaceWrapper) AddGrant(ctx echo.Context) error {
 	return err
 }
 
+// RemoveIdentity converts echo context to params.
+func (w *ServerInterfaceWrapper) RemoveIdentity(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "user_id" -------------
+	var userID UserID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user_id", ctx.Param("user_id"), &userID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter user_id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RemoveIdentityParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RemoveIdentity(ctx, userID, params)
+	return err
+}
+
+// SetIdentity converts echo context to params.
+func (w *ServerInterfaceWrapper) SetIdentity(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "user_id" -------------
+	var userID UserID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user_id", ctx.Param("user_id"), &userID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter user_id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params SetIdentityParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SetIdentity(ctx, userID, params)
+	return err
+}
+
 // ResetPassword converts echo context to params.
 func (w *ServerInterfaceWrapper) ResetPassword(ctx echo.Context) error {
 	var err error
@@ -3092,7 +4855,10 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	}
 
 	router.DELETE(options.BaseURL+"/v1/sessions", wrapper.EndSessions, options.OperationMiddlewares["endSessions"]...)
+	router.GET(options.BaseURL+"/v1/sessions", wrapper.ListLoginMethods, options.OperationMiddlewares["listLoginMethods"]...)
 	router.POST(options.BaseURL+"/v1/sessions", wrapper.Login, options.OperationMiddlewares["login"]...)
+	router.GET(options.BaseURL+"/v1/sessions/oidc", wrapper.BeginOIDCLogin, options.OperationMiddlewares["beginOIDCLogin"]...)
+	router.GET(options.BaseURL+"/v1/sessions/oidc/callback", wrapper.FinishOIDCLogin, options.OperationMiddlewares["finishOIDCLogin"]...)
 	router.DELETE(options.BaseURL+"/v1/sessions/current", wrapper.Logout, options.OperationMiddlewares["logout"]...)
 	router.GET(options.BaseURL+"/v1/me", wrapper.GetMe, options.OperationMiddlewares["getMe"]...)
 	router.POST(options.BaseURL+"/v1/me/password", wrapper.ChangePassword, options.OperationMiddlewares["changePassword"]...)
@@ -3105,6 +4871,8 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/v1/users/:user_id/sessions", wrapper.EndUserSessions, options.OperationMiddlewares["endUserSessions"]...)
 	router.DELETE(options.BaseURL+"/v1/users/:user_id/grants", wrapper.RemoveGrant, options.OperationMiddlewares["removeGrant"]...)
 	router.POST(options.BaseURL+"/v1/users/:user_id/grants", wrapper.AddGrant, options.OperationMiddlewares["addGrant"]...)
+	router.DELETE(options.BaseURL+"/v1/users/:user_id/identity", wrapper.RemoveIdentity, options.OperationMiddlewares["removeIdentity"]...)
+	router.PUT(options.BaseURL+"/v1/users/:user_id/identity", wrapper.SetIdentity, options.OperationMiddlewares["setIdentity"]...)
 	router.GET(options.BaseURL+"/v1/units", wrapper.ListUnits, options.OperationMiddlewares["listUnits"]...)
 	router.PATCH(options.BaseURL+"/v1/units", wrapper.RenameUnit, options.OperationMiddlewares["renameUnit"]...)
 	router.POST(options.BaseURL+"/v1/units", wrapper.CreateUnit, options.OperationMiddlewares["createUnit"]...)
@@ -3114,11 +4882,17 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/tokens", wrapper.ListTokens, options.OperationMiddlewares["listTokens"]...)
 	router.POST(options.BaseURL+"/v1/tokens", wrapper.CreateToken, options.OperationMiddlewares["createToken"]...)
 	router.DELETE(options.BaseURL+"/v1/tokens/:token_id", wrapper.RevokeToken, options.OperationMiddlewares["revokeToken"]...)
+	router.GET(options.BaseURL+"/v1/policies", wrapper.ListPolicies, options.OperationMiddlewares["listPolicies"]...)
+	router.POST(options.BaseURL+"/v1/policies", wrapper.ProposePolicy, options.OperationMiddlewares["proposePolicy"]...)
+	router.GET(options.BaseURL+"/v1/policies/:version", wrapper.GetPolicy, options.OperationMiddlewares["getPolicy"]...)
+	router.POST(options.BaseURL+"/v1/policies/:version/decision", wrapper.DecidePolicy, options.OperationMiddlewares["decidePolicy"]...)
+	router.POST(options.BaseURL+"/v1/policies/:version/withdraw", wrapper.WithdrawPolicy, options.OperationMiddlewares["withdrawPolicy"]...)
 	router.GET(options.BaseURL+"/v1/campaigns", wrapper.ListCampaigns, options.OperationMiddlewares["listCampaigns"]...)
 	router.POST(options.BaseURL+"/v1/campaigns", wrapper.CreateCampaign, options.OperationMiddlewares["createCampaign"]...)
 	router.GET(options.BaseURL+"/v1/campaigns/:id", wrapper.GetCampaign, options.OperationMiddlewares["getCampaign"]...)
 	router.PUT(options.BaseURL+"/v1/campaigns/:id/plan", wrapper.PutPlan, options.OperationMiddlewares["putPlan"]...)
 	router.GET(options.BaseURL+"/v1/campaigns/:id/revisions", wrapper.ListRevisions, options.OperationMiddlewares["listRevisions"]...)
+	router.GET(options.BaseURL+"/v1/campaigns/:id/revisions/:revision/difference", wrapper.GetDifference, options.OperationMiddlewares["getDifference"]...)
 	router.POST(options.BaseURL+"/v1/campaigns/:id/submit", wrapper.SubmitCampaign, options.OperationMiddlewares["submitCampaign"]...)
 	router.POST(options.BaseURL+"/v1/campaigns/:id/withdraw", wrapper.WithdrawCampaign, options.OperationMiddlewares["withdrawCampaign"]...)
 	router.POST(options.BaseURL+"/v1/campaigns/:id/route", wrapper.PreviewRoute, options.OperationMiddlewares["previewRoute"]...)
@@ -3127,6 +4901,14 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/v1/campaigns/:id/pause", wrapper.PauseCampaign, options.OperationMiddlewares["pauseCampaign"]...)
 	router.POST(options.BaseURL+"/v1/campaigns/:id/resume", wrapper.ResumeCampaign, options.OperationMiddlewares["resumeCampaign"]...)
 	router.POST(options.BaseURL+"/v1/campaigns/:id/stop", wrapper.StopCampaign, options.OperationMiddlewares["stopCampaign"]...)
+	router.POST(options.BaseURL+"/v1/campaigns/:id/contingency", wrapper.DrawContingency, options.OperationMiddlewares["drawContingency"]...)
+	router.GET(options.BaseURL+"/v1/campaigns/:id/ledger", wrapper.GetLedger, options.OperationMiddlewares["getLedger"]...)
+	router.GET(options.BaseURL+"/v1/campaigns/:id/ledger/entries", wrapper.ListLedgerEntries, options.OperationMiddlewares["listLedgerEntries"]...)
+	router.GET(options.BaseURL+"/v1/programmes", wrapper.ListProgrammes, options.OperationMiddlewares["listProgrammes"]...)
+	router.POST(options.BaseURL+"/v1/programmes", wrapper.ProposeProgramme, options.OperationMiddlewares["proposeProgramme"]...)
+	router.GET(options.BaseURL+"/v1/programmes/:programme_id", wrapper.GetProgramme, options.OperationMiddlewares["getProgramme"]...)
+	router.POST(options.BaseURL+"/v1/programmes/:programme_id/decisions", wrapper.DecideProgramme, options.OperationMiddlewares["decideProgramme"]...)
+	router.POST(options.BaseURL+"/v1/programmes/:programme_id/close", wrapper.CloseProgramme, options.OperationMiddlewares["closeProgramme"]...)
 	router.GET(options.BaseURL+"/v1/approvals", wrapper.ListApprovals, options.OperationMiddlewares["listApprovals"]...)
 	router.GET(options.BaseURL+"/v1/campaigns/:id/approval", wrapper.GetApproval, options.OperationMiddlewares["getApproval"]...)
 	router.POST(options.BaseURL+"/v1/campaigns/:id/decisions", wrapper.DecideApproval, options.OperationMiddlewares["decideApproval"]...)
@@ -3139,12 +4921,22 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/v1/tasks/:task_id/complete", wrapper.CompleteTask, options.OperationMiddlewares["completeTask"]...)
 	router.POST(options.BaseURL+"/v1/tasks/complete-batch", wrapper.CompleteTasks, options.OperationMiddlewares["completeTasks"]...)
 	router.POST(options.BaseURL+"/v1/outcomes", wrapper.RecordOutcomes, options.OperationMiddlewares["recordOutcomes"]...)
+	router.GET(options.BaseURL+"/v1/credit/pools", wrapper.ListCreditPools, options.OperationMiddlewares["listCreditPools"]...)
+	router.POST(options.BaseURL+"/v1/credit/pools", wrapper.OpenCreditPool, options.OperationMiddlewares["openCreditPool"]...)
+	router.GET(options.BaseURL+"/v1/credit/pools/:pool_id", wrapper.GetCreditPool, options.OperationMiddlewares["getCreditPool"]...)
+	router.POST(options.BaseURL+"/v1/credit/pools/:pool_id/allocations", wrapper.AllocateCredit, options.OperationMiddlewares["allocateCredit"]...)
+	router.POST(options.BaseURL+"/v1/credit/uses", wrapper.RecordCreditUses, options.OperationMiddlewares["recordCreditUses"]...)
+	router.GET(options.BaseURL+"/v1/campaigns/:id/credit", wrapper.GetCredit, options.OperationMiddlewares["getCredit"]...)
+	router.GET(options.BaseURL+"/v1/campaigns/:id/credit/grants", wrapper.ListCreditGrants, options.OperationMiddlewares["listCreditGrants"]...)
+	router.POST(options.BaseURL+"/v1/campaigns/:id/credit/grants/:grant_id/claw-back", wrapper.ClawBackCredit, options.OperationMiddlewares["clawBackCredit"]...)
 	router.GET(options.BaseURL+"/v1/campaigns/:id/reviews", wrapper.ListReviews, options.OperationMiddlewares["listReviews"]...)
 	router.POST(options.BaseURL+"/v1/campaigns/:id/reviews/:number/decision", wrapper.DecideReview, options.OperationMiddlewares["decideReview"]...)
 	router.GET(options.BaseURL+"/v1/campaigns/:id/evaluation", wrapper.GetEvaluation, options.OperationMiddlewares["getEvaluation"]...)
 	router.GET(options.BaseURL+"/v1/campaigns/:id/history", wrapper.ListHistory, options.OperationMiddlewares["listHistory"]...)
 	router.GET(options.BaseURL+"/v1/campaigns/:id/archive", wrapper.ListArchive, options.OperationMiddlewares["listArchive"]...)
 	router.POST(options.BaseURL+"/v1/campaigns/:id/replays", wrapper.ReplayCampaign, options.OperationMiddlewares["replayCampaign"]...)
+	router.GET(options.BaseURL+"/v1/freeze", wrapper.GetFreeze, options.OperationMiddlewares["getFreeze"]...)
+	router.POST(options.BaseURL+"/v1/freeze/lift", wrapper.LiftFreeze, options.OperationMiddlewares["liftFreeze"]...)
 	router.GET(options.BaseURL+"/v1/customers/attributes", wrapper.ListAttributes, options.OperationMiddlewares["listAttributes"]...)
 	router.POST(options.BaseURL+"/v1/audience/preview", wrapper.PreviewAudience, options.OperationMiddlewares["previewAudience"]...)
 	router.GET(options.BaseURL+"/v1/events", wrapper.StreamEvents, options.OperationMiddlewares["streamEvents"]...)
@@ -3601,6 +5393,168 @@ func (response SummariseContactsdefaultApplicationProblemPlusJSONResponse) Visit
 	return err
 }
 
+type DrawContingencyRequestObject struct {
+	ID     CampaignID `json:"id"`
+	Params DrawContingencyParams
+	Body   *DrawContingencyJSONRequestBody
+}
+
+type DrawContingencyResponseObject interface {
+	VisitDrawContingencyResponse(w http.ResponseWriter) error
+}
+
+type DrawContingency201JSONResponse ContingencyDraw
+
+func (response DrawContingency201JSONResponse) VisitDrawContingencyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DrawContingencydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response DrawContingencydefaultApplicationProblemPlusJSONResponse) VisitDrawContingencyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetCreditRequestObject struct {
+	ID CampaignID `json:"id"`
+}
+
+type GetCreditResponseObject interface {
+	VisitGetCreditResponse(w http.ResponseWriter) error
+}
+
+type GetCredit200JSONResponse CreditFiguresList
+
+func (response GetCredit200JSONResponse) VisitGetCreditResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetCreditdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetCreditdefaultApplicationProblemPlusJSONResponse) VisitGetCreditResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListCreditGrantsRequestObject struct {
+	ID     CampaignID `json:"id"`
+	Params ListCreditGrantsParams
+}
+
+type ListCreditGrantsResponseObject interface {
+	VisitListCreditGrantsResponse(w http.ResponseWriter) error
+}
+
+type ListCreditGrants200JSONResponse CreditGrantPage
+
+func (response ListCreditGrants200JSONResponse) VisitListCreditGrantsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListCreditGrantsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListCreditGrantsdefaultApplicationProblemPlusJSONResponse) VisitListCreditGrantsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ClawBackCreditRequestObject struct {
+	ID      CampaignID    `json:"id"`
+	GrantID CreditGrantID `json:"grant_id"`
+	Params  ClawBackCreditParams
+	Body    *ClawBackCreditJSONRequestBody
+}
+
+type ClawBackCreditResponseObject interface {
+	VisitClawBackCreditResponse(w http.ResponseWriter) error
+}
+
+type ClawBackCredit200JSONResponse CreditGrant
+
+func (response ClawBackCredit200JSONResponse) VisitClawBackCreditResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ClawBackCreditdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ClawBackCreditdefaultApplicationProblemPlusJSONResponse) VisitClawBackCreditResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type DecideApprovalRequestObject struct {
 	ID     CampaignID `json:"id"`
 	Params DecideApprovalParams
@@ -3710,6 +5664,85 @@ type ListHistorydefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response ListHistorydefaultApplicationProblemPlusJSONResponse) VisitListHistoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetLedgerRequestObject struct {
+	ID CampaignID `json:"id"`
+}
+
+type GetLedgerResponseObject interface {
+	VisitGetLedgerResponse(w http.ResponseWriter) error
+}
+
+type GetLedger200JSONResponse CampaignLedger
+
+func (response GetLedger200JSONResponse) VisitGetLedgerResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetLedgerdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetLedgerdefaultApplicationProblemPlusJSONResponse) VisitGetLedgerResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListLedgerEntriesRequestObject struct {
+	ID     CampaignID `json:"id"`
+	Params ListLedgerEntriesParams
+}
+
+type ListLedgerEntriesResponseObject interface {
+	VisitListLedgerEntriesResponse(w http.ResponseWriter) error
+}
+
+type ListLedgerEntries200JSONResponse LedgerPage
+
+func (response ListLedgerEntries200JSONResponse) VisitListLedgerEntriesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListLedgerEntriesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListLedgerEntriesdefaultApplicationProblemPlusJSONResponse) VisitListLedgerEntriesResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -4012,8 +6045,50 @@ func (response ListRevisionsdefaultApplicationProblemPlusJSONResponse) VisitList
 	return err
 }
 
+type GetDifferenceRequestObject struct {
+	ID       CampaignID `json:"id"`
+	Revision int        `json:"revision"`
+	Params   GetDifferenceParams
+}
+
+type GetDifferenceResponseObject interface {
+	VisitGetDifferenceResponse(w http.ResponseWriter) error
+}
+
+type GetDifference200JSONResponse PlanDifference
+
+func (response GetDifference200JSONResponse) VisitGetDifferenceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetDifferencedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetDifferencedefaultApplicationProblemPlusJSONResponse) VisitGetDifferenceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type PreviewRouteRequestObject struct {
-	ID CampaignID `json:"id"`
+	ID   CampaignID `json:"id"`
+	Body *PreviewRouteJSONRequestBody
 }
 
 type PreviewRouteResponseObject interface {
@@ -4253,6 +6328,204 @@ func (response WithdrawCampaigndefaultApplicationProblemPlusJSONResponse) VisitW
 	return err
 }
 
+type ListCreditPoolsRequestObject struct {
+}
+
+type ListCreditPoolsResponseObject interface {
+	VisitListCreditPoolsResponse(w http.ResponseWriter) error
+}
+
+type ListCreditPools200JSONResponse CreditPoolList
+
+func (response ListCreditPools200JSONResponse) VisitListCreditPoolsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListCreditPoolsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListCreditPoolsdefaultApplicationProblemPlusJSONResponse) VisitListCreditPoolsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type OpenCreditPoolRequestObject struct {
+	Params OpenCreditPoolParams
+	Body   *OpenCreditPoolJSONRequestBody
+}
+
+type OpenCreditPoolResponseObject interface {
+	VisitOpenCreditPoolResponse(w http.ResponseWriter) error
+}
+
+type OpenCreditPool201JSONResponse CreditPool
+
+func (response OpenCreditPool201JSONResponse) VisitOpenCreditPoolResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type OpenCreditPooldefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response OpenCreditPooldefaultApplicationProblemPlusJSONResponse) VisitOpenCreditPoolResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetCreditPoolRequestObject struct {
+	PoolID CreditPoolID `json:"pool_id"`
+}
+
+type GetCreditPoolResponseObject interface {
+	VisitGetCreditPoolResponse(w http.ResponseWriter) error
+}
+
+type GetCreditPool200JSONResponse CreditPool
+
+func (response GetCreditPool200JSONResponse) VisitGetCreditPoolResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetCreditPooldefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetCreditPooldefaultApplicationProblemPlusJSONResponse) VisitGetCreditPoolResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AllocateCreditRequestObject struct {
+	PoolID CreditPoolID `json:"pool_id"`
+	Params AllocateCreditParams
+	Body   *AllocateCreditJSONRequestBody
+}
+
+type AllocateCreditResponseObject interface {
+	VisitAllocateCreditResponse(w http.ResponseWriter) error
+}
+
+type AllocateCredit200JSONResponse CreditPool
+
+func (response AllocateCredit200JSONResponse) VisitAllocateCreditResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AllocateCreditdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AllocateCreditdefaultApplicationProblemPlusJSONResponse) VisitAllocateCreditResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RecordCreditUsesRequestObject struct {
+	Params RecordCreditUsesParams
+	Body   *RecordCreditUsesJSONRequestBody
+}
+
+type RecordCreditUsesResponseObject interface {
+	VisitRecordCreditUsesResponse(w http.ResponseWriter) error
+}
+
+type RecordCreditUses200JSONResponse OutcomeResult
+
+func (response RecordCreditUses200JSONResponse) VisitRecordCreditUsesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RecordCreditUsesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RecordCreditUsesdefaultApplicationProblemPlusJSONResponse) VisitRecordCreditUsesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListAttributesRequestObject struct {
 }
 
@@ -4478,6 +6751,84 @@ func (response StreamEventsdefaultApplicationProblemPlusJSONResponse) VisitStrea
 	return err
 }
 
+type GetFreezeRequestObject struct {
+}
+
+type GetFreezeResponseObject interface {
+	VisitGetFreezeResponse(w http.ResponseWriter) error
+}
+
+type GetFreeze200JSONResponse Freeze
+
+func (response GetFreeze200JSONResponse) VisitGetFreezeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetFreezedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetFreezedefaultApplicationProblemPlusJSONResponse) VisitGetFreezeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type LiftFreezeRequestObject struct {
+	Params LiftFreezeParams
+	Body   *LiftFreezeJSONRequestBody
+}
+
+type LiftFreezeResponseObject interface {
+	VisitLiftFreezeResponse(w http.ResponseWriter) error
+}
+
+type LiftFreeze200JSONResponse Freeze
+
+func (response LiftFreeze200JSONResponse) VisitLiftFreezeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type LiftFreezedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response LiftFreezedefaultApplicationProblemPlusJSONResponse) VisitLiftFreezeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetMeRequestObject struct {
 }
 
@@ -4595,6 +6946,406 @@ func (response RecordOutcomesdefaultApplicationProblemPlusJSONResponse) VisitRec
 	return err
 }
 
+type ListPoliciesRequestObject struct {
+	Params ListPoliciesParams
+}
+
+type ListPoliciesResponseObject interface {
+	VisitListPoliciesResponse(w http.ResponseWriter) error
+}
+
+type ListPolicies200JSONResponse PolicyPage
+
+func (response ListPolicies200JSONResponse) VisitListPoliciesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListPoliciesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListPoliciesdefaultApplicationProblemPlusJSONResponse) VisitListPoliciesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ProposePolicyRequestObject struct {
+	Params ProposePolicyParams
+	Body   *ProposePolicyJSONRequestBody
+}
+
+type ProposePolicyResponseObject interface {
+	VisitProposePolicyResponse(w http.ResponseWriter) error
+}
+
+type ProposePolicy201JSONResponse PolicyDetail
+
+func (response ProposePolicy201JSONResponse) VisitProposePolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ProposePolicydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ProposePolicydefaultApplicationProblemPlusJSONResponse) VisitProposePolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetPolicyRequestObject struct {
+	Version PolicyVersion `json:"version"`
+}
+
+type GetPolicyResponseObject interface {
+	VisitGetPolicyResponse(w http.ResponseWriter) error
+}
+
+type GetPolicy200JSONResponse PolicyDetail
+
+func (response GetPolicy200JSONResponse) VisitGetPolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetPolicydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetPolicydefaultApplicationProblemPlusJSONResponse) VisitGetPolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DecidePolicyRequestObject struct {
+	Version PolicyVersion `json:"version"`
+	Params  DecidePolicyParams
+	Body    *DecidePolicyJSONRequestBody
+}
+
+type DecidePolicyResponseObject interface {
+	VisitDecidePolicyResponse(w http.ResponseWriter) error
+}
+
+type DecidePolicy200JSONResponse Policy
+
+func (response DecidePolicy200JSONResponse) VisitDecidePolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DecidePolicydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response DecidePolicydefaultApplicationProblemPlusJSONResponse) VisitDecidePolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type WithdrawPolicyRequestObject struct {
+	Version PolicyVersion `json:"version"`
+	Params  WithdrawPolicyParams
+	Body    *WithdrawPolicyJSONRequestBody
+}
+
+type WithdrawPolicyResponseObject interface {
+	VisitWithdrawPolicyResponse(w http.ResponseWriter) error
+}
+
+type WithdrawPolicy200JSONResponse Policy
+
+func (response WithdrawPolicy200JSONResponse) VisitWithdrawPolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type WithdrawPolicydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response WithdrawPolicydefaultApplicationProblemPlusJSONResponse) VisitWithdrawPolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListProgrammesRequestObject struct {
+	Params ListProgrammesParams
+}
+
+type ListProgrammesResponseObject interface {
+	VisitListProgrammesResponse(w http.ResponseWriter) error
+}
+
+type ListProgrammes200JSONResponse ProgrammePage
+
+func (response ListProgrammes200JSONResponse) VisitListProgrammesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListProgrammesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListProgrammesdefaultApplicationProblemPlusJSONResponse) VisitListProgrammesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ProposeProgrammeRequestObject struct {
+	Params ProposeProgrammeParams
+	Body   *ProposeProgrammeJSONRequestBody
+}
+
+type ProposeProgrammeResponseObject interface {
+	VisitProposeProgrammeResponse(w http.ResponseWriter) error
+}
+
+type ProposeProgramme201JSONResponse ProgrammeDetail
+
+func (response ProposeProgramme201JSONResponse) VisitProposeProgrammeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ProposeProgrammedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ProposeProgrammedefaultApplicationProblemPlusJSONResponse) VisitProposeProgrammeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetProgrammeRequestObject struct {
+	ProgrammeID ProgrammeID `json:"programme_id"`
+}
+
+type GetProgrammeResponseObject interface {
+	VisitGetProgrammeResponse(w http.ResponseWriter) error
+}
+
+type GetProgramme200JSONResponse ProgrammeDetail
+
+func (response GetProgramme200JSONResponse) VisitGetProgrammeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetProgrammedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetProgrammedefaultApplicationProblemPlusJSONResponse) VisitGetProgrammeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CloseProgrammeRequestObject struct {
+	ProgrammeID ProgrammeID `json:"programme_id"`
+	Params      CloseProgrammeParams
+	Body        *CloseProgrammeJSONRequestBody
+}
+
+type CloseProgrammeResponseObject interface {
+	VisitCloseProgrammeResponse(w http.ResponseWriter) error
+}
+
+type CloseProgramme200JSONResponse ProgrammeDetail
+
+func (response CloseProgramme200JSONResponse) VisitCloseProgrammeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CloseProgrammedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response CloseProgrammedefaultApplicationProblemPlusJSONResponse) VisitCloseProgrammeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DecideProgrammeRequestObject struct {
+	ProgrammeID ProgrammeID `json:"programme_id"`
+	Params      DecideProgrammeParams
+	Body        *DecideProgrammeJSONRequestBody
+}
+
+type DecideProgrammeResponseObject interface {
+	VisitDecideProgrammeResponse(w http.ResponseWriter) error
+}
+
+type DecideProgramme200JSONResponse ProgrammeDetail
+
+func (response DecideProgramme200JSONResponse) VisitDecideProgrammeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DecideProgrammedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response DecideProgrammedefaultApplicationProblemPlusJSONResponse) VisitDecideProgrammeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type EndSessionsRequestObject struct {
 }
 
@@ -4622,6 +7373,44 @@ type EndSessionsdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response EndSessionsdefaultApplicationProblemPlusJSONResponse) VisitEndSessionsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListLoginMethodsRequestObject struct {
+}
+
+type ListLoginMethodsResponseObject interface {
+	VisitListLoginMethodsResponse(w http.ResponseWriter) error
+}
+
+type ListLoginMethods200JSONResponse LoginMethodList
+
+func (response ListLoginMethods200JSONResponse) VisitListLoginMethodsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListLoginMethodsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListLoginMethodsdefaultApplicationProblemPlusJSONResponse) VisitListLoginMethodsResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -4707,6 +7496,110 @@ type LogoutdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response LogoutdefaultApplicationProblemPlusJSONResponse) VisitLogoutResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginOIDCLoginRequestObject struct {
+	Params BeginOIDCLoginParams
+}
+
+type BeginOIDCLoginResponseObject interface {
+	VisitBeginOIDCLoginResponse(w http.ResponseWriter) error
+}
+
+type BeginOIDCLogin303ResponseHeaders struct {
+	Location  string
+	SetCookie string
+}
+
+type BeginOIDCLogin303Response struct {
+	Headers BeginOIDCLogin303ResponseHeaders
+}
+
+func (response BeginOIDCLogin303Response) VisitBeginOIDCLoginResponse(w http.ResponseWriter) error {
+	w.Header().Set("Location", fmt.Sprint(response.Headers.Location))
+	w.Header().Set("Set-Cookie", fmt.Sprint(response.Headers.SetCookie))
+	w.WriteHeader(303)
+	return nil
+}
+
+type BeginOIDCLogindefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response BeginOIDCLogindefaultApplicationProblemPlusJSONResponse) VisitBeginOIDCLoginResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type FinishOIDCLoginRequestObject struct {
+	Params FinishOIDCLoginParams
+}
+
+type FinishOIDCLoginResponseObject interface {
+	VisitFinishOIDCLoginResponse(w http.ResponseWriter) error
+}
+
+type FinishOIDCLogin200ResponseHeaders struct {
+	SetCookie string
+}
+
+type FinishOIDCLogin200JSONResponse struct {
+	Body    Me
+	Headers FinishOIDCLogin200ResponseHeaders
+}
+
+func (response FinishOIDCLogin200JSONResponse) VisitFinishOIDCLoginResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Set-Cookie", fmt.Sprint(response.Headers.SetCookie))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type FinishOIDCLogin303ResponseHeaders struct {
+	Location  string
+	SetCookie string
+}
+
+type FinishOIDCLogin303Response struct {
+	Headers FinishOIDCLogin303ResponseHeaders
+}
+
+func (response FinishOIDCLogin303Response) VisitFinishOIDCLoginResponse(w http.ResponseWriter) error {
+	w.Header().Set("Location", fmt.Sprint(response.Headers.Location))
+	w.Header().Set("Set-Cookie", fmt.Sprint(response.Headers.SetCookie))
+	w.WriteHeader(303)
+	return nil
+}
+
+type FinishOIDCLogindefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response FinishOIDCLogindefaultApplicationProblemPlusJSONResponse) VisitFinishOIDCLoginResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -5392,6 +8285,87 @@ func (response AddGrantdefaultApplicationProblemPlusJSONResponse) VisitAddGrantR
 	return err
 }
 
+type RemoveIdentityRequestObject struct {
+	UserID UserID `json:"user_id"`
+	Params RemoveIdentityParams
+}
+
+type RemoveIdentityResponseObject interface {
+	VisitRemoveIdentityResponse(w http.ResponseWriter) error
+}
+
+type RemoveIdentity200JSONResponse User
+
+func (response RemoveIdentity200JSONResponse) VisitRemoveIdentityResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveIdentitydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RemoveIdentitydefaultApplicationProblemPlusJSONResponse) VisitRemoveIdentityResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SetIdentityRequestObject struct {
+	UserID UserID `json:"user_id"`
+	Params SetIdentityParams
+	Body   *SetIdentityJSONRequestBody
+}
+
+type SetIdentityResponseObject interface {
+	VisitSetIdentityResponse(w http.ResponseWriter) error
+}
+
+type SetIdentity200JSONResponse User
+
+func (response SetIdentity200JSONResponse) VisitSetIdentityResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SetIdentitydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response SetIdentitydefaultApplicationProblemPlusJSONResponse) VisitSetIdentityResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ResetPasswordRequestObject struct {
 	UserID UserID `json:"user_id"`
 	Body   *ResetPasswordJSONRequestBody
@@ -5507,6 +8481,18 @@ type StrictServerInterface interface {
 	// SummariseContacts Contacts counted by wave, channel and state
 	// (GET /v1/campaigns/{id}/contacts/summary)
 	SummariseContacts(ctx context.Context, request SummariseContactsRequestObject) (SummariseContactsResponseObject, error)
+	// DrawContingency Give contingency of a running campaign to one of its budget lines
+	// (POST /v1/campaigns/{id}/contingency)
+	DrawContingency(ctx context.Context, request DrawContingencyRequestObject) (DrawContingencyResponseObject, error)
+	// GetCredit Where a campaign's prepaid credit stands
+	// (GET /v1/campaigns/{id}/credit)
+	GetCredit(ctx context.Context, request GetCreditRequestObject) (GetCreditResponseObject, error)
+	// ListCreditGrants The credit that each customer was promised
+	// (GET /v1/campaigns/{id}/credit/grants)
+	ListCreditGrants(ctx context.Context, request ListCreditGrantsRequestObject) (ListCreditGrantsResponseObject, error)
+	// ClawBackCredit Take credit back from a customer who broke the contract
+	// (POST /v1/campaigns/{id}/credit/grants/{grant_id}/claw-back)
+	ClawBackCredit(ctx context.Context, request ClawBackCreditRequestObject) (ClawBackCreditResponseObject, error)
 	// DecideApproval Sign off, return for change, or reject
 	// (POST /v1/campaigns/{id}/decisions)
 	DecideApproval(ctx context.Context, request DecideApprovalRequestObject) (DecideApprovalResponseObject, error)
@@ -5516,6 +8502,12 @@ type StrictServerInterface interface {
 	// ListHistory Audit events of a campaign, oldest first
 	// (GET /v1/campaigns/{id}/history)
 	ListHistory(ctx context.Context, request ListHistoryRequestObject) (ListHistoryResponseObject, error)
+	// GetLedger Where the campaign's money stands
+	// (GET /v1/campaigns/{id}/ledger)
+	GetLedger(ctx context.Context, request GetLedgerRequestObject) (GetLedgerResponseObject, error)
+	// ListLedgerEntries The journal of the campaign's accounts, oldest first
+	// (GET /v1/campaigns/{id}/ledger/entries)
+	ListLedgerEntries(ctx context.Context, request ListLedgerEntriesRequestObject) (ListLedgerEntriesResponseObject, error)
 	// PauseCampaign Pause dispatch
 	// (POST /v1/campaigns/{id}/pause)
 	PauseCampaign(ctx context.Context, request PauseCampaignRequestObject) (PauseCampaignResponseObject, error)
@@ -5537,7 +8529,10 @@ type StrictServerInterface interface {
 	// ListRevisions All plan revisions, newest first
 	// (GET /v1/campaigns/{id}/revisions)
 	ListRevisions(ctx context.Context, request ListRevisionsRequestObject) (ListRevisionsResponseObject, error)
-	// PreviewRoute Who would have to sign the newest plan revision if the caller submitted it now
+	// GetDifference What a plan revision has otherwise than another
+	// (GET /v1/campaigns/{id}/revisions/{revision}/difference)
+	GetDifference(ctx context.Context, request GetDifferenceRequestObject) (GetDifferenceResponseObject, error)
+	// PreviewRoute Who would have to sign if the caller submitted the draft, or the plan in the body, now
 	// (POST /v1/campaigns/{id}/route)
 	PreviewRoute(ctx context.Context, request PreviewRouteRequestObject) (PreviewRouteResponseObject, error)
 	// StopCampaign Stop a campaign for good
@@ -5555,6 +8550,21 @@ type StrictServerInterface interface {
 	// WithdrawCampaign Take back a plan that waits for its approval
 	// (POST /v1/campaigns/{id}/withdraw)
 	WithdrawCampaign(ctx context.Context, request WithdrawCampaignRequestObject) (WithdrawCampaignResponseObject, error)
+	// ListCreditPools The pools of prepaid credit
+	// (GET /v1/credit/pools)
+	ListCreditPools(ctx context.Context, request ListCreditPoolsRequestObject) (ListCreditPoolsResponseObject, error)
+	// OpenCreditPool Open a pool of prepaid credit
+	// (POST /v1/credit/pools)
+	OpenCreditPool(ctx context.Context, request OpenCreditPoolRequestObject) (OpenCreditPoolResponseObject, error)
+	// GetCreditPool One pool of prepaid credit
+	// (GET /v1/credit/pools/{pool_id})
+	GetCreditPool(ctx context.Context, request GetCreditPoolRequestObject) (GetCreditPoolResponseObject, error)
+	// AllocateCredit Add money to a pool
+	// (POST /v1/credit/pools/{pool_id}/allocations)
+	AllocateCredit(ctx context.Context, request AllocateCreditRequestObject) (AllocateCreditResponseObject, error)
+	// RecordCreditUses Report what customers used
+	// (POST /v1/credit/uses)
+	RecordCreditUses(ctx context.Context, request RecordCreditUsesRequestObject) (RecordCreditUsesResponseObject, error)
 	// ListAttributes The customer catalogue: what a filter may name
 	// (GET /v1/customers/attributes)
 	ListAttributes(ctx context.Context, request ListAttributesRequestObject) (ListAttributesResponseObject, error)
@@ -5570,6 +8580,12 @@ type StrictServerInterface interface {
 	// StreamEvents Live events
 	// (GET /v1/events)
 	StreamEvents(ctx context.Context, request StreamEventsRequestObject) (StreamEventsResponseObject, error)
+	// GetFreeze Whether dispatch is frozen, and for what
+	// (GET /v1/freeze)
+	GetFreeze(ctx context.Context, request GetFreezeRequestObject) (GetFreezeResponseObject, error)
+	// LiftFreeze Lift the freeze once everything is whole again
+	// (POST /v1/freeze/lift)
+	LiftFreeze(ctx context.Context, request LiftFreezeRequestObject) (LiftFreezeResponseObject, error)
 	// GetMe Who am I and what may I do
 	// (GET /v1/me)
 	GetMe(ctx context.Context, request GetMeRequestObject) (GetMeResponseObject, error)
@@ -5579,15 +8595,54 @@ type StrictServerInterface interface {
 	// RecordOutcomes Record what came back from customers
 	// (POST /v1/outcomes)
 	RecordOutcomes(ctx context.Context, request RecordOutcomesRequestObject) (RecordOutcomesResponseObject, error)
+	// ListPolicies What is decided by, and every version of it, newest first
+	// (GET /v1/policies)
+	ListPolicies(ctx context.Context, request ListPoliciesRequestObject) (ListPoliciesResponseObject, error)
+	// ProposePolicy Propose another policy for a tenant
+	// (POST /v1/policies)
+	ProposePolicy(ctx context.Context, request ProposePolicyRequestObject) (ProposePolicyResponseObject, error)
+	// GetPolicy What a version of a policy says, and what it changes
+	// (GET /v1/policies/{version})
+	GetPolicy(ctx context.Context, request GetPolicyRequestObject) (GetPolicyResponseObject, error)
+	// DecidePolicy Put a proposal into force, or reject it
+	// (POST /v1/policies/{version}/decision)
+	DecidePolicy(ctx context.Context, request DecidePolicyRequestObject) (DecidePolicyResponseObject, error)
+	// WithdrawPolicy Take back a proposal of one's own
+	// (POST /v1/policies/{version}/withdraw)
+	WithdrawPolicy(ctx context.Context, request WithdrawPolicyRequestObject) (WithdrawPolicyResponseObject, error)
+	// ListProgrammes List programmes, newest first
+	// (GET /v1/programmes)
+	ListProgrammes(ctx context.Context, request ListProgrammesRequestObject) (ListProgrammesResponseObject, error)
+	// ProposeProgramme Propose an umbrella budget
+	// (POST /v1/programmes)
+	ProposeProgramme(ctx context.Context, request ProposeProgrammeRequestObject) (ProposeProgrammeResponseObject, error)
+	// GetProgramme A programme with its figures, its signatures and its campaigns
+	// (GET /v1/programmes/{programme_id})
+	GetProgramme(ctx context.Context, request GetProgrammeRequestObject) (GetProgrammeResponseObject, error)
+	// CloseProgramme Take in no more campaigns and return what is free
+	// (POST /v1/programmes/{programme_id}/close)
+	CloseProgramme(ctx context.Context, request CloseProgrammeRequestObject) (CloseProgrammeResponseObject, error)
+	// DecideProgramme Sign for a programme's budget, or reject it
+	// (POST /v1/programmes/{programme_id}/decisions)
+	DecideProgramme(ctx context.Context, request DecideProgrammeRequestObject) (DecideProgrammeResponseObject, error)
 	// EndSessions Log out everywhere
 	// (DELETE /v1/sessions)
 	EndSessions(ctx context.Context, request EndSessionsRequestObject) (EndSessionsResponseObject, error)
+	// ListLoginMethods By what one can log in here
+	// (GET /v1/sessions)
+	ListLoginMethods(ctx context.Context, request ListLoginMethodsRequestObject) (ListLoginMethodsResponseObject, error)
 	// Login Log in
 	// (POST /v1/sessions)
 	Login(ctx context.Context, request LoginRequestObject) (LoginResponseObject, error)
 	// Logout Log out
 	// (DELETE /v1/sessions/current)
 	Logout(ctx context.Context, request LogoutRequestObject) (LogoutResponseObject, error)
+	// BeginOIDCLogin Log in at the identity provider
+	// (GET /v1/sessions/oidc)
+	BeginOIDCLogin(ctx context.Context, request BeginOIDCLoginRequestObject) (BeginOIDCLoginResponseObject, error)
+	// FinishOIDCLogin Come back from the identity provider
+	// (GET /v1/sessions/oidc/callback)
+	FinishOIDCLogin(ctx context.Context, request FinishOIDCLoginRequestObject) (FinishOIDCLoginResponseObject, error)
 	// ListTasks The caller's claimed tasks and how many are open
 	// (GET /v1/tasks)
 	ListTasks(ctx context.Context, request ListTasksRequestObject) (ListTasksResponseObject, error)
@@ -5639,6 +8694,12 @@ type StrictServerInterface interface {
 	// AddGrant Give a user a role at a unit
 	// (POST /v1/users/{user_id}/grants)
 	AddGrant(ctx context.Context, request AddGrantRequestObject) (AddGrantResponseObject, error)
+	// RemoveIdentity Take a user's identity away
+	// (DELETE /v1/users/{user_id}/identity)
+	RemoveIdentity(ctx context.Context, request RemoveIdentityRequestObject) (RemoveIdentityResponseObject, error)
+	// SetIdentity Let a user log in at the identity provider
+	// (PUT /v1/users/{user_id}/identity)
+	SetIdentity(ctx context.Context, request SetIdentityRequestObject) (SetIdentityResponseObject, error)
 	// ResetPassword Give a user another password
 	// (POST /v1/users/{user_id}/password)
 	ResetPassword(ctx context.Context, request ResetPasswordRequestObject) (ResetPasswordResponseObject, error)
@@ -6001,6 +9062,156 @@ func (sh *strictHandler) SummariseContacts(ctx echo.Context, id CampaignID) erro
 	return nil
 }
 
+// DrawContingency operation middleware
+func (sh *strictHandler) DrawContingency(ctx echo.Context, id CampaignID, params DrawContingencyParams) error {
+	var request DrawContingencyRequestObject
+
+	request.ID = id
+	request.Params = params
+
+	var body DrawContingencyJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DrawContingency(ctx.Request().Context(), request.(DrawContingencyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DrawContingency")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DrawContingencyResponseObject); ok {
+		return validResponse.VisitDrawContingencyResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetCredit operation middleware
+func (sh *strictHandler) GetCredit(ctx echo.Context, id CampaignID) error {
+	var request GetCreditRequestObject
+
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetCredit(ctx.Request().Context(), request.(GetCreditRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetCredit")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetCreditResponseObject); ok {
+		return validResponse.VisitGetCreditResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListCreditGrants operation middleware
+func (sh *strictHandler) ListCreditGrants(ctx echo.Context, id CampaignID, params ListCreditGrantsParams) error {
+	var request ListCreditGrantsRequestObject
+
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListCreditGrants(ctx.Request().Context(), request.(ListCreditGrantsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListCreditGrants")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListCreditGrantsResponseObject); ok {
+		return validResponse.VisitListCreditGrantsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ClawBackCredit operation middleware
+func (sh *strictHandler) ClawBackCredit(ctx echo.Context, id CampaignID, grantID CreditGrantID, params ClawBackCreditParams) error {
+	var request ClawBackCreditRequestObject
+
+	request.ID = id
+	request.GrantID = grantID
+	request.Params = params
+
+	var body ClawBackCreditJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ClawBackCredit(ctx.Request().Context(), request.(ClawBackCreditRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ClawBackCredit")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ClawBackCreditResponseObject); ok {
+		return validResponse.VisitClawBackCreditResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // DecideApproval operation middleware
 func (sh *strictHandler) DecideApproval(ctx echo.Context, id CampaignID, params DecideApprovalParams) error {
 	var request DecideApprovalRequestObject
@@ -6095,6 +9306,57 @@ func (sh *strictHandler) ListHistory(ctx echo.Context, id CampaignID, params Lis
 		return err
 	} else if validResponse, ok := response.(ListHistoryResponseObject); ok {
 		return validResponse.VisitListHistoryResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetLedger operation middleware
+func (sh *strictHandler) GetLedger(ctx echo.Context, id CampaignID) error {
+	var request GetLedgerRequestObject
+
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetLedger(ctx.Request().Context(), request.(GetLedgerRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetLedger")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetLedgerResponseObject); ok {
+		return validResponse.VisitGetLedgerResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListLedgerEntries operation middleware
+func (sh *strictHandler) ListLedgerEntries(ctx echo.Context, id CampaignID, params ListLedgerEntriesParams) error {
+	var request ListLedgerEntriesRequestObject
+
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListLedgerEntries(ctx.Request().Context(), request.(ListLedgerEntriesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListLedgerEntries")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListLedgerEntriesResponseObject); ok {
+		return validResponse.VisitListLedgerEntriesResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -6374,11 +9636,64 @@ func (sh *strictHandler) ListRevisions(ctx echo.Context, id CampaignID) error {
 	return nil
 }
 
+// GetDifference operation middleware
+func (sh *strictHandler) GetDifference(ctx echo.Context, id CampaignID, revision int, params GetDifferenceParams) error {
+	var request GetDifferenceRequestObject
+
+	request.ID = id
+	request.Revision = revision
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetDifference(ctx.Request().Context(), request.(GetDifferenceRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetDifference")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetDifferenceResponseObject); ok {
+		return validResponse.VisitGetDifferenceResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // PreviewRoute operation middleware
 func (sh *strictHandler) PreviewRoute(ctx echo.Context, id CampaignID) error {
 	var request PreviewRouteRequestObject
 
 	request.ID = id
+
+	var body PreviewRouteJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		if !errors.Is(err, io.EOF) {
+			return err
+		}
+	} else {
+		request.Body = &body
+	}
 
 	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
 		return sh.ssi.PreviewRoute(ctx.Request().Context(), request.(PreviewRouteRequestObject))
@@ -6597,6 +9912,199 @@ func (sh *strictHandler) WithdrawCampaign(ctx echo.Context, id CampaignID, param
 	return nil
 }
 
+// ListCreditPools operation middleware
+func (sh *strictHandler) ListCreditPools(ctx echo.Context) error {
+	var request ListCreditPoolsRequestObject
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListCreditPools(ctx.Request().Context(), request.(ListCreditPoolsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListCreditPools")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListCreditPoolsResponseObject); ok {
+		return validResponse.VisitListCreditPoolsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// OpenCreditPool operation middleware
+func (sh *strictHandler) OpenCreditPool(ctx echo.Context, params OpenCreditPoolParams) error {
+	var request OpenCreditPoolRequestObject
+
+	request.Params = params
+
+	var body OpenCreditPoolJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.OpenCreditPool(ctx.Request().Context(), request.(OpenCreditPoolRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "OpenCreditPool")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(OpenCreditPoolResponseObject); ok {
+		return validResponse.VisitOpenCreditPoolResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetCreditPool operation middleware
+func (sh *strictHandler) GetCreditPool(ctx echo.Context, poolID CreditPoolID) error {
+	var request GetCreditPoolRequestObject
+
+	request.PoolID = poolID
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetCreditPool(ctx.Request().Context(), request.(GetCreditPoolRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetCreditPool")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetCreditPoolResponseObject); ok {
+		return validResponse.VisitGetCreditPoolResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// AllocateCredit operation middleware
+func (sh *strictHandler) AllocateCredit(ctx echo.Context, poolID CreditPoolID, params AllocateCreditParams) error {
+	var request AllocateCreditRequestObject
+
+	request.PoolID = poolID
+	request.Params = params
+
+	var body AllocateCreditJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AllocateCredit(ctx.Request().Context(), request.(AllocateCreditRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AllocateCredit")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(AllocateCreditResponseObject); ok {
+		return validResponse.VisitAllocateCreditResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RecordCreditUses operation middleware
+func (sh *strictHandler) RecordCreditUses(ctx echo.Context, params RecordCreditUsesParams) error {
+	var request RecordCreditUsesRequestObject
+
+	request.Params = params
+
+	var body RecordCreditUsesJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RecordCreditUses(ctx.Request().Context(), request.(RecordCreditUsesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RecordCreditUses")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RecordCreditUsesResponseObject); ok {
+		return validResponse.VisitRecordCreditUsesResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // ListAttributes operation middleware
 func (sh *strictHandler) ListAttributes(ctx echo.Context) error {
 	var request ListAttributesRequestObject
@@ -6744,6 +10252,77 @@ func (sh *strictHandler) StreamEvents(ctx echo.Context, params StreamEventsParam
 	return nil
 }
 
+// GetFreeze operation middleware
+func (sh *strictHandler) GetFreeze(ctx echo.Context) error {
+	var request GetFreezeRequestObject
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetFreeze(ctx.Request().Context(), request.(GetFreezeRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetFreeze")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetFreezeResponseObject); ok {
+		return validResponse.VisitGetFreezeResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// LiftFreeze operation middleware
+func (sh *strictHandler) LiftFreeze(ctx echo.Context, params LiftFreezeParams) error {
+	var request LiftFreezeRequestObject
+
+	request.Params = params
+
+	var body LiftFreezeJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.LiftFreeze(ctx.Request().Context(), request.(LiftFreezeRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "LiftFreeze")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(LiftFreezeResponseObject); ok {
+		return validResponse.VisitLiftFreezeResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // GetMe operation middleware
 func (sh *strictHandler) GetMe(ctx echo.Context) error {
 	var request GetMeRequestObject
@@ -6861,6 +10440,398 @@ func (sh *strictHandler) RecordOutcomes(ctx echo.Context, params RecordOutcomesP
 	return nil
 }
 
+// ListPolicies operation middleware
+func (sh *strictHandler) ListPolicies(ctx echo.Context, params ListPoliciesParams) error {
+	var request ListPoliciesRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListPolicies(ctx.Request().Context(), request.(ListPoliciesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListPolicies")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListPoliciesResponseObject); ok {
+		return validResponse.VisitListPoliciesResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ProposePolicy operation middleware
+func (sh *strictHandler) ProposePolicy(ctx echo.Context, params ProposePolicyParams) error {
+	var request ProposePolicyRequestObject
+
+	request.Params = params
+
+	var body ProposePolicyJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ProposePolicy(ctx.Request().Context(), request.(ProposePolicyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ProposePolicy")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ProposePolicyResponseObject); ok {
+		return validResponse.VisitProposePolicyResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetPolicy operation middleware
+func (sh *strictHandler) GetPolicy(ctx echo.Context, version PolicyVersion) error {
+	var request GetPolicyRequestObject
+
+	request.Version = version
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetPolicy(ctx.Request().Context(), request.(GetPolicyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetPolicy")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetPolicyResponseObject); ok {
+		return validResponse.VisitGetPolicyResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DecidePolicy operation middleware
+func (sh *strictHandler) DecidePolicy(ctx echo.Context, version PolicyVersion, params DecidePolicyParams) error {
+	var request DecidePolicyRequestObject
+
+	request.Version = version
+	request.Params = params
+
+	var body DecidePolicyJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DecidePolicy(ctx.Request().Context(), request.(DecidePolicyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DecidePolicy")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DecidePolicyResponseObject); ok {
+		return validResponse.VisitDecidePolicyResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// WithdrawPolicy operation middleware
+func (sh *strictHandler) WithdrawPolicy(ctx echo.Context, version PolicyVersion, params WithdrawPolicyParams) error {
+	var request WithdrawPolicyRequestObject
+
+	request.Version = version
+	request.Params = params
+
+	var body WithdrawPolicyJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.WithdrawPolicy(ctx.Request().Context(), request.(WithdrawPolicyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "WithdrawPolicy")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(WithdrawPolicyResponseObject); ok {
+		return validResponse.VisitWithdrawPolicyResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListProgrammes operation middleware
+func (sh *strictHandler) ListProgrammes(ctx echo.Context, params ListProgrammesParams) error {
+	var request ListProgrammesRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListProgrammes(ctx.Request().Context(), request.(ListProgrammesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListProgrammes")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListProgrammesResponseObject); ok {
+		return validResponse.VisitListProgrammesResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ProposeProgramme operation middleware
+func (sh *strictHandler) ProposeProgramme(ctx echo.Context, params ProposeProgrammeParams) error {
+	var request ProposeProgrammeRequestObject
+
+	request.Params = params
+
+	var body ProposeProgrammeJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ProposeProgramme(ctx.Request().Context(), request.(ProposeProgrammeRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ProposeProgramme")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ProposeProgrammeResponseObject); ok {
+		return validResponse.VisitProposeProgrammeResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetProgramme operation middleware
+func (sh *strictHandler) GetProgramme(ctx echo.Context, programmeID ProgrammeID) error {
+	var request GetProgrammeRequestObject
+
+	request.ProgrammeID = programmeID
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetProgramme(ctx.Request().Context(), request.(GetProgrammeRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetProgramme")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetProgrammeResponseObject); ok {
+		return validResponse.VisitGetProgrammeResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CloseProgramme operation middleware
+func (sh *strictHandler) CloseProgramme(ctx echo.Context, programmeID ProgrammeID, params CloseProgrammeParams) error {
+	var request CloseProgrammeRequestObject
+
+	request.ProgrammeID = programmeID
+	request.Params = params
+
+	var body CloseProgrammeJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CloseProgramme(ctx.Request().Context(), request.(CloseProgrammeRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CloseProgramme")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CloseProgrammeResponseObject); ok {
+		return validResponse.VisitCloseProgrammeResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DecideProgramme operation middleware
+func (sh *strictHandler) DecideProgramme(ctx echo.Context, programmeID ProgrammeID, params DecideProgrammeParams) error {
+	var request DecideProgrammeRequestObject
+
+	request.ProgrammeID = programmeID
+	request.Params = params
+
+	var body DecideProgrammeJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DecideProgramme(ctx.Request().Context(), request.(DecideProgrammeRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DecideProgramme")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DecideProgrammeResponseObject); ok {
+		return validResponse.VisitDecideProgrammeResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // EndSessions operation middleware
 func (sh *strictHandler) EndSessions(ctx echo.Context) error {
 	var request EndSessionsRequestObject
@@ -6878,6 +10849,29 @@ func (sh *strictHandler) EndSessions(ctx echo.Context) error {
 		return err
 	} else if validResponse, ok := response.(EndSessionsResponseObject); ok {
 		return validResponse.VisitEndSessionsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListLoginMethods operation middleware
+func (sh *strictHandler) ListLoginMethods(ctx echo.Context) error {
+	var request ListLoginMethodsRequestObject
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListLoginMethods(ctx.Request().Context(), request.(ListLoginMethodsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListLoginMethods")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListLoginMethodsResponseObject); ok {
+		return validResponse.VisitListLoginMethodsResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -6947,6 +10941,56 @@ func (sh *strictHandler) Logout(ctx echo.Context) error {
 		return err
 	} else if validResponse, ok := response.(LogoutResponseObject); ok {
 		return validResponse.VisitLogoutResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// BeginOIDCLogin operation middleware
+func (sh *strictHandler) BeginOIDCLogin(ctx echo.Context, params BeginOIDCLoginParams) error {
+	var request BeginOIDCLoginRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.BeginOIDCLogin(ctx.Request().Context(), request.(BeginOIDCLoginRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "BeginOIDCLogin")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(BeginOIDCLoginResponseObject); ok {
+		return validResponse.VisitBeginOIDCLoginResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// FinishOIDCLogin operation middleware
+func (sh *strictHandler) FinishOIDCLogin(ctx echo.Context, params FinishOIDCLoginParams) error {
+	var request FinishOIDCLoginRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.FinishOIDCLogin(ctx.Request().Context(), request.(FinishOIDCLoginRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "FinishOIDCLogin")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(FinishOIDCLoginResponseObject); ok {
+		return validResponse.VisitFinishOIDCLoginResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -7598,6 +11642,81 @@ func (sh *strictHandler) AddGrant(ctx echo.Context, userID UserID, params AddGra
 		return err
 	} else if validResponse, ok := response.(AddGrantResponseObject); ok {
 		return validResponse.VisitAddGrantResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RemoveIdentity operation middleware
+func (sh *strictHandler) RemoveIdentity(ctx echo.Context, userID UserID, params RemoveIdentityParams) error {
+	var request RemoveIdentityRequestObject
+
+	request.UserID = userID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RemoveIdentity(ctx.Request().Context(), request.(RemoveIdentityRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemoveIdentity")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RemoveIdentityResponseObject); ok {
+		return validResponse.VisitRemoveIdentityResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// SetIdentity operation middleware
+func (sh *strictHandler) SetIdentity(ctx echo.Context, userID UserID, params SetIdentityParams) error {
+	var request SetIdentityRequestObject
+
+	request.UserID = userID
+	request.Params = params
+
+	var body SetIdentityJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.SetIdentity(ctx.Request().Context(), request.(SetIdentityRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SetIdentity")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(SetIdentityResponseObject); ok {
+		return validResponse.VisitSetIdentityResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

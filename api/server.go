@@ -20,6 +20,7 @@ import (
 
 	"github.com/musterhq/muster/assertion"
 	"github.com/musterhq/muster/campaign"
+	"github.com/musterhq/muster/ledger"
 	"github.com/musterhq/muster/policies"
 	"github.com/musterhq/muster/store"
 )
@@ -51,16 +52,19 @@ type Deps struct {
 	// Simulated is set where every channel is a simulator, as in a demonstration: plans
 	// must say the same, lest somebody believe that people are contacted.
 	Simulated bool
+	OIDC      OIDC // the identity provider by which people may log in, if there is one
 }
 
 // Server is the API. It is an http.Handler; live events need Serve.
 type Server struct {
 	store        *store.Store
+	ledger       *ledger.Ledger
 	policies     *policies.Enforcer
 	orchestrator Orchestrator
 	keys         *assertion.Keys
 	log          *slog.Logger
 	simulated    bool
+	identities   *identityProvider // nil when there is none
 
 	handler     http.Handler
 	sessions    *scs.SessionManager
@@ -79,16 +83,18 @@ func New(d Deps) (*Server, error) {
 		return nil, fmt.Errorf("hash password: %w", err)
 	}
 	s := &Server{
-		store: d.Store, policies: d.Policies, orchestrator: d.Orchestrator, keys: d.Keys, log: d.Logger, simulated: d.Simulated,
+		store: d.Store, ledger: ledger.New(d.Store.Pool()), policies: d.Policies, orchestrator: d.Orchestrator, keys: d.Keys, log: d.Logger, simulated: d.Simulated,
 		attempts: &attempts{counts: map[string]*window{}}, hashing: make(chan struct{}, hashesAtOnce), nobodysHash: nobody,
-		hub: newHub(d.Store, d.Logger),
+		hub: newHub(d.Store, d.Logger), identities: newIdentityProvider(d.OIDC),
 		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "muster_http_request_seconds", Help: "Time to answer, by operation and status.",
 			Buckets: []float64{.001, .003, .01, .03, .1, .3, 1, 3, 10, 30},
 		}, []string{"operation", "status"}),
 	}
-	if err := d.Registry.Register(s.took); err != nil {
-		return nil, fmt.Errorf("register metrics: %w", err)
+	for _, c := range []prometheus.Collector{s.took, freezeMetrics{s.store}} {
+		if err := d.Registry.Register(c); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
 	}
 	s.sessions = scs.New()
 	s.sessions.Store = pgxstore.NewWithCleanupInterval(d.Store.Pool(), 0)
@@ -116,7 +122,7 @@ func New(d Deps) (*Server, error) {
 	e := echo.New()
 	e.Binder = binder{}
 	e.HTTPErrorHandler = func(err error, c echo.Context) { s.writeProblem(c, err) }
-	e.Use(begin, s.observe, s.recover, crossOrigin)
+	e.Use(begin, s.observe, s.recover, s.crossOrigin)
 	RegisterHandlersWithOptions(e, NewStrictHandler(s, nil), RegisterHandlersOptions{OperationMiddlewares: guards})
 	e.GET("/healthz", s.healthz)
 	e.GET("/readyz", s.readyz)
@@ -248,11 +254,12 @@ func (s *Server) recover(next echo.HandlerFunc) echo.HandlerFunc {
 }
 
 // crossOrigin refuses writes that another site's page makes a browser send.
-func crossOrigin(next echo.HandlerFunc) echo.HandlerFunc {
+func (s *Server) crossOrigin(next echo.HandlerFunc) echo.HandlerFunc {
 	protection := http.NewCrossOriginProtection()
 	return func(c echo.Context) error {
 		if err := protection.Check(c.Request()); err != nil {
-			return &campaign.Error{Code: campaign.CodeCrossSite, Message: "this request came from another site's page", Err: err}
+			ctx := c.Request().Context()
+			return s.refuseStranger(ctx, requestOf(ctx), &campaign.Error{Code: campaign.CodeCrossSite, Message: "this request came from another site's page", Err: err})
 		}
 		return next(c)
 	}
@@ -263,14 +270,21 @@ func (s *Server) healthz(c echo.Context) error {
 }
 
 // readyz says whether the database answers. Without the orchestrator Muster can still
-// show everything and work tasks, so that is named and does not fail the check.
+// show everything and work tasks, and where a policy cannot be decided by, the one before
+// it holds, so these are named and do not fail the check.
 func (s *Server) readyz(c echo.Context) error {
 	ctx, cancel := context.WithTimeout(c.Request().Context(), 2*time.Second)
 	defer cancel()
-	parts := map[string]string{"database": "ok", "orchestrator": "ok"}
+	parts := map[string]string{"database": "ok", "orchestrator": "ok", "policies": "ok", "dispatch": "ok"}
 	status, overall := http.StatusOK, "ok"
 	if err := s.orchestrator.Health(ctx); err != nil {
 		parts["orchestrator"], overall = "unavailable", "degraded"
+	}
+	if s.policies.Degraded() != nil {
+		parts["policies"], overall = "degraded", "degraded"
+	}
+	if broken, _, err := s.store.Frozen(ctx); err == nil && len(broken) > 0 {
+		parts["dispatch"], overall = "frozen", "degraded"
 	}
 	if err := s.store.Pool().Ping(ctx); err != nil {
 		parts["database"], overall, status = "unavailable", "unavailable", http.StatusServiceUnavailable

@@ -20,6 +20,7 @@ const (
 	sessionUser     = "user"
 	sessionEpoch    = "epoch"     // of the user's, when the session began: an earlier one has ended
 	sessionAuthTime = "auth_time" // when its user proved who they are, in Unix seconds
+	sessionIdentity = "identity"  // whether they did at the identity provider, without their password
 
 	// Failed attempts to log in that are let through in attemptWindow.
 	attemptsPerLogin   = 10
@@ -77,18 +78,27 @@ func (s *Server) authenticate(ctx context.Context, r *request) error {
 	case u.Disabled || u.SessionEpoch != s.sessions.GetInt64(ctx, sessionEpoch):
 		return refused
 	}
+	// Whoever got in without a password need not change the one that somebody else chose.
+	u.PasswordTemporary = u.PasswordTemporary && !s.sessions.GetBool(ctx, sessionIdentity)
 	r.user, r.grants, r.authTime = u, grants, time.Unix(s.sessions.GetInt64(ctx, sessionAuthTime), 0)
 	return nil
 }
 
-// beginSession makes the session in ctx a new one of u, who has just proved who they are,
-// and returns the cookie that carries it.
-func (s *Server) beginSession(ctx context.Context, u store.User) (string, error) {
+// proof is how and when the user of a session proved who they are.
+type proof struct {
+	at         time.Time
+	byIdentity bool // at the identity provider, not by a password
+}
+
+// beginSession makes the session in ctx a new one of u and returns the cookie that
+// carries it.
+func (s *Server) beginSession(ctx context.Context, u store.User, by proof) (string, error) {
 	if err := s.sessions.RenewToken(ctx); err != nil {
 		return "", fmt.Errorf("begin session: %w", err)
 	}
 	s.sessions.Put(ctx, sessionUser, u.ID)
-	s.sessions.Put(ctx, sessionAuthTime, time.Now().Unix())
+	s.sessions.Put(ctx, sessionAuthTime, by.at.Unix())
+	s.sessions.Put(ctx, sessionIdentity, by.byIdentity)
 	s.sessions.Put(ctx, sessionEpoch, u.SessionEpoch)
 	token, expiry, err := s.sessions.Commit(ctx)
 	if err != nil {
@@ -102,7 +112,7 @@ func (s *Server) Login(ctx context.Context, in LoginRequestObject) (LoginRespons
 	r := requestOf(ctx)
 	for key, most := range map[string]int{"login " + in.Body.Login: attemptsPerLogin, "address " + r.address: attemptsPerAddress} {
 		if !s.attempts.begin(key, most) {
-			return nil, campaign.Errorf(campaign.CodeRateLimited, "too many failed attempts to log in; try again in a few minutes")
+			return nil, s.refuseStranger(ctx, r, tooManyAttempts())
 		}
 	}
 	u, err := s.store.UserByLogin(ctx, in.Body.Login)
@@ -141,7 +151,7 @@ func (s *Server) Login(ctx context.Context, in LoginRequestObject) (LoginRespons
 	}
 	s.attempts.forget("login " + in.Body.Login)
 	s.attempts.undo("address " + r.address)
-	cookie, err := s.beginSession(ctx, u)
+	cookie, err := s.beginSession(ctx, u, proof{at: time.Now()})
 	if err != nil {
 		return nil, err
 	}
@@ -155,21 +165,35 @@ func (s *Server) Login(ctx context.Context, in LoginRequestObject) (LoginRespons
 	return Login201JSONResponse{Body: s.me(u, grants), Headers: Login201ResponseHeaders{SetCookie: cookie}}, nil
 }
 
-// refuseLogin records why a login was refused, and answers alike whatever the reason:
-// whoever guesses learns neither which logins there are nor which are locked.
-func (s *Server) refuseLogin(ctx context.Context, r *request, u store.User, reason string, locks bool) error {
-	// What was typed is recorded in no form: it may be a password in the wrong field, and
-	// a hash of one can be guessed.
-	e := store.AuditEvent{Event: "session.refused", Data: map[string]any{"code": campaign.CodeUnauthenticated, "reason": reason, "request_id": r.id}}
+func tooManyAttempts() error {
+	return campaign.Errorf(campaign.CodeRateLimited, "too many failed attempts to log in; try again in a few minutes")
+}
+
+// recordRefusedLogin records why somebody was not let in; u is the zero User when nobody
+// knows whom they meant. What was typed is recorded in no form: it may be a password in
+// the wrong field, and a hash of one can be guessed.
+func (s *Server) recordRefusedLogin(ctx context.Context, r *request, u store.User, code campaign.Code, reason string) error {
+	return s.record(ctx, byUser(u, "session.refused", map[string]any{"code": code, "reason": reason, "request_id": r.id}))
+}
+
+// byUser is the event of something that u tried.
+func byUser(u store.User, event string, data map[string]any) store.AuditEvent {
+	e := store.AuditEvent{Event: event, Data: data}
 	if u.ID != "" {
 		e.ActorID, e.Actor = &u.ID, u.Name
 	}
-	if err := s.record(ctx, e); err != nil {
+	return e
+}
+
+// refuseLogin records why a login was refused, and answers alike whatever the reason:
+// whoever guesses learns neither which logins there are nor which are locked.
+func (s *Server) refuseLogin(ctx context.Context, r *request, u store.User, reason string, locks bool) error {
+	if err := s.recordRefusedLogin(ctx, r, u, campaign.CodeUnauthenticated, reason); err != nil {
 		return err
 	}
 	if locks {
-		e.Event, e.Data = "login.locked", map[string]any{"attempts": store.LoginAttempts, "seconds": store.LoginLock.Seconds(), "request_id": r.id}
-		if err := s.record(ctx, e); err != nil {
+		locked := map[string]any{"attempts": store.LoginAttempts, "seconds": store.LoginLock.Seconds(), "request_id": r.id}
+		if err := s.record(ctx, byUser(u, "login.locked", locked)); err != nil {
 			return err
 		}
 	}
@@ -248,7 +272,7 @@ func (s *Server) ChangePassword(ctx context.Context, in ChangePasswordRequestObj
 	if u, _, err = s.store.UserWithGrants(ctx, u.ID); err != nil {
 		return nil, err
 	}
-	cookie, err := s.beginSession(ctx, u)
+	cookie, err := s.beginSession(ctx, u, proof{at: time.Now()})
 	if err != nil {
 		return nil, err
 	}

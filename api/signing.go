@@ -16,15 +16,13 @@ const delegationsRead = 500
 // lent returns the delegations to a user, those that ended too, by which a refusal can
 // say why.
 func (s *Server) lent(ctx context.Context, userID string) ([]campaign.Delegation, error) {
-	all, err := s.store.Delegations(ctx, store.DelegationFilter{UserID: userID, Limit: delegationsRead})
+	all, err := s.store.Delegations(ctx, store.DelegationFilter{To: userID, Limit: delegationsRead})
 	if err != nil {
 		return nil, err
 	}
-	var to []campaign.Delegation
-	for _, d := range all {
-		if d.To == userID {
-			to = append(to, d.Delegation)
-		}
+	to := make([]campaign.Delegation, len(all))
+	for i, d := range all {
+		to[i] = d.Delegation
 	}
 	return to, nil
 }
@@ -98,20 +96,40 @@ func (s *Server) borrowed(lent []campaign.Delegation, act campaign.Action, unit 
 	return capacity{}, refusal
 }
 
-// maySign says why a user may not sign a waiting level, in their own name or for
-// actingFor; nil when they may.
-func (s *Server) maySign(u store.User, lent []campaign.Delegation, c store.Campaign, level int, actingFor string) error {
+// maySign returns by what a user may sign a waiting level, in their own name or for
+// actingFor, or why they may not. Nobody behind the signature may be among the authors,
+// those who had a hand in the plan.
+func (s *Server) maySign(u store.User, lent []campaign.Delegation, authors map[string]bool, c store.Campaign, level int, actingFor string) (capacity, error) {
+	by, err := s.capacityOf(u.ID, lent, c, level, actingFor)
+	if err == nil && (authors[u.ID] || authors[actingFor]) {
+		err = campaign.Errorf(campaign.CodeSelfApproval, "nobody signs a campaign they submitted or edited themselves, nor does their delegate")
+	}
+	return by, err
+}
+
+// signer returns in whose name a user may sign a waiting level, their own if they may and
+// otherwise that of the first who lent them authority, or why they may not sign at all.
+func (s *Server) signer(u store.User, lent []campaign.Delegation, authors map[string]bool, c store.Campaign, level int) (actingFor Person, err error) {
 	approval := c.Status.Approval
 	if _, _, waits := approval.At(level); !waits {
-		return campaign.Errorf(campaign.CodeStateConflict, "no approval waits for this signature")
+		return Person{}, campaign.Errorf(campaign.CodeStateConflict, "no approval waits for this signature")
 	}
-	if _, err := s.capacityOf(u.ID, lent, c, level, actingFor); err != nil {
-		return err
+	for _, who := range append([]Person{{}}, delegators(lent)...) {
+		_, refusal := s.maySign(u, lent, authors, c, level, who.ID)
+		if refusal == nil {
+			refusal = approval.Check(campaign.Decide{
+				Command: campaign.Command{Actor: u.Actor()}, Revision: approval.Revision, Digest: approval.Digest, Level: level,
+				Decision: campaign.DecisionApprove, ActingFor: who.ID,
+			})
+		}
+		if refusal == nil {
+			return who, nil
+		}
+		if err == nil {
+			err = refusal
+		}
 	}
-	return approval.Check(campaign.Decide{
-		Command: campaign.Command{Actor: u.Actor()}, Revision: approval.Revision, Digest: approval.Digest, Level: level,
-		Decision: campaign.DecisionApprove, ActingFor: actingFor,
-	})
+	return Person{}, err
 }
 
 // signs lists the waiting levels that an action signs now.

@@ -60,6 +60,9 @@ func userOf(u store.UserDetail) User {
 	if u.Unit != nil {
 		user.Unit = *u.Unit
 	}
+	if u.Identity != nil {
+		user.Identity = Identity{Issuer: u.Identity.Issuer, Subject: u.Identity.Subject}
+	}
 	for _, g := range u.Grants {
 		user.Roles = append(user.Roles, RoleGrant{Role: g.Role, Unit: g.Unit})
 	}
@@ -177,6 +180,35 @@ func (s *Server) EndUserSessions(ctx context.Context, _ EndUserSessionsRequestOb
 	}
 	u, err := s.changed(ctx, r)
 	return EndUserSessions200JSONResponse(u), err
+}
+
+// SetIdentity implements the operation.
+func (s *Server) SetIdentity(ctx context.Context, in SetIdentityRequestObject) (SetIdentityResponseObject, error) {
+	r := requestOf(ctx)
+	if s.identities == nil {
+		return nil, noProvider()
+	}
+	if err := s.administers(ctx, r); err != nil {
+		return nil, err
+	}
+	if err := s.store.SetIdentity(ctx, r.subject.ID, store.Identity{Issuer: s.identities.Issuer, Subject: in.Body.Subject}, r.user.Actor()); err != nil {
+		return nil, err
+	}
+	u, err := s.changed(ctx, r)
+	return SetIdentity200JSONResponse(u), err
+}
+
+// RemoveIdentity implements the operation.
+func (s *Server) RemoveIdentity(ctx context.Context, _ RemoveIdentityRequestObject) (RemoveIdentityResponseObject, error) {
+	r := requestOf(ctx)
+	if err := s.administers(ctx, r); err != nil {
+		return nil, err
+	}
+	if err := s.store.RemoveIdentity(ctx, r.subject.ID, r.user.Actor()); err != nil {
+		return nil, err
+	}
+	u, err := s.changed(ctx, r)
+	return RemoveIdentity200JSONResponse(u), err
 }
 
 func (s *Server) changeGrant(ctx context.Context, role campaign.Role, unit campaign.OrgUnit,

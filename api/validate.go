@@ -37,7 +37,10 @@ var description = sync.OnceValues(func() (*openapi3.T, error) {
 type operation struct {
 	route *routers.Route
 	query map[string]bool  // the names of its query parameters
+	open  bool             // others may come with them and are not looked at
 	body  *openapi3.Schema // nil when it takes none
+
+	bodyOptional bool
 }
 
 // operationsOf indexes the description by operationId.
@@ -53,6 +56,7 @@ func operationsOf(doc *openapi3.T) map[string]operation {
 				route: &routers.Route{Spec: &plain, Path: path, PathItem: item, Method: method, Operation: op},
 				query: map[string]bool{},
 			}
+			o.open, _ = op.Extensions["x-other-parameters"].(bool)
 			for _, p := range op.Parameters {
 				if p.Value.In == openapi3.ParameterInQuery {
 					o.query[p.Value.Name] = true
@@ -60,6 +64,7 @@ func operationsOf(doc *openapi3.T) map[string]operation {
 			}
 			if op.RequestBody != nil {
 				o.body = op.RequestBody.Value.Content.Get("application/json").Schema.Value
+				o.bodyOptional = !op.RequestBody.Value.Required
 			}
 			all[op.OperationID] = o
 		}
@@ -79,6 +84,7 @@ func (o operation) validate(req *http.Request, path map[string]string) error {
 	}
 	for name, values := range query {
 		switch {
+		case !o.query[name] && o.open:
 		case !o.query[name]:
 			fields = append(fields, campaign.FieldError{Field: name, Code: campaign.CodeInvalidParameter, Message: "there is no such parameter here"})
 		case len(values) > 1:

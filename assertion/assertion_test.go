@@ -78,8 +78,8 @@ func TestWhatIsSignedIsVerified(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, signOff(), gotSignOff)
 	require.NoError(t, assertion.Matches(gotSignOff, signOff()))
-	gotCommand, err := assertion.Verify[assertion.Command](ring, signed(t, ring, command()), now.Add(10*365*24*time.Hour))
-	require.NoError(t, err, "an assertion holds as long as its key is listed")
+	gotCommand, err := assertion.Verify[assertion.Command](ring, signed(t, ring, command()), now.Add(assertion.RecordedWithin))
+	require.NoError(t, err, "it is acted on a little later")
 	require.Equal(t, command(), gotCommand)
 	require.NoError(t, assertion.Matches(gotCommand, command()))
 }
@@ -195,6 +195,8 @@ func TestForgeriesAreRefused(t *testing.T) {
 	changed := strings.Split(forge(t, header(), other, nothing), ".")[1]
 	future := signOff()
 	future.IssuedAt = now.Add(2 * time.Minute).Unix()
+	stale := signOff()
+	stale.IssuedAt = now.Add(-assertion.RecordedWithin - time.Second).Unix()
 	early := signOff()
 	early.IssuedAt = now.Add(-48 * time.Hour).Unix()
 	nobody := signOff()
@@ -240,6 +242,7 @@ func TestForgeriesAreRefused(t *testing.T) {
 		"no value":                      {forgeRaw(`{"alg":"EdDSA","kid":"`+id+`","typ":"`+typ+`"}`, "null", with(private)), assertion.FaultMalformed},
 		"nobody":                        {forge(t, header(), nobody, with(private)), assertion.FaultMalformed},
 		"from the future":               {forge(t, header(), future, with(private)), assertion.FaultFuture},
+		"from long ago":                 {forge(t, header(), stale, with(private)), assertion.FaultStale},
 		"from before the key was valid": {forge(t, header(), early, with(private)), assertion.FaultKeyTime},
 	} {
 		t.Run(name, func(t *testing.T) { requireForged[assertion.SignOff](t, ring, tt.token, tt.fault) })
@@ -325,13 +328,13 @@ func TestRotation(t *testing.T) {
 		signed(t, ring, issued(9*time.Hour)),
 		signed(t, ring, issued(0)),
 	} {
-		_, err := assertion.Verify[assertion.SignOff](ring, token, now)
-		require.NoError(t, err)
+		require.NoError(t, recorded(ring, token))
 	}
 	require.Equal(t, kid(old), kid(signed(t, ring, issued(9*time.Hour+time.Second))), "the new key waits for its notice")
 	require.NotEqual(t, kid(old), kid(signed(t, ring, issued(9*time.Hour))), "then it signs, though the old one still could")
 
-	requireForged[assertion.SignOff](t, ring, signed(t, before, issued(8*time.Hour)), assertion.FaultKeyTime)
+	require.Equal(t, assertion.FaultKeyTime, assertion.FaultOf(recorded(ring, signed(t, before, issued(8*time.Hour)))))
+	requireForged[assertion.SignOff](t, ring, old, assertion.FaultStale)
 	requireForged[assertion.SignOff](t, ring, signed(t, before, issued(0)), assertion.FaultKeyTime)
 	requireForged[assertion.SignOff](t, before, signed(t, ring, issued(0)), assertion.FaultUnknownKey)
 
@@ -340,14 +343,58 @@ func TestRotation(t *testing.T) {
 	require.NoFileExists(t, filepath.Join(dir, kid(old)+".pem"))
 	require.NoFileExists(t, filepath.Join(dir, kid(signed(t, ring, issued(0)))+".pem"), "without notice the change is at once")
 	last := load(t, dir)
-	_, err := assertion.Verify[assertion.SignOff](last, old, now)
-	require.NoError(t, err, "what a deleted key has signed stays valid")
-	_, err = assertion.Sign(last, issued(time.Second))
+	require.NoError(t, recorded(last, old), "what a deleted key has signed stays valid")
+	_, err := assertion.Sign(last, issued(time.Second))
 	require.Equal(t, campaign.CodeInternal, campaign.CodeOf(err), "no key can sign for the past any more")
 	_, err = assertion.Verify[assertion.SignOff](last, signed(t, last, issued(0)), now)
 	require.NoError(t, err)
 	requireForged[assertion.SignOff](t, last, signed(t, ring, issued(0)), assertion.FaultKeyTime)
 	require.Error(t, assertion.Rotate(dir, now, -time.Second))
+}
+
+// recorded verifies a sign-off that was recorded when it says it was made.
+func recorded(ring *assertion.Keyring, token string) error {
+	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[1])
+	if err != nil {
+		return err
+	}
+	var c assertion.SignOff
+	if err := json.Unmarshal(payload, &c); err != nil {
+		return err
+	}
+	_, err = assertion.Verify[assertion.SignOff](ring, token, time.Unix(c.IssuedAt, 0))
+	return err
+}
+
+// A stolen key is good for nothing once it is revoked; what it signed in the right hands
+// and was recorded then stays valid.
+func TestRevocation(t *testing.T) {
+	dir, ring := generated(t)
+	id := ring.SignerID(now)
+	token := signed(t, ring, signOff())
+	revoked := now.Add(2 * time.Minute)
+	require.NoError(t, assertion.Revoke(dir, id, revoked))
+	after := load(t, dir)
+	fault := func(token string, recorded time.Time) assertion.Fault {
+		_, err := assertion.Verify[assertion.SignOff](after, token, recorded)
+		return assertion.FaultOf(err)
+	}
+	require.Empty(t, fault(token, revoked.Add(-time.Second)), "recorded before")
+	require.Equal(t, assertion.FaultRevoked, fault(token, revoked), "shown later")
+	later := signOff()
+	later.IssuedAt = revoked.Unix()
+	stolen := signed(t, ring, later)
+	require.Equal(t, assertion.FaultRevoked, fault(stolen, revoked))
+	require.Equal(t, assertion.FaultKeyTime, fault(stolen, revoked.Add(-time.Second)), "dated back in the rows")
+
+	require.NoFileExists(t, filepath.Join(dir, id+".pem"))
+	require.NotEqual(t, id, after.SignerID(revoked), "another signs at once")
+	require.Empty(t, fault(signed(t, after, later), revoked))
+	require.Equal(t, revoked, after.Keys()[0].RevokedAt)
+	require.NoError(t, assertion.Revoke(dir, id, revoked.Add(time.Hour)))
+	require.Equal(t, revoked, load(t, dir).Keys()[0].RevokedAt, "since when does not move")
+	require.Len(t, load(t, dir).Keys(), 2)
+	require.Equal(t, campaign.CodeNotFound, campaign.CodeOf(assertion.Revoke(dir, "0123456789abcdef", now)))
 }
 
 func TestAVerifierNeedsNoPrivateKey(t *testing.T) {
@@ -405,12 +452,9 @@ func TestKeysAreNeverOverwritten(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(contents()["keys.json"]), &listed))
 	require.Len(t, listed, 1+rotated, "no rotation loses another's key")
 	require.NotContains(t, contents(), "keys.json.lock")
-	_, err := assertion.Verify[assertion.SignOff](load(t, dir), signed(t, ring, func() assertion.SignOff {
-		c := signOff()
-		c.IssuedAt = now.Add(-2 * time.Hour).Unix()
-		return c
-	}()), now)
-	require.NoError(t, err)
+	c := signOff()
+	c.IssuedAt = now.Add(-2 * time.Hour).Unix()
+	require.NoError(t, recorded(load(t, dir), signed(t, ring, c)))
 }
 
 func TestFilesAreForTheirOwnerOnly(t *testing.T) {

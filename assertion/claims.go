@@ -36,6 +36,29 @@ type SignOff struct {
 	IssuedAt       int64             `json:"iat"`       // seconds since 1970
 }
 
+// ProgrammeSignOff claims that a person decided about a programme's budget.
+type ProgrammeSignOff struct {
+	ID            string            `json:"jti"` // of the sign-off's row
+	UserID        string            `json:"sub"`
+	Tenant        campaign.OrgUnit  `json:"tenant"`
+	ProgrammeID   string            `json:"programme_id"`
+	Level         int               `json:"level"`
+	Decision      campaign.Decision `json:"decision"`
+	WordsDigest   string            `json:"words_digest"` // campaign.DigestOf the words, also of none
+	TermsDigest   string            `json:"terms_digest"` // campaign.DigestOf what was proposed
+	Amount        int64             `json:"amount"`       // minor units signed for
+	Currency      string            `json:"currency"`
+	Role          campaign.Role     `json:"role"`                 // that gave the authority
+	Unit          campaign.OrgUnit  `json:"unit"`                 // at which the role is held
+	Limit         string            `json:"limit"`                // of the authority, minor units, "*" for none
+	RouteDigest   string            `json:"route_digest"`         // campaign.DigestOf the levels that must sign
+	ActingFor     string            `json:"acting_for,omitempty"` // user who delegated
+	DelegationID  string            `json:"delegation_id,omitempty"`
+	PolicyVersion string            `json:"policy_version"`
+	AuthTime      int64             `json:"auth_time"` // when the person last proved who they are, seconds since 1970
+	IssuedAt      int64             `json:"iat"`       // seconds since 1970
+}
+
 // Command claims that a person gave a campaign a command.
 type Command struct {
 	ID            string `json:"jti"` // the update id
@@ -48,7 +71,7 @@ type Command struct {
 
 // Claims are what can be asserted.
 type Claims interface {
-	SignOff | Command
+	SignOff | ProgrammeSignOff | Command
 
 	header() string
 	issuedAt() int64
@@ -58,8 +81,12 @@ type Claims interface {
 func (SignOff) header() string { return "muster-sign-off+jws" }
 func (Command) header() string { return "muster-command+jws" }
 
+func (ProgrammeSignOff) header() string { return "muster-programme-sign-off+jws" }
+
 func (c SignOff) issuedAt() int64 { return c.IssuedAt }
 func (c Command) issuedAt() int64 { return c.IssuedAt }
+
+func (c ProgrammeSignOff) issuedAt() int64 { return c.IssuedAt }
 
 // missing names the first claim of text that must be there and is not, or returns "".
 func missing(claims any) string {

@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/musterhq/muster/campaign"
 )
 
 const (
@@ -30,6 +32,7 @@ type listedKey struct {
 	PublicKey []byte    `json:"public_key"` // SubjectPublicKeyInfo in DER, base64
 	NotBefore time.Time `json:"not_before"`
 	RetiredAt time.Time `json:"retired_at,omitzero"`
+	RevokedAt time.Time `json:"revoked_at,omitzero"`
 }
 
 func privateFile(dir, id string) string { return filepath.Join(dir, id+".pem") }
@@ -82,9 +85,8 @@ func Generate(dir string, now time.Time) error {
 // Rotate adds a key that signs from notice later on, and retires the others after
 // another notice. A process that loads the keys again at least once per notice
 // therefore knows the new key before it is used, and no process still signs with an old
-// one when that is retired. With no notice the change is at once, for a key that got
-// into the wrong hands. Private keys that were retired by now are deleted; what they
-// signed stays valid.
+// one when that is retired. With no notice the change is at once. Private keys that were
+// retired by now are deleted; what they signed stays valid.
 func Rotate(dir string, now time.Time, notice time.Duration) error {
 	if notice < 0 {
 		return fmt.Errorf("a notice of %s: it must not be negative", notice)
@@ -118,6 +120,49 @@ func Rotate(dir string, now time.Time, notice time.Duration) error {
 		if err := os.Remove(privateFile(dir, l.ID)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
+	}
+	return nil
+}
+
+// Revoke ends a key that got into the wrong hands: from now on nothing is signed or
+// verified with it but what was recorded before. When it was the one that signs, a new key
+// signs at once. Its private half is deleted. It fails with CodeNotFound on a key that is
+// not listed; one that was revoked before stays so from then on.
+func Revoke(dir, id string, now time.Time) error {
+	ring, err := Load(dir)
+	if err != nil {
+		return err
+	}
+	if _, listed := ring.named(id); !listed {
+		return campaign.Errorf(campaign.CodeNotFound, "there is no key %s", id)
+	}
+	signs := ring.SignerID(now) != ""
+	for i := range ring.keys {
+		if k := &ring.keys[i]; k.id == id && k.revokedAt.IsZero() {
+			k.revokedAt = seconds(now)
+		}
+	}
+	err = change(dir, func() ([]listedKey, error) {
+		listed, err := readList(dir)
+		if err != nil {
+			return nil, err
+		}
+		for i := range listed {
+			if l := &listed[i]; l.ID == id && l.RevokedAt.IsZero() {
+				l.RevokedAt = seconds(now)
+			}
+		}
+		if signs && ring.SignerID(now) == "" {
+			next, err := newKey(dir, now)
+			return append(listed, next), err
+		}
+		return listed, nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(privateFile(dir, id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	return nil
 }
@@ -256,7 +301,7 @@ func (l listedKey) open(dir string) (key, error) {
 	if id, err := KeyID(public); err != nil || id != l.ID {
 		return key{}, errors.Join(err, fmt.Errorf("is the key %s", id))
 	}
-	k := key{id: l.ID, public: public, notBefore: l.NotBefore, retiredAt: l.RetiredAt}
+	k := key{id: l.ID, public: public, notBefore: l.NotBefore, retiredAt: l.RetiredAt, revokedAt: l.RevokedAt}
 	body, err := readFile(privateFile(dir, l.ID), 0o077, "only its owner may read it")
 	if errors.Is(err, fs.ErrNotExist) {
 		return k, nil

@@ -24,6 +24,9 @@ const (
 	maxToken = 8 << 10
 	// clockSkew is how far the signer's clock may be ahead of the verifier's.
 	clockSkew = time.Minute
+	// RecordedWithin is the longest from when an assertion is made to when it is recorded or
+	// acted on. What a stolen key signs later cannot pass for what was signed before.
+	RecordedWithin = 10 * time.Minute
 )
 
 // Fault says why an assertion was refused; it is the detail "fault" of the error.
@@ -38,7 +41,9 @@ const (
 	FaultUnknownKey Fault = "unknown_key" // no such key here, perhaps one that was added since the keyring was loaded
 	FaultKeyTime    Fault = "key_time"    // the key was not valid yet or any more when it says it was made
 	FaultSignature  Fault = "signature"   // not made with that key, or changed since
-	FaultFuture     Fault = "future"      // made later than now
+	FaultFuture     Fault = "future"      // made later than it was recorded
+	FaultStale      Fault = "stale"       // made long before it was recorded
+	FaultRevoked    Fault = "revoked"     // recorded after its key was revoked
 )
 
 // key is a public key and when it may sign.
@@ -47,12 +52,15 @@ type key struct {
 	public    ed25519.PublicKey
 	notBefore time.Time
 	retiredAt time.Time          // zero while it is not to be retired
+	revokedAt time.Time          // zero while it is in the right hands
 	private   ed25519.PrivateKey // nil when this machine does not sign with it
 }
 
 func (k key) validAt(t time.Time) bool {
-	return !t.Before(k.notBefore) && (k.retiredAt.IsZero() || t.Before(k.retiredAt))
+	return !t.Before(k.notBefore) && (k.retiredAt.IsZero() || t.Before(k.retiredAt)) && !k.revokedBy(t)
 }
+
+func (k key) revokedBy(t time.Time) bool { return !k.revokedAt.IsZero() && !t.Before(k.revokedAt) }
 
 // Keyring holds the keys of a folder as they were when it was loaded. It never changes
 // and is safe for concurrent use; load it again to see a rotation.
@@ -98,9 +106,11 @@ func Sign[C Claims](ring *Keyring, claims C) (string, error) {
 }
 
 // Verify returns the claims of a genuine assertion: signed with a key of the ring that
-// was valid when they were issued, not later than now. Any other fails with
+// was valid when they were issued, which was within RecordedWithin of when the assertion
+// was recorded; for what is acted on and not recorded yet, that is now. What was recorded
+// before its key was revoked stays valid. Any other assertion fails with
 // CodeForgedDecision and the detail "fault". What the claims are about is for Matches.
-func Verify[C Claims](ring *Keyring, token string, now time.Time) (C, error) {
+func Verify[C Claims](ring *Keyring, token string, recorded time.Time) (C, error) {
 	var none C
 	if !canonical(token) {
 		return none, forged(FaultMalformed)
@@ -133,11 +143,15 @@ func Verify[C Claims](ring *Keyring, token string, now time.Time) (C, error) {
 		return none, forged(FaultMalformed)
 	}
 	at := time.Unix(claims.issuedAt(), 0)
-	if !signer.validAt(at) {
+	switch {
+	case signer.revokedBy(recorded):
+		return none, forged(FaultRevoked)
+	case !signer.validAt(at):
 		return none, forged(FaultKeyTime)
-	}
-	if at.After(now.Add(clockSkew)) {
+	case at.After(recorded.Add(clockSkew)):
 		return none, forged(FaultFuture)
+	case at.Before(recorded.Add(-RecordedWithin)):
+		return none, forged(FaultStale)
 	}
 	return claims, nil
 }

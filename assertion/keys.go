@@ -83,15 +83,15 @@ func (k *Keys) Follow(ctx context.Context, log *slog.Logger) {
 
 // VerifyBy is Verify with the keys of a folder, which are read again when the assertion
 // names one that is unknown.
-func VerifyBy[C Claims](keys *Keys, token string, now time.Time) (C, error) {
-	claims, err := Verify[C](keys.Ring(), token, now)
+func VerifyBy[C Claims](keys *Keys, token string, recorded time.Time) (C, error) {
+	claims, err := Verify[C](keys.Ring(), token, recorded)
 	if FaultOf(err) != FaultUnknownKey {
 		return claims, err
 	}
 	if failed := keys.refresh(); failed != nil {
 		return claims, failed
 	}
-	return Verify[C](keys.Ring(), token, now)
+	return Verify[C](keys.Ring(), token, recorded)
 }
 
 // FaultOf returns why Verify refused an assertion, and "" for any other error.
@@ -109,6 +109,7 @@ type KeyInfo struct {
 	ID        string
 	NotBefore time.Time
 	RetiredAt time.Time // zero while it is not to be retired
+	RevokedAt time.Time // zero unless it was revoked
 	Private   bool      // this folder can sign with it
 }
 
@@ -116,7 +117,7 @@ type KeyInfo struct {
 func (r *Keyring) Keys() []KeyInfo {
 	all := make([]KeyInfo, len(r.keys))
 	for i, k := range r.keys {
-		all[i] = KeyInfo{ID: k.id, NotBefore: k.notBefore, RetiredAt: k.retiredAt, Private: k.private != nil}
+		all[i] = KeyInfo{ID: k.id, NotBefore: k.notBefore, RetiredAt: k.retiredAt, RevokedAt: k.revokedAt, Private: k.private != nil}
 	}
 	return all
 }

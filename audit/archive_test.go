@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 func openStore(t *testing.T) *store.Store {
 	t.Helper()
 	url := pgtest.NewDatabase(t, pgtest.WithTemplate("muster", func(ctx context.Context, url string) error {
-		s, err := store.Open(ctx, url)
+		s, err := store.Open(ctx, url, store.AsOwner())
 		if err != nil {
 			return err
 		}

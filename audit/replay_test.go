@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 	historypb "go.temporal.io/api/history/v1"
 	"go.temporal.io/sdk/temporal"
@@ -107,11 +108,16 @@ func TestReplayOfACampaign(t *testing.T) {
 	require.NoError(t, err)
 	text := unpack(t, body)
 	text[len(text)/2] ^= 1
-	_, err = s.Pool().Exec(ctx, `UPDATE history_archive SET body = $1`, pack(t, text))
-	require.Error(t, err, "archived histories never change")
-	_, err = s.Pool().Exec(ctx, `ALTER TABLE history_archive DISABLE TRIGGER USER`)
+	config := s.Pool().Config()
+	delete(config.ConnConfig.RuntimeParams, "role")
+	owner, err := pgxpool.NewWithConfig(ctx, config)
 	require.NoError(t, err)
-	_, err = s.Pool().Exec(ctx, `UPDATE history_archive SET body = $1 WHERE run_id = '2'`, pack(t, text))
+	defer owner.Close()
+	_, err = owner.Exec(ctx, `UPDATE history_archive SET body = $1`, pack(t, text))
+	require.Error(t, err, "archived histories never change")
+	_, err = owner.Exec(ctx, `ALTER TABLE history_archive DISABLE TRIGGER USER`)
+	require.NoError(t, err)
+	_, err = owner.Exec(ctx, `UPDATE history_archive SET body = $1 WHERE run_id = '2'`, pack(t, text))
 	require.NoError(t, err)
 	report, err = r.Replay(ctx, id, func(int) {})
 	require.NoError(t, err)

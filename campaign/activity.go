@@ -35,6 +35,7 @@ const (
 	ActivityApplyRecommendation Activity[ReviewRef, LoadedPlan]         = "ApplyRecommendation" // the new revision
 	ActivityCloseContacts       Activity[PlanRef, None]                 = "CloseContacts"       // gives every contact a final state
 	ActivitySettle              Activity[PlanRef, None]                 = "Settle"
+	ActivityReleaseCredit       Activity[CreditInput, CreditReleased]   = "ReleaseCredit" // all prepaid credit that is due now
 	ActivityEvaluate            Activity[EvaluationInput, None]         = "Evaluate"
 	ActivityArchive             Activity[ArchiveInput, Archived]        = "ArchiveHistories"
 	ActivityReplay              Activity[ReplayInput, ReplayReport]     = "ReplayHistories"
@@ -107,6 +108,7 @@ type ReportClaim struct {
 	Channels   []Channel   `json:"channels,omitempty"`  // ReportWaveDone: of the wave
 	Ended      bool        `json:"ended,omitempty"`     // waves end what they have open and begin no more
 	NotBefore  time.Time   `json:"not_before,omitzero"` // for what time alone decides: when it is true
+	Early      bool        `json:"early,omitempty"`     // that is still to come, by the campaign's clock
 }
 
 // Confirmation says whether a report is true.
@@ -164,7 +166,8 @@ type ReviewOutcome struct {
 	ByDefault  bool           `json:"by_default"` // the deadline decided
 	Words      string         `json:"words,omitempty"`
 	Actor      Actor          `json:"actor,omitzero"`
-	Revision   int            `json:"revision"` // the plan revision in force after it
+	Command    *RecordReview  `json:"command,omitempty"` // by which the actor decided
+	Revision   int            `json:"revision"`          // the plan revision in force after it
 }
 
 // Projection is the read model's copy of where a campaign stands. Version grows with
@@ -194,6 +197,8 @@ type Status struct {
 	Waves      []WaveRun   `json:"waves,omitempty"`
 	Reviews    []ReviewRun `json:"reviews,omitempty"`
 	Targets    int64       `json:"targets"`
+	// WindingDown means that running is over and the waves end what they have open.
+	WindingDown bool `json:"winding_down,omitempty"`
 	// Unpaid are the channels that wait for money. It is no part of the workflow's state: the
 	// read model adds it.
 	Unpaid      []UnpaidChannel `json:"unpaid,omitempty"`

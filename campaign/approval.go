@@ -87,11 +87,15 @@ type Waiting struct {
 // Approval is the progress of one approval round: a route frozen at submission and
 // the signatures counted so far.
 type Approval struct {
-	Round     int             `json:"round"` // 1, 2, … over all revisions of the campaign
-	Revision  int             `json:"revision"`
-	Digest    string          `json:"digest"`
-	Amount    int64           `json:"amount"`           // minor units that the plan may spend
-	Credit    int64           `json:"credit,omitempty"` // of these, prepaid credit
+	Round    int    `json:"round"` // 1, 2, … over all revisions of the campaign
+	Revision int    `json:"revision"`
+	Digest   string `json:"digest"`
+	Amount   int64  `json:"amount"`           // minor units that are signed for, see Base
+	Credit   int64  `json:"credit,omitempty"` // of these, prepaid credit
+	// Base is the revision that an amendment of nothing but money adds to, 0 for a whole plan;
+	// Total is then what the whole plan may spend. See Facts.
+	Base      int             `json:"base,omitempty"`
+	Total     int64           `json:"total,omitempty"`
 	Requester string          `json:"requester"`
 	Rule      string          `json:"rule,omitempty"`     // the route's rule that fitted
 	Together  []Together      `json:"together,omitempty"` // campaigns whose money chose the rule as well
@@ -117,6 +121,9 @@ const (
 	// ApprovalOutdated means that another revision came in force than the amendment was
 	// made from.
 	ApprovalOutdated ApprovalResult = "outdated"
+	// ApprovalUnfunded means that everybody signed the amendment and its money could not be
+	// reserved.
+	ApprovalUnfunded ApprovalResult = "unfunded"
 	// ApprovalWithdrawn means that the planner took it back, or that the campaign ended or
 	// was stopped first.
 	ApprovalWithdrawn ApprovalResult = "withdrawn"

@@ -174,3 +174,14 @@ func (l PriceList) neverDearer(other PriceList) bool {
 			slices.EqualFunc(p.Steps, o.Steps, func(s, t PriceStep) bool { return s.Above == t.Above && s.UnitCost <= t.UnitCost })
 	})
 }
+
+// paysNoMore reports whether l provably pays for no more units than other, whose prices are
+// neverDearer: its amount falls at least as steeply as the price that falls most.
+func (l BudgetLine) paysNoMore(other BudgetLine) bool {
+	amount := division{units: other.Amount, cost: l.Amount}
+	within := func(price, was int64) bool { return steeper(amount, division{units: was, cost: price}) <= 0 }
+	return slices.EqualFunc(l.PriceList(), other.PriceList(), func(p, o Price) bool {
+		return within(p.UnitCost, o.UnitCost) && within(p.Flat, o.Flat) &&
+			slices.EqualFunc(p.Steps, o.Steps, func(s, t PriceStep) bool { return within(s.UnitCost, t.UnitCost) })
+	})
+}

@@ -226,10 +226,21 @@ func TestDearerPricesNeedASignature(t *testing.T) {
 		{"the same", nil, false},
 		{"less contingency", func(p *campaign.Plan) { p.Contingency = 0 }, false},
 		{"more contingency", func(p *campaign.Plan) { p.Contingency++ }, true},
-		{"cheaper", func(p *campaign.Plan) { p.Budget[0].Prices[0].UnitCost-- }, false},
+		{"cheaper", func(p *campaign.Plan) { p.Budget[0].Prices[0].UnitCost-- }, true},
+		{"cheaper, for as much less", func(p *campaign.Plan) {
+			l := &p.Budget[0]
+			l.Amount = l.Amount * (l.Prices[0].UnitCost - 1) / l.Prices[0].UnitCost
+			l.Prices[0].UnitCost--
+		}, false},
+		{"cheaper, for not enough less", func(p *campaign.Plan) {
+			l := &p.Budget[0]
+			l.Amount = l.Amount*(l.Prices[0].UnitCost-1)/l.Prices[0].UnitCost + 1
+			l.Prices[0].UnitCost--
+		}, true},
 		{"dearer", func(p *campaign.Plan) { p.Budget[0].Prices[0].UnitCost++ }, true},
 		{"one cheaper, one dearer", func(p *campaign.Plan) { p.Budget[0].Prices[0].UnitCost--; p.Budget[0].Prices[1].UnitCost++ }, true},
-		{"a cheaper step", func(p *campaign.Plan) { p.Budget[0].Prices[1].Steps[0].UnitCost-- }, false},
+		{"a cheaper step", func(p *campaign.Plan) { p.Budget[0].Prices[1].Steps[0].UnitCost-- }, true},
+		{"a cheaper step, for half", func(p *campaign.Plan) { p.Budget[0].Amount /= 2; p.Budget[0].Prices[1].Steps[0].UnitCost-- }, false},
 		{"a later step", func(p *campaign.Plan) { p.Budget[0].Prices[1].Steps[0].Above++ }, true},
 		{"other days", func(p *campaign.Plan) {
 			p.Budget[0].Prices[0].Until, p.Budget[0].Prices[1].From = "2026-10-30", "2026-10-31"
@@ -251,7 +262,8 @@ func TestDearerPricesNeedASignature(t *testing.T) {
 	require.Equal(t, campaign.CodeInvalidPlan, campaign.CodeOf(campaign.CheckAmendment(&now, &next, true, nil)), "what was counted cannot be counted otherwise")
 }
 
-// Prices that count as no dearer cost no more, whatever comes.
+// Prices that count as no dearer cost no more, and the line pays for nobody more, whatever
+// comes.
 func TestNoDearerIsProvable(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		was := genPrices(t)
@@ -271,6 +283,8 @@ func TestNoDearerIsProvable(t *testing.T) {
 		now, then := validPlan(), validPlan()
 		now.Budget[1].UnitCost, now.Budget[1].Prices = 0, was
 		then.Budget[1].UnitCost, then.Budget[1].Prices = 0, next
+		now.Budget[1].Amount = 100
+		then.Budget[1].Amount = rapid.Int64Range(1, 100).Draw(t, "amount")
 		if campaign.NeedsApproval(&now, &then) {
 			return
 		}
@@ -283,5 +297,8 @@ func TestNoDearerIsProvable(t *testing.T) {
 		after, err := then.Budget[1].Cost(counts)
 		require.NoError(t, err)
 		require.LessOrEqual(t, after, before)
+		if before > now.Budget[1].Amount {
+			require.Greater(t, after, then.Budget[1].Amount, "what was not paid for is not paid for now")
+		}
 	})
 }

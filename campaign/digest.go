@@ -14,6 +14,10 @@ const CodeForgedDecision Code = "forged_decision"
 // it rests on was not signed by enough people who may sign it today.
 const CodeDispatchRefused Code = "dispatch_refused"
 
+// CodeAudienceGrown means that more customers would be targeted than the signers of a plan
+// were told.
+const CodeAudienceGrown Code = "audience_grown"
+
 // DigestOf identifies a value by its content: the hex SHA-256 of its JSON with the
 // fields in declaration order and no insignificant white space. It fails on what JSON
 // cannot hold, such as an infinite number.
@@ -31,7 +35,7 @@ func DigestOf(value any) (string, error) {
 type PlanDigests struct {
 	Content  string `json:"content_digest"`  // the offer, and what each channel says under which sender
 	Audience string `json:"audience_digest"` // the unit whose customers are meant, the filters, and the tiers of each wave
-	Budget   string `json:"budget_digest"`   // the lines, their currency and what one success is worth
+	Budget   string `json:"budget_digest"`   // the lines, their currency, who pays for them, what one success is worth and how much a channel may use
 }
 
 // Digests returns the digests of the plan's parts. Like Digest they are defined for a
@@ -49,6 +53,15 @@ func (p *Plan) Digests() PlanDigests {
 	tiers := make([][]Tier, len(p.Waves))
 	for i, w := range p.Waves {
 		tiers[i] = w.Tiers
+	}
+	type used struct {
+		Channel         Channel `json:"channel"`
+		MaximumAttempts int     `json:"maximum_attempts,omitempty"`
+		MaximumMinutes  int     `json:"maximum_minutes,omitempty"`
+	}
+	uses := make([]used, len(p.Channels))
+	for i, c := range p.Channels {
+		uses[i] = used{Channel: c.Channel, MaximumAttempts: c.MaximumAttempts, MaximumMinutes: c.MaximumMinutes}
 	}
 	// The name of the part keeps two parts from ever having one digest.
 	part := func(content any) string {
@@ -76,6 +89,9 @@ func (p *Plan) Digests() PlanDigests {
 			Currency    string       `json:"currency"`
 			Lines       []BudgetLine `json:"lines"`
 			UnitBenefit int64        `json:"unit_benefit"`
-		}{"budget", p.Currency, p.Budget, p.Goal.UnitBenefit}),
+			ProgrammeID string       `json:"programme_id,omitempty"`
+			Contingency int64        `json:"contingency,omitempty"`
+			Uses        []used       `json:"uses"`
+		}{"budget", p.Currency, p.Budget, p.Goal.UnitBenefit, p.ProgrammeID, p.Contingency, uses}),
 	}
 }

@@ -50,6 +50,13 @@ const (
 	CodeAlreadyExists         Code = "already_exists"
 	CodeInternal              Code = "internal"
 	CodeEmptyPolicy           Code = "empty_policy"
+	CodeDispatchFrozen        Code = "dispatch_frozen"
+	CodePolicyRejected        Code = "policy_rejected"
+	CodeProgrammeNotFound     Code = "programme_not_found"
+	CodeProgrammeClosed       Code = "programme_closed"
+	CodeProgrammeNotAllowed   Code = "programme_not_allowed"
+	CodeProgrammeCeiling      Code = "programme_ceiling"
+	CodeCreditPoolNotFound    Code = "credit_pool_not_found"
 	CodeEmptySelection        Code = "empty_selection"
 	CodeIllegalTransition     Code = "illegal_transition"
 	CodeRecommendationMissing Code = "recommendation_missing"
@@ -73,6 +80,7 @@ const (
 	CodeCrossSite            Code = "csrf"
 	CodeTokenInvalid         Code = "token_invalid"
 	CodePasswordChange       Code = "password_change_required"
+	CodeProviderAway         Code = "identity_provider_unavailable"
 )
 
 // FieldError says what is wrong with one field of an input and what would be right.

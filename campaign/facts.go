@@ -4,7 +4,7 @@ import "slices"
 
 // Facts are what decides who must sign for a plan.
 type Facts struct {
-	Amount   int64     `json:"amount"` // minor units that the plan may spend
+	Amount   int64     `json:"amount"` // minor units that are asked for: what the plan may spend, see Base
 	Currency string    `json:"currency"`
 	Credit   int64     `json:"credit,omitempty"` // of Amount, prepaid credit
 	Audience int64     `json:"audience"`         // most customers that it may reach
@@ -12,7 +12,14 @@ type Facts struct {
 	Channels []Channel `json:"channels"`
 	Unit     OrgUnit   `json:"unit"`
 	// Owner is the user who owns the programme that the plan is inside of; empty outside.
-	Owner    string     `json:"owner,omitempty"`
+	Owner string `json:"owner,omitempty"`
+	// Base is the revision that an amendment of nothing but money adds Added minor units to,
+	// 0 for a whole plan. Amount is then what this amendment and the approved ones of the last
+	// 30 days add to the campaign, so that slices do not slip under a limit, and Total is what
+	// the whole plan may spend.
+	Base     int        `json:"base,omitempty"`
+	Added    int64      `json:"added,omitempty"`
+	Total    int64      `json:"total,omitempty"`
 	Together []Together `json:"together,omitempty"`
 	// Alone means that the campaigns of Together are told and not counted: nobody could sign
 	// for the whole, and the campaign is simulated.
@@ -35,6 +42,9 @@ type WhyCounted string
 const (
 	SameRequester WhyCounted = "same_requester"
 	SameAudience  WhyCounted = "same_audience"
+	// NotCompared means that there were too many campaigns to compare the audiences of all:
+	// what was not looked at counts.
+	NotCompared WhyCounted = "not_compared"
 )
 
 // FactsOf returns what a plan itself says; Audience is the limit it sets, 0 for none.
@@ -55,6 +65,31 @@ func FactsOf(p *Plan) (Facts, error) {
 	}
 	slices.Sort(f.Channels)
 	return f, nil
+}
+
+// AddTo makes the facts of a plan those of an amendment that adds so many minor units to
+// base, after lately were added to the campaign by others. Prepaid credit is never added
+// that way.
+func (f *Facts) AddTo(base int, added, lately int64) error {
+	f.Base, f.Added, f.Total, f.Credit = base, added, f.Amount, 0
+	var err error
+	f.Amount, err = AddMinor(added, lately)
+	return err
+}
+
+// grown is by how many percent an audience may grow from when its size was told to the
+// signers to when its targets are frozen: customers come and go every day.
+const grown = 5
+
+// Holds returns nil when so many targets are what the signers were told, and otherwise
+// CodeAudienceGrown.
+func (f Facts) Holds(targets int64) error {
+	most := f.Audience + f.Audience/100*grown + f.Audience%100*grown/100
+	if targets <= most {
+		return nil
+	}
+	return Errorf(CodeAudienceGrown, "%d customers would be targeted, and those who signed were told of %d: amend the plan, for example its maximum of targets, and have it approved anew", targets, f.Audience).
+		With("targets", targets).With("signed", f.Audience)
 }
 
 // Counted is the amount that chooses the route: the plan's own and that of the campaigns

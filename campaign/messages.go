@@ -17,6 +17,7 @@ const (
 	WorkflowReview     Workflow[ReviewInput]     = "Review"
 	WorkflowSettlement Workflow[SettlementInput] = "Settlement"
 	WorkflowEvaluation Workflow[EvaluationInput] = "Evaluation"
+	WorkflowCredit     Workflow[CreditInput]     = "CreditRelease"
 	WorkflowArchive    Workflow[ArchiveInput]    = "Archive"
 	WorkflowReplay     Workflow[ReplayInput]     = "Replay"
 )
@@ -167,8 +168,9 @@ const (
 type StageReport struct {
 	Kind       ReportKind   `json:"kind"`
 	WorkflowID string       `json:"workflow_id"`
-	Number     int          `json:"number,omitempty"` // wave, review, approval level
-	Round      int          `json:"round,omitempty"`  // approval round
+	Number     int          `json:"number,omitempty"`   // wave, review, approval level
+	Round      int          `json:"round,omitempty"`    // approval round
+	Channels   int          `json:"channels,omitempty"` // of a wave, that were run
 	Selection  *TargetCount `json:"selection,omitempty"`
 	DueAt      time.Time    `json:"due_at,omitzero"`
 	Code       Code         `json:"code,omitempty"`    // ReportFailed

@@ -39,7 +39,9 @@ type Plan struct {
 	Goal     Goal         `json:"goal"`
 	Budget   []BudgetLine `json:"budget"`
 	// Contingency is reserved beyond the lines and belongs to none of them, in minor units.
-	Contingency int64         `json:"contingency,omitempty"`
+	Contingency int64 `json:"contingency,omitempty"`
+	// ProgrammeID is the programme that pays for the campaign, a UUID; empty for the tenant's own money.
+	ProgrammeID string        `json:"programme_id,omitempty"`
 	Audience    Audience      `json:"audience"`
 	Offer       Offer         `json:"offer"`
 	Channels    []ChannelPlan `json:"channels"`
@@ -106,6 +108,8 @@ type BudgetLine struct {
 	UnitCost int64     `json:"unit_cost,omitempty"` // minor units: one linear price for every day, in place of Prices; not of fixed lines
 	Prices   PriceList `json:"prices,omitempty"`    // leave no day out; not of fixed lines
 	Amount   int64     `json:"amount"`              // ceiling, minor units
+	// Credit is the application for the prepaid credit that the line gives; of that category only.
+	Credit *CreditOffer `json:"credit,omitempty"`
 }
 
 // Audience says who the campaign is for.

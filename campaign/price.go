@@ -129,16 +129,6 @@ func (l PriceList) index(day Date) int {
 
 func noPrice(day Date) error { return Errorf(CodeInvalidParameter, "there is no price for %s", day) }
 
-// Cost returns what n units cost on a day when counted units of that day's price came
-// before, in minor units.
-func (l PriceList) Cost(day Date, counted, n int64) (int64, error) {
-	p, err := l.On(day)
-	if err != nil {
-		return 0, err
-	}
-	return p.Cost(counted, n)
-}
-
 // Covers returns nil, or CodeInvalidParameter with the first day from from until until
 // that has no price.
 func (l PriceList) Covers(from, until Date) error {

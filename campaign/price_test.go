@@ -96,7 +96,9 @@ func TestCostDoesNotDependOnHowUnitsAreCounted(t *testing.T) {
 		count := rapid.Int64Range(0, 20)
 		counted, a, b := count.Draw(t, "counted"), count.Draw(t, "a"), count.Draw(t, "b")
 		cost := func(counted, n int64) int64 {
-			c, err := l.Cost(day, counted, n)
+			p, err := l.On(day)
+			require.NoError(t, err)
+			c, err := p.Cost(counted, n)
 			require.NoError(t, err)
 			require.GreaterOrEqual(t, c, int64(0))
 			return c
@@ -246,11 +248,11 @@ func TestAGapIsRefusedForTheDaysOfACampaign(t *testing.T) {
 		_, err = l.Largest(tt.from, tt.until, 1)
 		require.Equal(t, campaign.CodeInvalidParameter, campaign.CodeOf(err))
 	}
-	_, err := l.Cost("2026-07-01", 0, 1)
+	_, err := l.On("2026-07-01")
 	require.Equal(t, campaign.CodeInvalidParameter, campaign.CodeOf(err))
-	cost, err := l.Cost("2026-06-30", 0, 2)
+	last, err := l.On("2026-06-30")
 	require.NoError(t, err)
-	require.Equal(t, int64(12), cost, "the last day is within")
+	require.Equal(t, l[1], last, "the last day is within")
 	most, err := l.Largest("2026-03-01", "2026-04-01", 10)
 	require.NoError(t, err)
 	require.Equal(t, int64(60), most)

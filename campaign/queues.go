@@ -17,7 +17,7 @@ func QueueChannel(c Channel) string { return "muster-channel-" + string(c) }
 // Namespace is the Temporal namespace that Muster uses unless told otherwise.
 const Namespace = "muster"
 
-// Workflow ids. All of a campaign's workflows share its id as prefix.
+// Workflow ids. All of a campaign's workflows share its id as prefix, but for what outlives it.
 
 // CampaignWorkflowID is the id of the campaign entity.
 func CampaignWorkflowID(campaignID string) string { return "campaign:" + campaignID }
@@ -63,6 +63,10 @@ func SettlementWorkflowID(campaignID string) string { return "campaign:" + campa
 
 // EvaluationWorkflowID is the id of the final evaluation.
 func EvaluationWorkflowID(campaignID string) string { return "campaign:" + campaignID + "/evaluation" }
+
+// CreditWorkflowID is the id of the release of a campaign's prepaid credit, which outlives
+// the campaign and so is none of the workflows that are archived with it.
+func CreditWorkflowID(campaignID string) string { return "credit:" + campaignID }
 
 // ArchiveWorkflowID is the id of the archiving of all of a campaign's histories.
 func ArchiveWorkflowID(campaignID string) string { return "campaign:" + campaignID + "/archive" }

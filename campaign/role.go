@@ -65,7 +65,20 @@ const (
 	ActUserAdminister    Action = "user.administer"
 	ActUnitAdminister    Action = "unit.administer"
 	ActTokenAdminister   Action = "token.administer"
+	ActPolicyRead        Action = "policy.read"
+	ActPolicyPropose     Action = "policy.propose"
+	ActPolicyDecide      Action = "policy.decide" // on what somebody else proposed
 	ActEventsSubscribe   Action = "events.subscribe"
+	ActDispatchLift      Action = "dispatch.lift" // let people be contacted again after a freeze
+	ActProgrammeRead     Action = "programme.read"
+	ActProgrammePropose  Action = "programme.propose"
+	ActProgrammeClose    Action = "programme.close"
+	ActBudgetDraw        Action = "budget.draw" // give a running campaign's contingency to one of its budget lines
+	ActLedgerRead        Action = "ledger.read"
+	ActCreditRead        Action = "credit.read"
+	ActCreditPool        Action = "credit.pool"      // open a pool of prepaid credit and add money to it
+	ActCreditRecord      Action = "credit.record"    // report what customers used
+	ActCreditClawBack    Action = "credit.claw_back" // take credit back from who broke the contract
 )
 
 // Actions lists every action.
@@ -74,7 +87,10 @@ func Actions() []Action {
 		ActCampaignRead, ActCampaignCreate, ActCampaignEdit, ActCampaignSubmit, ActCampaignWithdraw, ActCampaignAmend, ActCampaignPause,
 		ActCampaignResume, ActCampaignStop, ActApprovalRead, ActApprovalManager, ActApprovalFinance, ActApprovalCredit, ActApprovalProgramme,
 		ActTargetRead, ActContactRead, ActTaskRead, ActTaskWork, ActOutcomeRecord, ActReviewRead, ActReviewDecide, ActEvaluationRead,
-		ActAuditRead, ActAuditReplay, ActCustomerImport, ActUserRead, ActUserAdminister, ActUnitAdminister, ActTokenAdminister, ActEventsSubscribe,
+		ActAuditRead, ActAuditReplay, ActCustomerImport, ActUserRead, ActUserAdminister, ActUnitAdminister, ActTokenAdminister,
+		ActPolicyRead, ActPolicyPropose, ActPolicyDecide, ActEventsSubscribe, ActDispatchLift,
+		ActProgrammeRead, ActProgrammePropose, ActProgrammeClose, ActBudgetDraw, ActLedgerRead,
+		ActCreditRead, ActCreditPool, ActCreditRecord, ActCreditClawBack,
 	}
 }
 
@@ -84,10 +100,11 @@ func SigningActions() []Action {
 	return []Action{ActApprovalManager, ActApprovalFinance, ActApprovalCredit, ActApprovalProgramme}
 }
 
-// ServiceActions lists the actions that a service token may be given: all but signing,
-// deciding a review, and administering people, units and tokens.
+// ServiceActions lists the actions that a service token may be given: all but writing and
+// submitting plans, for whoever has written one may not sign it and a machine's owner would
+// be unknown, signing, deciding a review or about a budget, and administering people, units and tokens.
 func ServiceActions() []Action {
-	kept := append(SigningActions(), ActReviewDecide, ActUserRead, ActUserAdminister, ActUnitAdminister, ActTokenAdminister)
+	kept := append(SigningActions(), ActCampaignCreate, ActCampaignEdit, ActCampaignSubmit, ActCampaignAmend, ActReviewDecide, ActProgrammePropose, ActProgrammeClose, ActBudgetDraw, ActCreditPool, ActCreditClawBack, ActUserRead, ActUserAdminister, ActUnitAdminister, ActTokenAdminister, ActPolicyPropose, ActPolicyDecide, ActDispatchLift)
 	return slices.DeleteFunc(Actions(), func(a Action) bool { return slices.Contains(kept, a) })
 }
 

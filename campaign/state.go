@@ -20,10 +20,11 @@ type State struct {
 	Pending  *LoadedPlan `json:"pending,omitempty"`  // the amendment that waits for its approval
 	Rounds   int         `json:"rounds"`             // approval rounds begun
 
-	Selection *TargetCount `json:"selection,omitempty"`
-	RunningAt time.Time    `json:"running_at,omitzero"`
-	RunEndsAt time.Time    `json:"run_ends_at,omitzero"`
-	SettleAt  time.Time    `json:"settle_at,omitzero"`
+	Selection   *TargetCount `json:"selection,omitempty"`
+	RunningAt   time.Time    `json:"running_at,omitzero"`
+	RunEndsAt   time.Time    `json:"run_ends_at,omitzero"`
+	SettleAt    time.Time    `json:"settle_at,omitzero"`
+	CreditBegun bool         `json:"credit_begun,omitempty"` // the release of prepaid credit
 	// WindingDown means that running is over and the waves end what they have open.
 	WindingDown bool        `json:"winding_down,omitempty"`
 	Waves       []WaveRun   `json:"waves,omitempty"`
@@ -99,6 +100,7 @@ func (s *State) Status() Status {
 	st := Status{
 		Stage: s.Stage, Hold: s.Hold, Revision: s.Revision, Digest: s.Digest, Approval: s.Approval,
 		Waves: s.Waves, Reviews: s.Reviews, Problem: s.Problem, ProblemCode: s.Fault,
+		WindingDown: s.WindingDown,
 	}
 	if s.Stage.Final() {
 		st.Hold = "" // nothing is left that could run

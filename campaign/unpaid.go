@@ -1,18 +1,30 @@
 package campaign
 
-import "math"
-
 // PaidContacts says what PayContacts did for a wave's channel.
 type PaidContacts struct {
-	Planned int64 `json:"planned"`  // contacts that the budget pays for by now
-	FromSeq int64 `json:"from_seq"` // of those; 0 when there are none
-	ToSeq   int64 `json:"to_seq"`
-	Unpaid  int64 `json:"unpaid"` // those that still wait
-	Needed  int64 `json:"needed"` // minor units that the budget line lacks for them
+	Planned int64        `json:"planned"`          // contacts that the budget pays for by now
+	Shards  []ShardRange `json:"shards,omitempty"` // in which those are
+	Unpaid  int64        `json:"unpaid"`           // those that still wait
+	Needed  int64        `json:"needed"`           // minor units that the budget line lacks for them
 }
 
-// EveryContact is the range of a dispatch's first pass: all contacts that were planned.
-func EveryContact() PaidContacts { return PaidContacts{FromSeq: 1, ToSeq: math.MaxInt64} }
+// ShardRange is a part of a shard: seq from FromSeq to ToSeq inclusive.
+type ShardRange struct {
+	Shard   int   `json:"shard"`
+	FromSeq int64 `json:"from_seq"`
+	ToSeq   int64 `json:"to_seq"`
+}
+
+// Ranges lists the shards that have contacts, each as a whole.
+func (b ContactBatch) Ranges() []ShardRange {
+	var all []ShardRange
+	for shard, contacts := range b.Shards {
+		if contacts > 0 {
+			all = append(all, ShardRange{Shard: shard, FromSeq: 1, ToSeq: contacts})
+		}
+	}
+	return all
+}
 
 // UnpaidChannel is a wave's channel whose budget line is too low for all its contacts. It
 // takes no new ones until the line is raised.

@@ -34,6 +34,9 @@ func (p *Plan) Validate() error {
 	}
 	v.goal(p.Goal)
 	v.budget(p)
+	if p.ProgrammeID != "" && !uuidPattern.MatchString(p.ProgrammeID) {
+		v.add("programme_id", CodeProgrammeNotFound, "there is no such programme")
+	}
 	v.audience(p.Audience)
 	v.text("offer.name", p.Offer.Name, 1, maxName)
 	v.text("offer.product", p.Offer.Product, 1, maxName)
@@ -132,6 +135,13 @@ func (v *planCheck) budget(p *Plan) {
 			perContact[l.Channel] = true
 		} else if l.Channel != "" {
 			v.add(at+"channel", CodeInvalidParameter, "belongs to per_contact lines only")
+		}
+		if l.Category == CategoryPrepaid {
+			v.credit(at, l, p.Simulated)
+			continue
+		}
+		if l.Credit != nil {
+			v.add(at+"credit", CodeInvalidParameter, "belongs to lines of prepaid_credit only")
 		}
 		v.pricing(at, l)
 	}

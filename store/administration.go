@@ -40,8 +40,9 @@ func field(name, message string) error {
 // UserDetail is a user with the roles they hold.
 type UserDetail struct {
 	User
-	Locked bool // after too many wrong passwords
-	Grants []campaign.Grant
+	Locked   bool // after too many wrong passwords
+	Grants   []campaign.Grant
+	Identity *Identity // at an identity provider; nil for none
 }
 
 // At reports whether the user belongs to one of the units or a unit below them, or holds
@@ -76,15 +77,19 @@ func withinAny(u campaign.OrgUnit, units []campaign.OrgUnit) bool {
 }
 
 const userDetail = `SELECT u.id::text, u.login, u.name, u.kind, u.unit, u.password_temporary, u.disabled, u.demo, u.created_at,
-		coalesce(u.locked_until > now(), false), coalesce(r.roles, '{}'), coalesce(r.units, '{}')
-	FROM app_user u LEFT JOIN LATERAL (SELECT array_agg(g.role ORDER BY g.unit, g.role) AS roles, array_agg(g.unit ORDER BY g.unit, g.role) AS units
+		coalesce(u.locked_until > now(), false), coalesce(r.roles, '{}'), coalesce(r.units, '{}'), i.issuer, i.subject
+	FROM app_user u LEFT JOIN user_identity i ON i.user_id = u.id LEFT JOIN LATERAL (SELECT array_agg(g.role ORDER BY g.unit, g.role) AS roles, array_agg(g.unit ORDER BY g.unit, g.role) AS units
 		FROM role_grant g WHERE g.user_id = u.id) r ON true`
 
 func scanUser(row pgx.CollectableRow) (UserDetail, error) {
 	var u UserDetail
 	var roles []campaign.Role
 	var units []campaign.OrgUnit
-	err := row.Scan(&u.ID, &u.Login, &u.Name, &u.Kind, &u.Unit, &u.PasswordTemporary, &u.Disabled, &u.Demo, &u.CreatedAt, &u.Locked, &roles, &units)
+	var issuer, subject *string
+	err := row.Scan(&u.ID, &u.Login, &u.Name, &u.Kind, &u.Unit, &u.PasswordTemporary, &u.Disabled, &u.Demo, &u.CreatedAt, &u.Locked, &roles, &units, &issuer, &subject)
+	if issuer != nil {
+		u.Identity = &Identity{Issuer: *issuer, Subject: *subject}
+	}
 	for i, role := range roles {
 		u.Grants = append(u.Grants, campaign.Grant{UserID: u.ID, Role: role, Unit: units[i]})
 	}

@@ -14,15 +14,16 @@ import (
 // Judged is what somebody signed, for whoever decides whether they may.
 type Judged struct {
 	SignOff
-	Plan      campaign.LoadedPlan
-	Unit      campaign.OrgUnit
-	For       campaign.ApprovalLevel
-	Escalated bool // the level is overdue by the database's clock
+	Plan       campaign.LoadedPlan
+	Unit       campaign.OrgUnit
+	For        campaign.ApprovalLevel
+	Escalated  bool                 // the level is overdue by the database's clock
+	Delegation *campaign.Delegation // by which they signed, as it is now; nil when they name none that there is
 }
 
 // CountSignOff counts a decision, once, after comparing what the workflow was told
 // with what the approver signed, and with the round as its rows tell it. judge is asked,
-// inside the transaction, whether the row is genuine and the person may sign, and by
+// inside the transaction and so without waiting for the database, whether the row is genuine and the person may sign, and by
 // which action. It fails with
 //   - CodeAssertionMismatch when the row is missing or says something else,
 //   - CodeVersionChanged when the plan is not the one that was signed,
@@ -64,6 +65,15 @@ func (s *Store) CountSignOff(ctx context.Context, c campaign.SignOffClaim, judge
 		if j.For, j.Escalated, err = awaited(ctx, tx, c); err != nil {
 			return err
 		}
+		if j.DelegationID != nil {
+			lent, err := readDelegations(ctx, tx, `WHERE d.id = $1`, *j.DelegationID)
+			if err != nil {
+				return err
+			}
+			if len(lent) > 0 {
+				j.Delegation = &lent[0].Delegation
+			}
+		}
 		by, err := judge(j)
 		if err != nil {
 			return err
@@ -82,11 +92,15 @@ func (s *Store) CountSignOff(ctx context.Context, c campaign.SignOffClaim, judge
 func awaited(ctx context.Context, tx pgx.Tx, c campaign.SignOffClaim) (level campaign.ApprovalLevel, overdue bool, err error) {
 	round := campaign.Approval{Round: c.Round}
 	var opened, now time.Time
-	err = tx.QueryRow(ctx, `SELECT revision, digest, amount, credit, requester::text, route, calendar, opened_at, clock_timestamp()
+	var ended *campaign.ApprovalResult
+	err = tx.QueryRow(ctx, `SELECT revision, digest, amount, credit, requester::text, route, calendar, opened_at, clock_timestamp(), result
 		FROM approval_round WHERE campaign_id = $1 AND round = $2`, c.CampaignID, c.Round).
-		Scan(&round.Revision, &round.Digest, &round.Amount, &round.Credit, &round.Requester, &round.Route, &round.Calendar, &opened, &now)
+		Scan(&round.Revision, &round.Digest, &round.Amount, &round.Credit, &round.Requester, &round.Route, &round.Calendar, &opened, &now, &ended)
 	if err != nil {
 		return level, false, notFound(err, "approval round")
+	}
+	if ended != nil {
+		return level, false, campaign.Errorf(campaign.CodeStateConflict, "round %d is over: it was %s", c.Round, *ended)
 	}
 	counted, err := countedSignOffs(ctx, tx, c.CampaignID, round)
 	if err != nil {

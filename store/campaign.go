@@ -110,7 +110,8 @@ type CampaignFilter struct {
 	WaitAction campaign.Action
 	Text       string // within the name, any case
 	PlannerID  string
-	Before     int64 // only numbers below it
+	Programme  string // whose newest plan is inside of this one
+	Before     int64  // only numbers below it
 	Limit      int
 }
 
@@ -130,6 +131,9 @@ func (s *Store) Campaigns(ctx context.Context, f CampaignFilter) ([]Campaign, er
 	}
 	if f.PlannerID != "" {
 		q = q.Where("campaign.planner_id = ?", f.PlannerID)
+	}
+	if f.Programme != "" {
+		q = q.Where("EXISTS (SELECT FROM plan_revision r WHERE r.campaign_id = campaign.id AND r.revision = campaign.draft_revision AND r.plan ->> 'programme_id' = ?)", f.Programme)
 	}
 	if f.Before > 0 {
 		q = q.Where("campaign.number < ?", f.Before)

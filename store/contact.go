@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -23,10 +24,13 @@ import (
 // a first attempt; a further one is made as long as the line pays for it. goal is the
 // outcome that counts as a success.
 //
-// Before anything is made the rows must prove that it is this channel's turn and what the
-// plan revision stands on, and authorise must accept that: all in the transaction that
-// makes the contacts, whatever the workflow says that asks.
-func (s *Store) CreateContacts(ctx context.Context, in campaign.DispatchInput, line campaign.BudgetLine, each int64, goal campaign.OutcomeKind, authorise func(Standing) error) (campaign.ContactBatch, error) {
+// Before anything is made the rows must prove that it is this channel's turn, that the
+// targets are those of the audience that was signed, and what the plan revision and funded,
+// the one that line is from, stand on, and authorise must accept that: all in the
+// transaction that makes the contacts, whatever the workflow says that asks.
+func (s *Store) CreateContacts(
+	ctx context.Context, in campaign.DispatchInput, line campaign.BudgetLine, funded int, each int64, goal campaign.OutcomeKind, authorise func(Standing) error,
+) (campaign.ContactBatch, error) {
 	var batch campaign.ContactBatch
 	contacts, err := partition("contact", in.CampaignID)
 	if err != nil {
@@ -51,12 +55,20 @@ func (s *Store) CreateContacts(ctx context.Context, in campaign.DispatchInput, l
 		if err := checkTurn(ctx, tx, in); err != nil {
 			return err
 		}
-		stands, err := standing(ctx, tx, in.CampaignID, in.Revision)
-		if err != nil {
+		if err := refuseFrozen(ctx, tx, in.CampaignID); err != nil {
 			return err
 		}
-		if err := authorise(stands); err != nil {
-			return err
+		for _, revision := range slices.Compact([]int{in.Revision, funded}) {
+			stands, err := standing(ctx, tx, in.CampaignID, revision)
+			if err != nil {
+				return err
+			}
+			if err := checkAudience(ctx, tx, in, stands); err != nil {
+				return err
+			}
+			if err := authorise(stands); err != nil {
+				return err
+			}
 		}
 		room, err := roomLeft(ctx, tx, in.CampaignID, line, campaign.DateOf(in.ClosesAt.UTC()))
 		if err != nil {
@@ -121,7 +133,7 @@ func (s *Store) CreateContacts(ctx context.Context, in campaign.DispatchInput, l
 	if err != nil {
 		return campaign.ContactBatch{}, err
 	}
-	if _, err := s.pool.Exec(ctx, "ANALYZE "+contacts); err != nil {
+	if _, err := s.pool.Exec(ctx, `SELECT analyse_campaign('contact', $1)`, in.CampaignID); err != nil {
 		return batch, fmt.Errorf("analyse contacts: %w", err)
 	}
 	return batch, nil

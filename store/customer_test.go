@@ -46,7 +46,7 @@ func people(from, to int, change func(i int, c *store.Customer)) iter.Seq2[*stor
 }
 
 func TestImportCustomers(t *testing.T) {
-	st, ctx := open(t), context.Background()
+	st, ctx := open(t, store.AsOwner()), context.Background()
 	in := store.CustomerImport{Name: "first", Digest: "d1", Simulated: true, Attributes: attributes}
 	var told []int64
 	done, err := st.ImportCustomers(ctx, in, people(0, 25_000, func(i int, c *store.Customer) {
@@ -102,7 +102,7 @@ func TestImportCustomers(t *testing.T) {
 }
 
 func TestImportLandsWholeOrNotAtAll(t *testing.T) {
-	st, ctx := open(t), context.Background()
+	st, ctx := open(t, store.AsOwner()), context.Background()
 	broken := errors.New("the file ends here")
 	late := func(change func(*store.Customer)) iter.Seq2[*store.Customer, error] {
 		return people(0, 12_000, func(i int, c *store.Customer) {
@@ -152,7 +152,7 @@ func TestImportLandsWholeOrNotAtAll(t *testing.T) {
 }
 
 func TestDeclareAttributesRefuses(t *testing.T) {
-	st, ctx := open(t), context.Background()
+	st, ctx := open(t, store.AsOwner()), context.Background()
 	require.NoError(t, st.DeclareAttributes(ctx, attributes))
 	require.NoError(t, st.DeclareAttributes(ctx, attributes), "again")
 	declared, err := st.CustomerAttributes(ctx)

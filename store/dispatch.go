@@ -108,8 +108,11 @@ func (d *Dispatch) Count(ctx context.Context) (ChunkCount, error) {
 // later try, or waits in vain because its window has closed.
 const due = `(lease_until IS NULL OR lease_until <= now() OR not_after <= now())`
 
+// running is the condition that a campaign is neither held nor over.
+const running = `hold = 'running' AND stage NOT IN ('rejected', 'settlement', 'evaluation', 'closed')`
+
 // dispatching is the condition that a campaign may contact anybody.
-const dispatching = `hold = 'running' AND stage NOT IN ('rejected', 'settlement', 'evaluation', 'closed')`
+const dispatching = running + ` AND ` + unfrozen
 
 // interrupted is the reason of a contact whose worker died in the middle of sending.
 const interrupted = "interrupted while sending"

@@ -3,8 +3,10 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -30,19 +32,73 @@ func (s *Store) GiveCommand(ctx context.Context, c campaign.CommandClaim, call s
 	return nil
 }
 
+// GivenAt returns when a command was given to a campaign, by the database's clock, or
+// CodeAssertionMismatch when it never was.
+func (s *Store) GivenAt(ctx context.Context, c campaign.CommandClaim) (at time.Time, err error) {
+	err = s.pool.QueryRow(ctx, `SELECT at FROM command_given WHERE id = $1 AND campaign_id = $2 AND name = $3 AND assertion = $4`,
+		c.Command.UpdateID, c.CampaignID, c.Name, c.Command.Assertion).Scan(&at)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return at, campaign.Errorf(campaign.CodeAssertionMismatch, "the command %s was not given", c.Name)
+	}
+	if err != nil {
+		return at, fmt.Errorf("read command: %w", err)
+	}
+	return at, nil
+}
+
 // Standing is what the rows say about a plan revision's right to be dispatched.
 type Standing struct {
+	CampaignID string
+
 	Unit     campaign.OrgUnit
 	Plan     campaign.LoadedPlan // the signed revision that it rests on, often itself
 	Authors  map[string]bool     // of that revision; none of them may have signed it
 	Round    *campaign.Approval  // in which that was approved, replayed by the rules
 	SignOffs []CountedSignOff    // of the round, in the order in which they counted
+	// Facts are those that chose the round's route, by the policy that PolicyVersion names.
+	Facts         campaign.Facts
+	PolicyVersion string
+	Policy        campaign.PolicyDocument // of that version; the zero value when it is not there
+	Owner         string                  // of the programme that Plan is inside of; empty outside
+	// Base is what the round's base rests on, when it signed for no more than what an
+	// amendment adds to that; nil when the whole plan was signed for.
+	Base *Standing
+	// Accepted are the decisions by which recommendations were accepted that lead from Plan to
+	// the revision that was asked about.
+	Accepted []GivenReview
 }
 
 // CountedSignOff is a sign-off and the action by which it counted.
 type CountedSignOff struct {
 	SignOff
-	By campaign.Action
+	By         campaign.Action
+	Delegation *campaign.Delegation // by which they signed, as it is now
+}
+
+// BatchPlan returns the plan that the contacts of a wave's channel were made by, if it is
+// the revision that ref names and authorise accepts what it stands on. It fails with
+// CodeNotFound when there are no contacts and with CodeVersionChanged on another revision.
+func (s *Store) BatchPlan(ctx context.Context, ref campaign.ChannelRef, authorise func(Standing) error) (campaign.LoadedPlan, error) {
+	var plan campaign.LoadedPlan
+	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		var revision int
+		err := tx.QueryRow(ctx, `SELECT revision FROM contact_batch WHERE campaign_id = $1 AND wave = $2 AND channel = $3`, ref.CampaignID, ref.Wave, ref.Channel).Scan(&revision)
+		if err != nil {
+			return notFound(err, "contacts of the wave's channel")
+		}
+		if revision != ref.Revision {
+			return campaign.Errorf(campaign.CodeVersionChanged, "the contacts were made by revision %d, not by revision %d", revision, ref.Revision)
+		}
+		if plan, err = loadPlan(ctx, tx, campaign.PlanRef{CampaignID: ref.CampaignID, Revision: revision}); err != nil {
+			return err
+		}
+		stands, err := standing(ctx, tx, ref.CampaignID, revision)
+		if err != nil {
+			return err
+		}
+		return authorise(stands)
+	})
+	return plan, err
 }
 
 // standing finds what a revision rests on: a round of its own in which every level
@@ -50,7 +106,7 @@ type CountedSignOff struct {
 // revision rests on that it was made from. It fails with the code of the rule that is
 // broken: CodeAssertionMismatch, CodeSelfApproval, CodeSameActor, CodeStateConflict.
 func standing(ctx context.Context, tx pgx.Tx, campaignID string, revision int) (Standing, error) {
-	var st Standing
+	st := Standing{CampaignID: campaignID}
 	if err := tx.QueryRow(ctx, `SELECT unit FROM campaign WHERE id = $1`, campaignID).Scan(&st.Unit); err != nil {
 		return st, notFound(err, "campaign")
 	}
@@ -70,28 +126,60 @@ func standing(ctx context.Context, tx pgx.Tx, campaignID string, revision int) (
 			if st.Authors, err = planAuthors(ctx, tx, campaignID, revision); err != nil {
 				return st, err
 			}
-			return st, st.checkDelegations(ctx, tx)
+			if err = st.lookUp(ctx, tx); err != nil {
+				return st, err
+			}
+			if err = st.checkDelegations(ctx, tx); err != nil || st.Facts.Base == 0 {
+				return st, err
+			}
+			return st, st.restOnBase(ctx, tx, campaignID)
 		}
-		base := restsOn(all, revision)
+		base, by := restsOn(all, revision)
 		if base == 0 {
 			return st, campaign.Errorf(campaign.CodeStateConflict, "revision %d was not approved by everybody who must", revision).With("revision", revision)
+		}
+		if by != nil {
+			st.Accepted = append(st.Accepted, *by)
 		}
 		revision = base
 	}
 }
 
+// restOnBase finds what a round rests on that signed for what an amendment adds to its
+// base: that must be all that it changes, and no more than was signed for.
+func (st *Standing) restOnBase(ctx context.Context, tx pgx.Tx, campaignID string) error {
+	if st.Facts.Base != st.Plan.Base || st.Plan.Base >= st.Plan.Revision {
+		return campaign.Errorf(campaign.CodeAssertionMismatch, "revision %d was not made from revision %d, to which it was signed as an addition", st.Plan.Revision, st.Facts.Base)
+	}
+	base, err := loadPlan(ctx, tx, campaign.PlanRef{CampaignID: campaignID, Revision: st.Plan.Base})
+	if err != nil {
+		return err
+	}
+	if added, only := campaign.Added(&base.Plan, &st.Plan.Plan); !only || added > st.Round.Amount {
+		return campaign.Errorf(campaign.CodeAssertionMismatch, "revision %d changes more of revision %d than was signed for", st.Plan.Revision, base.Revision)
+	}
+	rests, err := standing(ctx, tx, campaignID, base.Revision)
+	st.Base = &rests
+	return err
+}
+
 // findRound looks for the latest round in which the revision was approved, and replays it:
 // who may sign next and when a level is complete is decided as it was then.
 func (st *Standing) findRound(ctx context.Context, tx pgx.Tx, campaignID string) (bool, error) {
-	rows, err := tx.Query(ctx, `SELECT round, revision, digest, amount, credit, requester::text, route FROM approval_round
+	rows, err := tx.Query(ctx, `SELECT round, revision, digest, amount, credit, requester::text, route, facts, policy_version FROM approval_round
 		WHERE campaign_id = $1 AND revision = $2 AND coalesce(result, '') IN ('', $3) ORDER BY round DESC`,
 		campaignID, st.Plan.Revision, campaign.ApprovalApproved)
 	if err != nil {
 		return false, fmt.Errorf("read approval rounds: %w", err)
 	}
-	rounds, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (a campaign.Approval, err error) {
-		err = row.Scan(&a.Round, &a.Revision, &a.Digest, &a.Amount, &a.Credit, &a.Requester, &a.Route)
-		return a, err
+	type opened struct {
+		campaign.Approval
+		facts  campaign.Facts
+		policy string
+	}
+	rounds, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (o opened, err error) {
+		err = row.Scan(&o.Round, &o.Revision, &o.Digest, &o.Amount, &o.Credit, &o.Requester, &o.Route, &o.facts, &o.policy)
+		return o, err
 	})
 	if err != nil {
 		return false, fmt.Errorf("read approval rounds: %w", err)
@@ -100,17 +188,35 @@ func (st *Standing) findRound(ctx context.Context, tx pgx.Tx, campaignID string)
 		if len(round.Route) == 0 {
 			continue
 		}
-		if st.SignOffs, err = countedSignOffs(ctx, tx, campaignID, round); err != nil {
+		if st.SignOffs, err = countedSignOffs(ctx, tx, campaignID, round.Approval); err != nil {
 			return false, err
 		}
-		if st.Round, err = replay(round, time.Time{}, st.SignOffs); err != nil {
+		if st.Round, err = replay(round.Approval, time.Time{}, st.SignOffs); err != nil {
 			return false, err
 		}
+		st.Facts, st.PolicyVersion = round.facts, round.policy
 		if st.Round.Result == campaign.ApprovalApproved {
 			return true, nil
 		}
 	}
 	return false, nil
+}
+
+// lookUp reads what the route of the round is judged by.
+func (st *Standing) lookUp(ctx context.Context, tx pgx.Tx) error {
+	number, _, _ := strings.Cut(st.PolicyVersion, "-")
+	p, err := onePolicy(ctx, tx, `WHERE p.version::text = $1`, number)
+	if err != nil && campaign.CodeOf(err) != campaign.CodeNotFound {
+		return err
+	}
+	st.Policy = p.PolicyDocument
+	if st.Plan.Plan.ProgrammeID == "" {
+		return nil
+	}
+	if err := tx.QueryRow(ctx, `SELECT owner::text FROM programme WHERE id = $1`, st.Plan.Plan.ProgrammeID).Scan(&st.Owner); err != nil {
+		return notFound(err, "programme")
+	}
+	return nil
 }
 
 func countedSignOffs(ctx context.Context, tx pgx.Tx, campaignID string, round campaign.Approval) ([]CountedSignOff, error) {
@@ -161,7 +267,8 @@ func replay(round campaign.Approval, opened time.Time, counted []CountedSignOff)
 
 // checkDelegations makes sure that whoever signed for somebody else could do so then.
 func (st *Standing) checkDelegations(ctx context.Context, tx pgx.Tx) error {
-	for _, o := range st.SignOffs {
+	for i := range st.SignOffs {
+		o := &st.SignOffs[i]
 		if o.ActingFor == nil && o.DelegationID == nil {
 			continue
 		}
@@ -174,6 +281,13 @@ func (st *Standing) checkDelegations(ctx context.Context, tx pgx.Tx) error {
 		}
 		if !held {
 			return campaign.Errorf(campaign.CodeDelegationExpired, "%s signed level %d by a delegation that did not hold then", o.User.Name, o.Level)
+		}
+		lent, err := readDelegations(ctx, tx, `WHERE d.id = $1`, *o.DelegationID)
+		if err != nil {
+			return err
+		}
+		if len(lent) > 0 {
+			o.Delegation = &lent[0].Delegation
 		}
 	}
 	return nil
@@ -214,6 +328,24 @@ func checkTurn(ctx context.Context, tx pgx.Tx, in campaign.DispatchInput) error 
 		return campaign.Errorf(campaign.CodeStateConflict, "wave %d begins at %s", in.Wave, w.StartsAt.UTC().Format(time.RFC3339))
 	case in.Revision > revision || !w.Begun && in.Revision != revision: // one that has begun keeps the plan it began with
 		return campaign.Errorf(campaign.CodeVersionChanged, "revision %d is not in force", in.Revision)
+	}
+	return nil
+}
+
+// checkAudience makes sure that the frozen targets are those of the audience that was
+// signed.
+func checkAudience(ctx context.Context, tx pgx.Tx, in campaign.DispatchInput, st Standing) error {
+	var revision int
+	err := tx.QueryRow(ctx, `SELECT revision FROM selection WHERE campaign_id = $1 AND snapshot = $2`, in.CampaignID, in.Snapshot).Scan(&revision)
+	if err != nil {
+		return notFound(err, "selection")
+	}
+	selected, err := loadPlan(ctx, tx, campaign.PlanRef{CampaignID: in.CampaignID, Revision: revision})
+	if err != nil {
+		return err
+	}
+	if selected.Plan.Digests().Audience != st.Plan.Plan.Digests().Audience {
+		return campaign.Errorf(campaign.CodeVersionChanged, "the targets are those of revision %d, whose audience is not the one of revision %d that was signed", revision, st.Plan.Revision)
 	}
 	return nil
 }

@@ -7,6 +7,8 @@ import (
 	"regexp"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/musterhq/muster/campaign"
 )
 
 //go:embed invariants.sql
@@ -50,10 +52,7 @@ func Invariants() []Invariant {
 }
 
 // Violation is one broken invariant and the row that breaks it.
-type Violation struct {
-	Invariant string
-	What      string
-}
+type Violation = campaign.Violation
 
 // CheckInvariants compares a campaign's rows with each other at one moment. On a sound
 // database it returns no violation. It reads all contacts of the campaign, so it is for

@@ -83,18 +83,102 @@ SELECT format('contact %s: customer is %s', c.id, coalesce(t.arm, 'no target'))
 FROM contact c LEFT JOIN campaign_target t ON t.campaign_id = $1 AND t.customer_id = c.customer_id
 WHERE c.campaign_id = $1 AND t.arm IS DISTINCT FROM 'treated';
 
--- A2: nobody signed a revision that they wrote
-SELECT format('sign-off %s is by the editor of revision %s', o.id, o.revision)
-FROM sign_off_counted k JOIN sign_off o ON o.id = k.sign_off_id
-JOIN plan_revision p ON p.campaign_id = o.campaign_id AND p.revision = o.revision
-WHERE k.campaign_id = $1 AND o.user_id = p.editor_id;
+-- A2: nobody who asked for an approval or had a hand in the plan is behind a signature under it
+SELECT format('sign-off %s is by or for somebody who asked for the approval or wrote the plan', o.id)
+FROM sign_off_counted k JOIN sign_off o ON o.id = k.sign_off_id JOIN campaign c ON c.id = o.campaign_id
+LEFT JOIN approval_round r ON r.campaign_id = o.campaign_id AND r.round = o.round
+WHERE k.campaign_id = $1 AND (r.requester IN (o.user_id, o.acting_for)
+    OR r.round IS NOT NULL AND c.planner_id IN (o.user_id, o.acting_for)
+    -- Before rounds were kept, those who wrote an earlier revision could sign.
+    OR EXISTS (SELECT FROM plan_revision p WHERE p.campaign_id = $1 AND p.editor_id IN (o.user_id, o.acting_for)
+        AND (p.revision = o.revision OR p.revision < o.revision AND r.round IS NOT NULL)));
 
--- A3: nobody signed two levels of a revision in one round
-SELECT format('revision %s: levels %s and %s by one person', x.revision, x.level, y.level)
+-- A3: nobody is behind two signatures of one round
+SELECT format('round %s: sign-offs %s and %s have one person behind them', x.round, x.id, y.id)
 FROM sign_off_counted kx JOIN sign_off x ON x.id = kx.sign_off_id
-JOIN sign_off y ON y.campaign_id = x.campaign_id AND y.revision = x.revision AND y.user_id = x.user_id AND y.level > x.level
+JOIN sign_off y ON y.campaign_id = x.campaign_id AND y.round = x.round AND y.revision = x.revision AND y.id > x.id
 JOIN sign_off_counted ky ON ky.sign_off_id = y.id
-WHERE kx.campaign_id = $1 AND NOT EXISTS (
-    SELECT FROM sign_off_counted kr JOIN sign_off r ON r.id = kr.sign_off_id
-    WHERE kr.campaign_id = $1 AND kr.revision = x.revision AND r.decision = 'return'
-      AND kr.at >= least(kx.at, ky.at) AND kr.at < greatest(kx.at, ky.at));
+WHERE kx.campaign_id = $1 AND (x.user_id IN (y.user_id, y.acting_for) OR x.acting_for IN (y.user_id, y.acting_for));
+
+-- A4: what was signed is the plan as it is stored and the round as it was opened
+SELECT format('sign-off %s is about another plan than revision %s or another round than %s', o.id, o.revision, o.round)
+FROM sign_off_counted k JOIN sign_off o ON o.id = k.sign_off_id
+LEFT JOIN plan_revision p ON p.campaign_id = k.campaign_id AND p.revision = k.revision
+LEFT JOIN approval_round r ON r.campaign_id = k.campaign_id AND r.round = o.round
+WHERE k.campaign_id = $1 AND ((k.campaign_id, k.revision, k.level, p.digest) IS DISTINCT FROM (o.campaign_id, o.revision, o.level, o.digest)
+    OR r.round IS NOT NULL AND (r.revision, r.digest, r.content_digest, r.audience_digest, r.budget_digest, r.currency)
+        IS DISTINCT FROM (o.revision, o.digest, o.content_digest, o.audience_digest, o.budget_digest, o.currency));
+
+-- A5: nobody signed for more than they could, or for less than was asked
+SELECT format('sign-off %s is for %s with authority for %s', o.id, o.amount, o.authority)
+FROM sign_off_counted k JOIN sign_off o ON o.id = k.sign_off_id
+LEFT JOIN approval_round r ON r.campaign_id = k.campaign_id AND r.round = o.round
+WHERE k.campaign_id = $1 AND (o.amount < CASE o.party WHEN 'credit' THEN r.credit ELSE r.amount END
+    OR CASE WHEN o.authority ~ '^[0-9]+$' THEN o.amount > o.authority::numeric ELSE o.authority <> '*' END);
+
+-- A6: whoever signed for somebody else had been lent that authority, for so much, and not until before
+SELECT format('sign-off %s was by a delegation that did not hold', o.id)
+FROM sign_off_counted k JOIN sign_off o ON o.id = k.sign_off_id JOIN campaign c ON c.id = k.campaign_id
+WHERE k.campaign_id = $1 AND (o.acting_for IS NOT NULL OR o.delegation_id IS NOT NULL) AND NOT EXISTS (
+    SELECT FROM delegation d WHERE d.id = o.delegation_id AND d.from_user = o.acting_for AND d.to_user = o.user_id
+      AND d.valid @> o.at AND (d.revoked_at IS NULL OR o.at < d.revoked_at) AND (d.most IS NULL OR o.amount <= d.most)
+      AND k.action = ANY(d.actions) AND starts_with(c.unit || '/', d.unit || '/'));
+
+-- A7: every contact belongs to a batch that was allowed to begin
+SELECT format('wave %s %s: %s contacts and no batch', c.wave, c.channel, count(*))
+FROM contact c LEFT JOIN contact_batch b ON b.campaign_id = $1 AND b.wave = c.wave AND b.channel = c.channel
+WHERE c.campaign_id = $1 AND b.campaign_id IS NULL GROUP BY c.wave, c.channel;
+
+-- P1: a campaign is paid from the programme that its plan names, and otherwise by the tenant
+SELECT format('the campaign is paid from %s %s, its plan says %s', p.kind, p.owner, coalesce(r.plan ->> 'programme_id', 'no programme'))
+FROM campaign c JOIN plan_revision r ON r.campaign_id = c.id AND r.revision = c.revision
+JOIN ledger_account a ON a.owner = c.id AND a.kind = 'campaign' JOIN ledger_account p ON p.id = a.parent
+WHERE c.id = $1 AND CASE p.kind WHEN 'programme' THEN p.owner::text ELSE '' END <> coalesce(r.plan ->> 'programme_id', '');
+
+-- P2: what was drawn from the contingency for a line is what the ledger holds beyond the plan's amount
+SELECT format('line %s: %s drawn, %s reserved beyond its ceiling', coalesce(d.line, a.line), coalesce(d.drawn, 0), coalesce(a.beyond, 0))
+FROM (SELECT line, sum(amount) AS drawn FROM contingency_draw WHERE campaign_id = $1 GROUP BY line) d
+FULL JOIN (SELECT line, reserved - ceiling AS beyond FROM ledger_account WHERE owner = $1 AND kind = 'line') a ON a.line = d.line
+WHERE coalesce(d.drawn, 0) <> coalesce(a.beyond, 0);
+
+-- C1: what customers were granted, and what became of it, is what the ledger says of their line, which holds all that they are promised
+SELECT format('line %s: granted %s, used %s, expired %s, clawed back %s, promised %s; the ledger says %s, %s, %s, %s and holds %s',
+    x.line, x.granted, x.used, x.expired, x.clawed_back, x.promised, x.captured, x.l_used, x.l_expired, x.l_clawed_back, x.held)
+FROM (
+    SELECT l.line, coalesce(sum(g.granted), 0) AS granted, coalesce(sum(g.used), 0) AS used, coalesce(sum(g.expired), 0) AS expired,
+           coalesce(sum(g.clawed_back), 0) AS clawed_back, coalesce(sum(g.promised), 0) AS promised, a.*
+    FROM credit_line l
+    CROSS JOIN LATERAL (
+        SELECT coalesce(sum(a.captured) FILTER (WHERE a.kind = 'line'), 0) AS captured, coalesce(sum(a.held) FILTER (WHERE a.kind = 'line'), 0) AS held,
+               coalesce(sum(a.posted) FILTER (WHERE a.kind = 'credit_used'), 0) AS l_used,
+               coalesce(sum(a.posted) FILTER (WHERE a.kind = 'credit_expired'), 0) AS l_expired,
+               coalesce(sum(a.posted) FILTER (WHERE a.kind = 'credit_clawed_back'), 0) AS l_clawed_back
+        FROM ledger_account a WHERE a.owner = l.campaign_id AND a.line = l.line) a
+    LEFT JOIN credit_grant g ON g.campaign_id = l.campaign_id AND g.line = l.line
+    WHERE l.campaign_id = $1 GROUP BY l.line, a.captured, a.held, a.l_used, a.l_expired, a.l_clawed_back) x
+WHERE (x.granted, x.used, x.expired, x.clawed_back) IS DISTINCT FROM (x.captured, x.l_used, x.l_expired, x.l_clawed_back) OR x.held < x.promised;
+
+-- C2: a customer's credit is the sum of its instalments, and what was used of it that of the reported uses; both are in the journals that they name
+SELECT format('promise %s: %s granted, %s lapsed, %s used; its rows say %s, %s and %s', g.id, g.granted, g.lapsed, g.used, i.amount, i.lapsed, u.spent)
+FROM credit_grant g
+CROSS JOIN LATERAL (SELECT coalesce(sum(amount), 0) AS amount, coalesce(sum(amount) FILTER (WHERE lapsed), 0) AS lapsed FROM credit_instalment WHERE grant_id = g.id) i
+CROSS JOIN LATERAL (SELECT coalesce(sum(spent), 0) AS spent FROM credit_use WHERE grant_id = g.id) u
+WHERE g.campaign_id = $1 AND (g.granted, g.lapsed, g.used) IS DISTINCT FROM (i.amount, i.lapsed, u.spent)
+UNION ALL
+SELECT format('journal %s moved %s, the rows that name it %s', r.journal, j.amount, r.amount)
+FROM (
+    SELECT journal, sum(amount) AS amount FROM credit_instalment WHERE campaign_id = $1 AND journal IS NOT NULL GROUP BY journal
+    UNION ALL
+    SELECT u.journal, sum(u.spent) FROM credit_use u JOIN credit_grant g ON g.id = u.grant_id WHERE g.campaign_id = $1 AND u.journal IS NOT NULL GROUP BY u.journal) r
+LEFT JOIN ledger_journal j ON j.id = r.journal
+WHERE j.amount IS DISTINCT FROM r.amount;
+
+-- C3: credit is promised to no more customers than were applied for, all of them treated targets, and no more than the schedule's total to each
+SELECT format('line %s: %s customers, applied for %s', l.line, count(*), l.customers)
+FROM credit_line l JOIN credit_grant g ON g.campaign_id = l.campaign_id AND g.line = l.line
+WHERE l.campaign_id = $1 GROUP BY l.line, l.customers HAVING count(*) > l.customers
+UNION ALL
+SELECT format('promise %s: the customer is %s, granted %s and promised %s of %s', g.id, coalesce(t.arm, 'no target'), g.granted, g.promised, l.offer #>> '{schedule,total}')
+FROM credit_grant g JOIN credit_line l ON l.campaign_id = g.campaign_id AND l.line = g.line
+LEFT JOIN campaign_target t ON t.campaign_id = $1 AND t.customer_id = g.customer_id
+WHERE g.campaign_id = $1 AND (t.arm IS DISTINCT FROM 'treated' OR g.granted + g.promised > (l.offer #>> '{schedule,total}')::bigint);

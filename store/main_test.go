@@ -3,8 +3,11 @@ package store_test
 import (
 	"bytes"
 	"context"
+	"net/url"
+	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"github.com/musterhq/muster/internal/pgtest"
@@ -14,10 +17,10 @@ import (
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
 // open returns a store with a vault on a database of the test's own.
-func open(t *testing.T) *store.Store {
+func open(t *testing.T, with ...store.Option) *store.Store {
 	t.Helper()
-	url := pgtest.NewDatabase(t, pgtest.WithTemplate("muster", func(ctx context.Context, url string) error {
-		st, err := store.Open(ctx, url)
+	address := pgtest.NewDatabase(t, pgtest.WithTemplate("muster", func(ctx context.Context, url string) error {
+		st, err := store.Open(ctx, url, store.AsOwner())
 		if err != nil {
 			return err
 		}
@@ -27,10 +30,43 @@ func open(t *testing.T) *store.Store {
 	}))
 	vault, err := store.NewVault(bytes.Repeat([]byte{7}, store.VaultKeySize))
 	require.NoError(t, err)
-	st, err := store.Open(context.Background(), url, store.WithVault(vault))
+	st, err := store.Open(context.Background(), address, append(with, store.WithVault(vault))...)
 	require.NoError(t, err)
 	t.Cleanup(st.Close)
 	return st
+}
+
+// owner connects to the database of st with the rights of its owner.
+func owner(t *testing.T, st *store.Store) *pgxpool.Pool {
+	t.Helper()
+	config := st.Pool().Config()
+	delete(config.ConnConfig.RuntimeParams, "role")
+	pool, err := pgxpool.NewWithConfig(context.Background(), config)
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+// ownerURL is where the owner of st's database logs in.
+func ownerURL(st *store.Store) string { return st.Pool().Config().ConnConfig.ConnString() }
+
+// as returns the address for another user.
+func as(address, user, password string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		panic(err)
+	}
+	u.User = url.UserPassword(user, password)
+	return u.String()
+}
+
+// databaseOf returns the name of the database at address.
+func databaseOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		panic(err)
+	}
+	return strings.TrimPrefix(u.Path, "/")
 }
 
 func one[T any](t *testing.T, st *store.Store, sql string, args ...any) T {

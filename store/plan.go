@@ -142,16 +142,6 @@ func (s *Store) ActiveUsers(ctx context.Context) (map[string]bool, error) {
 	return active, nil
 }
 
-// Exclusive runs f while no other process runs one under the same name.
-func (s *Store) Exclusive(ctx context.Context, name string, f func() error) error {
-	return s.inTx(ctx, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`, name); err != nil {
-			return fmt.Errorf("wait for %s: %w", name, err)
-		}
-		return f()
-	})
-}
-
 // partition names a campaign's own partition of table, so that a statement of the hot
 // path plans against one table and not against all campaigns ever run. The campaign id
 // is parsed, so the name is safe to put into a statement.

@@ -3,7 +3,9 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -56,19 +58,66 @@ func (s *Store) Recommendation(ctx context.Context, campaignID string, review in
 }
 
 // CloseReview records how a review was decided, once. A review that was closed before
-// its findings were out has no row, and nothing is recorded.
-func (s *Store) CloseReview(ctx context.Context, out campaign.ReviewOutcome) error {
+// its findings were out has no row, and nothing is recorded. Nor is anything when the
+// deadline is said to have accepted the recommendation and is so long away, by the
+// database's clock.
+func (s *Store) CloseReview(ctx context.Context, out campaign.ReviewOutcome) (left time.Duration, err error) {
 	var by *string
 	if out.Actor.UserID != "" {
 		by = &out.Actor.UserID
 	}
-	return s.inTx(ctx, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, `UPDATE review SET decision = $3, by_default = $4, decided_by = $5, words = $6, decided_at = now()
+	err = s.inTx(ctx, func(tx pgx.Tx) error {
+		if out.ByDefault && out.Decision == campaign.ReviewAccept {
+			var seconds float64
+			err := tx.QueryRow(ctx, `SELECT extract(epoch FROM due_at - now())::float8 FROM review WHERE campaign_id = $1 AND number = $2`, out.CampaignID, out.Review).Scan(&seconds)
+			if errors.Is(err, pgx.ErrNoRows) {
+				return nil
+			}
+			if err != nil {
+				return fmt.Errorf("read review: %w", err)
+			}
+			if left = time.Duration(seconds * float64(time.Second)); left > 0 {
+				return nil
+			}
+			left = 0
+		}
+		_, err := tx.Exec(ctx, `UPDATE review SET decision = $3, by_default = $4, decided_by = $5, words = $6, command = $7, decided_at = now()
 			WHERE campaign_id = $1 AND number = $2 AND decision = ''`,
-			out.CampaignID, out.Review, out.Decision, out.ByDefault, by, out.Words)
+			out.CampaignID, out.Review, out.Decision, out.ByDefault, by, out.Words, out.Command)
 		if err != nil {
 			return fmt.Errorf("close review: %w", err)
 		}
 		return notify(ctx, tx, "campaign", out.CampaignID, 0)
 	})
+	return left, err
+}
+
+// GivenReview is a signed decision about a review with when it was given, by the
+// database's clock.
+type GivenReview struct {
+	campaign.RecordReview
+	GivenAt time.Time
+}
+
+// decidedReview is how a review was decided.
+type decidedReview struct {
+	number              int
+	decision            campaign.ReviewDecision
+	byDefault           bool
+	openedAt, decidedAt time.Time
+	command             *campaign.RecordReview // by which a person decided
+	givenAt             time.Time              // when that was given; 1970 when it never was
+}
+
+// accepts reports whether the recommendation was accepted: by a person's command, which
+// is for the caller to verify, or by the default of the plan that was reviewed, after the
+// time that it gives people.
+func (r decidedReview) accepts(plan campaign.ReviewPlan) bool {
+	switch {
+	case r.decision != campaign.ReviewAccept:
+		return false
+	case r.byDefault:
+		return plan.Default == campaign.ReviewDefaultAccept && !r.decidedAt.Before(r.openedAt.Add(campaign.Seconds(plan.DecideWithin)))
+	}
+	return r.command != nil && r.command.Review == r.number && r.command.Decision == campaign.ReviewAccept
 }

@@ -17,6 +17,8 @@ type Freeze struct {
 	CampaignID string
 	Revision   int // also the number of the snapshot
 	Salt       string
+	// Authorise accepts what the revision stands on, or says why nobody may be targeted by it.
+	Authorise func(Standing) error
 	// Count is a statement whose rows are kind, code and customers; Tally sums them up to
 	// customers considered, matching, and of those suppressed.
 	Count     string
@@ -41,27 +43,39 @@ const (
 // FreezeTargets selects and freezes targets in one transaction: either all of them are
 // there with their count, or none. A revision that was frozen before is returned as it
 // is. Targets of an earlier revision are replaced as long as no contact was created;
-// later that is CodeStateConflict. Nobody to contact is CodeEmptySelection.
+// later that is CodeStateConflict. Nobody to contact is CodeEmptySelection. Before anything
+// is selected the rows must prove what the revision stands on, as for CreateContacts; more
+// targets than its signers were told is CodeAudienceGrown.
 func (s *Store) FreezeTargets(ctx context.Context, f Freeze) (campaign.TargetCount, error) {
 	var count campaign.TargetCount
 	table, err := partition("campaign_target", f.CampaignID)
 	if err != nil {
 		return count, err
 	}
-	err = s.Exclusive(ctx, "targets:"+f.CampaignID, func() error {
+	err = s.Exclusive(ctx, "targets:"+f.CampaignID, func(ctx context.Context) error {
 		// Repeatable read, so that the counts and the targets are of the same customers.
 		return pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead}, func(tx pgx.Tx) error {
 			found, err := frozen(ctx, tx, f, &count)
 			if err != nil || found {
 				return err
 			}
-			return freeze(ctx, tx, f, table, &count)
+			stands, err := standing(ctx, tx, f.CampaignID, f.Revision)
+			if err != nil {
+				return err
+			}
+			if err := f.Authorise(stands); err != nil {
+				return err
+			}
+			if err := freeze(ctx, tx, f, table, &count); err != nil {
+				return err
+			}
+			return stands.Facts.Holds(count.Targets)
 		})
 	})
 	if err != nil {
 		return campaign.TargetCount{}, err
 	}
-	if _, err := s.pool.Exec(ctx, "ANALYZE "+table); err != nil {
+	if _, err := s.pool.Exec(ctx, `SELECT analyse_campaign('campaign_target', $1)`, f.CampaignID); err != nil {
 		return count, fmt.Errorf("analyse targets: %w", err)
 	}
 	return count, nil
@@ -84,7 +98,7 @@ func freeze(ctx context.Context, tx pgx.Tx, f Freeze, table string, count *campa
 		return fmt.Errorf("count customers: %w", err)
 	}
 	*count = f.Tally(steps)
-	if err := clearTargets(ctx, tx, f.CampaignID, table); err != nil {
+	if err := clearTargets(ctx, tx, f.CampaignID); err != nil {
 		return err
 	}
 	shards := int(min(max((count.Matching-count.Suppressed+targetsPerShard-1)/targetsPerShard, 1), maximumShards))
@@ -132,7 +146,7 @@ func frozen(ctx context.Context, tx pgx.Tx, f Freeze, count *campaign.TargetCoun
 
 // clearTargets makes an empty table for the targets, without an index that would have to be
 // filled row by row, or removes those of an earlier revision that nobody was contacted for.
-func clearTargets(ctx context.Context, tx pgx.Tx, campaignID, table string) error {
+func clearTargets(ctx context.Context, tx pgx.Tx, campaignID string) error {
 	var contacts bool
 	err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM contact_batch WHERE campaign_id = $1)`, campaignID).Scan(&contacts)
 	if err != nil {
@@ -141,8 +155,7 @@ func clearTargets(ctx context.Context, tx pgx.Tx, campaignID, table string) erro
 	if contacts {
 		return campaign.Errorf(campaign.CodeStateConflict, "contacts were created from an earlier selection; the targets are frozen")
 	}
-	_, err = tx.Exec(ctx, `CREATE TABLE IF NOT EXISTS `+table+` (LIKE campaign_target INCLUDING DEFAULTS INCLUDING CONSTRAINTS); DELETE FROM `+table)
-	if err != nil {
+	if _, err = tx.Exec(ctx, `SELECT clear_campaign_targets($1)`, campaignID); err != nil {
 		return fmt.Errorf("clear targets: %w", err)
 	}
 	return nil

@@ -88,13 +88,13 @@ func signOffs(ctx context.Context, q querier, which string, args ...any) ([]Sign
 	})
 }
 
-// CountedSignOff returns the id of the user's latest counted decision of that kind on
-// a level of a revision, or "" when there is none.
-func (s *Store) CountedSignOff(ctx context.Context, campaignID, userID string, revision, level int, decision campaign.Decision) (string, error) {
+// CountedSignOff returns the id of the user's counted decision of that kind on a level of a
+// revision in a round, or "" when there is none.
+func (s *Store) CountedSignOff(ctx context.Context, campaignID, userID string, round, revision, level int, decision campaign.Decision) (string, error) {
 	var id string
 	err := s.pool.QueryRow(ctx, `SELECT o.id::text FROM sign_off o JOIN sign_off_counted c ON c.sign_off_id = o.id
-		WHERE o.campaign_id = $1 AND o.user_id = $2 AND o.revision = $3 AND o.level = $4 AND o.decision = $5
-		ORDER BY c.at DESC LIMIT 1`, campaignID, userID, revision, level, decision).Scan(&id)
+		WHERE o.campaign_id = $1 AND o.user_id = $2 AND o.round = $3 AND o.revision = $4 AND o.level = $5 AND o.decision = $6
+		ORDER BY c.at DESC LIMIT 1`, campaignID, userID, round, revision, level, decision).Scan(&id)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return "", nil
 	}
@@ -102,4 +102,28 @@ func (s *Store) CountedSignOff(ctx context.Context, campaignID, userID string, r
 		return "", fmt.Errorf("find sign-off: %w", err)
 	}
 	return id, nil
+}
+
+// WaitingAuthors returns who had a hand in the plans that campaigns have waiting for their
+// approval: by campaign what Authors returns.
+func (s *Store) WaitingAuthors(ctx context.Context, campaignIDs []string) (map[string]map[string]bool, error) {
+	rows, err := s.pool.Query(ctx, `SELECT id::text, planner_id::text FROM campaign WHERE id = ANY($1)
+		UNION SELECT c.id::text, p.editor_id::text FROM campaign c JOIN plan_revision p ON p.campaign_id = c.id
+		WHERE c.id = ANY($1) AND p.revision <= (c.status->'approval'->>'revision')::integer`, campaignIDs)
+	if err != nil {
+		return nil, fmt.Errorf("read authors: %w", err)
+	}
+	authors := map[string]map[string]bool{}
+	var id, user string
+	_, err = pgx.ForEachRow(rows, []any{&id, &user}, func() error {
+		if authors[id] == nil {
+			authors[id] = map[string]bool{}
+		}
+		authors[id][user] = true
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read authors: %w", err)
+	}
+	return authors, nil
 }

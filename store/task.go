@@ -41,7 +41,7 @@ type Task struct {
 
 // claimable is the condition that task t of a running campaign c can be claimed now.
 const claimable = `t.state IN ('open', 'claimed') AND t.not_before <= now() AND t.not_after > now()
-	AND (t.state = 'open' OR t.lease_until < now()) AND c.hold = 'running'
+	AND (t.state = 'open' OR t.lease_until < now()) AND c.hold = 'running' AND ` + unfrozen + `
 	AND (t.unit = ANY($1) OR t.unit LIKE ANY($2))`
 
 // TaskClaim asks for open tasks.
@@ -382,6 +382,9 @@ func (w *taskWork) affordable(ctx context.Context, tx pgx.Tx) (int64, error) {
 	line, ok := plan.Plan.ContactLine(w.channel)
 	if !ok {
 		return 0, nil
+	}
+	if line, err = funded(ctx, tx, w.campaignID.String(), line); err != nil {
+		return 0, err
 	}
 	channel, _ := plan.Plan.Channel(w.channel)
 	// The attempts that are reported here were promised when the tasks were opened, and cost

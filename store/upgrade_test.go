@@ -28,7 +28,7 @@ type older struct {
 
 func openOlder(t *testing.T, version int64) *older {
 	t.Helper()
-	st, err := store.Open(t.Context(), pgtest.NewDatabase(t))
+	st, err := store.Open(t.Context(), pgtest.NewDatabase(t), store.AsOwner())
 	require.NoError(t, err)
 	t.Cleanup(st.Close)
 	db := stdlib.OpenDBFromPool(st.Pool())

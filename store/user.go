@@ -217,8 +217,8 @@ func (s *Store) Grants(ctx context.Context) ([]campaign.Grant, error) {
 	rows, err := s.pool.Query(ctx, `SELECT g.user_id::text, g.role, g.unit, '' FROM role_grant g JOIN app_user u ON u.id = g.user_id
 		WHERE NOT u.disabled
 		UNION ALL SELECT t.user_id::text, $1, u.unit, a FROM service_token t JOIN app_user u ON u.id = t.user_id, unnest(t.scopes) a
-		WHERE NOT u.disabled AND t.revoked_at IS NULL AND t.expires_at > now()
-		ORDER BY 1, 2, 3, 4`, campaign.RoleService)
+		WHERE NOT u.disabled AND t.revoked_at IS NULL AND t.expires_at > now() AND a = ANY($2)
+		ORDER BY 1, 2, 3, 4`, campaign.RoleService, campaign.ServiceActions())
 	if err != nil {
 		return nil, fmt.Errorf("read grants: %w", err)
 	}
@@ -227,6 +227,24 @@ func (s *Store) Grants(ctx context.Context) ([]campaign.Grant, error) {
 		return nil, fmt.Errorf("read grants: %w", err)
 	}
 	return grants, nil
+}
+
+// PeopleAt returns the people who are not disabled and hold a role at a unit or above it,
+// by name.
+func (s *Store) PeopleAt(ctx context.Context, unit campaign.OrgUnit) ([]User, error) {
+	rows, err := s.pool.Query(ctx, `SELECT u.id::text, u.login, u.name, u.kind FROM app_user u
+		WHERE NOT u.disabled AND EXISTS (SELECT FROM role_grant g WHERE g.user_id = u.id AND g.unit = ANY($1)) ORDER BY u.name, u.id`, unit.Chain())
+	if err != nil {
+		return nil, fmt.Errorf("read people: %w", err)
+	}
+	people, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (u User, err error) {
+		err = row.Scan(&u.ID, &u.Login, &u.Name, &u.Kind)
+		return u, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read people: %w", err)
+	}
+	return people, nil
 }
 
 // GrantRole gives a user a role at a unit; giving it again changes nothing. The unit

@@ -32,6 +32,7 @@ func RegisterWorkflows(r WorkflowRegistry) {
 	orchestrate(r, campaign.WorkflowReview, workflows.Review)
 	orchestrate(r, campaign.WorkflowSettlement, workflows.Settlement)
 	orchestrate(r, campaign.WorkflowEvaluation, workflows.Evaluation)
+	orchestrate(r, campaign.WorkflowCredit, workflows.CreditRelease)
 	answer(r, campaign.WorkflowArchive, workflows.Archive)
 	answer(r, campaign.WorkflowReplay, workflows.Replay)
 }
@@ -47,8 +48,6 @@ func RegisterActions(r ActivityRegistry, a *activities.Activities) {
 	function(r, campaign.ActivityConfirmReport, a.ConfirmReport)
 	effect(r, campaign.ActivityVerify, a.Verify)
 	effect(r, campaign.ActivityCountSignOff, a.CountSignOff)
-	function(r, campaign.ActivityRouteApproval, a.RouteApproval)
-	effect(r, campaign.ActivityOpenRound, a.OpenRound)
 	effect(r, campaign.ActivityRemind, a.Remind)
 	effect(r, campaign.ActivityReserve, a.Reserve)
 	effect(r, campaign.ActivityPrepare, a.Prepare)
@@ -61,6 +60,8 @@ func RegisterActions(r ActivityRegistry, a *activities.Activities) {
 // RegisterBulk registers the set-based statements over a campaign's rows.
 func RegisterBulk(r ActivityRegistry, a *activities.Activities) {
 	function(r, campaign.ActivitySelectTargets, a.SelectTargets)
+	function(r, campaign.ActivityRouteApproval, a.RouteApproval)
+	effect(r, campaign.ActivityOpenRound, a.OpenRound)
 	function(r, campaign.ActivityCreateContacts, a.CreateContacts)
 	function(r, campaign.ActivityPayContacts, a.PayContacts)
 	function(r, campaign.ActivityCloseChannel, a.CloseChannel)
@@ -68,6 +69,7 @@ func RegisterBulk(r ActivityRegistry, a *activities.Activities) {
 	function(r, campaign.ActivityMeasure, a.Measure)
 	effect(r, campaign.ActivityCloseContacts, a.CloseContacts)
 	effect(r, campaign.ActivitySettle, a.Settle)
+	function(r, campaign.ActivityReleaseCredit, a.ReleaseCredit)
 	effect(r, campaign.ActivityEvaluate, a.Evaluate)
 }
 

@@ -160,6 +160,7 @@ func (c *entity) startRunning(ctx workflow.Context) {
 // runWaves starts what is due and ends running when nothing is left to do in it.
 func (c *entity) runWaves(ctx workflow.Context) {
 	s, now := c.state, workflow.Now(ctx)
+	c.startCredit(ctx)
 	if !s.WindingDown && (s.Hold == campaign.HoldStopped || !now.Before(s.RunEndsAt)) {
 		c.windDown(ctx)
 	}
@@ -194,7 +195,7 @@ func (c *entity) startWaves(ctx workflow.Context) {
 			c.fail(ctx, err)
 			return
 		}
-		w.Begun = true
+		w.Begun, w.Failure = true, ""
 		c.project(ctx, campaign.Projection{Event: "wave.begun", Wave: w.Number})
 	}
 }
@@ -232,7 +233,7 @@ func (c *entity) windDown(ctx workflow.Context) {
 	for i := range s.Reviews {
 		c.closeReview(ctx, &s.Reviews[i], campaign.ReviewKeep)
 	}
-	c.endApproval(ctx, campaign.ApprovalWithdrawn, "")
+	c.endApproval(ctx, campaign.ApprovalWithdrawn, "the campaign's time is over")
 	c.tellWaves(ctx, campaign.HoldStopped)
 	c.changed(ctx, "campaign.winding_down", campaign.Actor{})
 }
@@ -259,7 +260,7 @@ func (c *entity) runningOver() bool {
 // beginSettlement enters the settlement; late outcomes are accepted from now on for
 // as long as the plan says.
 func (c *entity) beginSettlement(ctx workflow.Context) {
-	c.endApproval(ctx, campaign.ApprovalWithdrawn, "")
+	c.endApproval(ctx, campaign.ApprovalWithdrawn, "the campaign has ended")
 	c.state.Begun = ""
 	c.state.SettleAt = workflow.Now(ctx).Add(campaign.Seconds(c.state.Plan.Schedule.SettleFor))
 	c.enter(ctx, campaign.StageSettlement)

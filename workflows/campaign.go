@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"slices"
 	"time"
 
 	"go.temporal.io/sdk/temporal"
@@ -18,7 +19,12 @@ var (
 // Campaign is one marketing campaign from draft to archive: the only authority on
 // where it stands. People act on it through updates; stages report to it by signal;
 // the root coroutine moves it on.
+// Only the workflow with the campaign's own id is: any other is refused.
 func Campaign(ctx workflow.Context, in campaign.Start) error {
+	id := workflow.GetInfo(ctx).WorkflowExecution.ID
+	if id != campaign.CampaignWorkflowID(in.CampaignID) || in.State != nil && in.State.CampaignID != in.CampaignID {
+		return refusal(campaign.Errorf(campaign.CodeInvalidParameter, "workflow %s is not that of campaign %s", id, in.CampaignID))
+	}
 	c := newEntity(ctx, in)
 	if err := c.register(ctx); err != nil {
 		return err
@@ -65,7 +71,11 @@ func (c *entity) run(ctx workflow.Context) error {
 	sel.AddReceive(c.lost, func(ch workflow.ReceiveChannel, _ bool) {
 		var r campaign.StageReport
 		ch.Receive(ctx, &r)
-		c.exclusively(ctx, func() { c.take(ctx, r) })
+		c.exclusively(ctx, func() {
+			if slices.Contains(c.unreported(), r.WorkflowID) {
+				c.take(ctx, r)
+			}
+		})
 	})
 	c.attend(ctx)
 	for {

@@ -13,11 +13,8 @@ import (
 // out is recorded by the activity and ignored here.
 //
 // A failure has no row. It begins nothing and spends nothing: it ends a stage, as whoever
-// reaches Temporal could do anyway.
+// reaches Temporal could do anyway. It is believed and recorded.
 func (c *entity) confirmed(ctx workflow.Context, r campaign.StageReport) bool {
-	if r.Kind == campaign.ReportFailed {
-		return true
-	}
 	s := c.state
 	claim := campaign.ReportClaim{CampaignID: s.CampaignID, Revision: s.Revision, Report: r, Ended: s.WindingDown || s.Hold == campaign.HoldStopped}
 	switch r.Kind {
@@ -44,6 +41,7 @@ func (c *entity) confirmed(ctx workflow.Context, r campaign.StageReport) bool {
 	case campaign.ReportSettled:
 		claim.NotBefore = s.SettleAt
 	}
+	claim.Early = claim.NotBefore.After(workflow.Now(ctx))
 	found, err := do(action(ctx), campaign.ActivityConfirmReport, claim)
 	if err != nil {
 		workflow.GetLogger(ctx).Error("a report was not confirmed", "kind", r.Kind, "error", err)

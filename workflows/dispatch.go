@@ -32,11 +32,12 @@ func runDispatch(ctx workflow.Context, in campaign.DispatchInput) error {
 		return err
 	}
 	interval := time.Second
-	for pass, seqs := 1, campaign.EveryContact(); seqs.ToSeq > 0; pass++ {
-		if err := hold.relay(ctx, startShards(ctx, in, batch, seqs, pass, hold)); err != nil {
+	ranges := batch.Ranges()
+	for pass := 1; pass == 1 || len(ranges) > 0; pass++ {
+		if err := hold.relay(ctx, startShards(ctx, in, ranges, pass, hold)); err != nil {
 			return err
 		}
-		if seqs, err = awaitSettled(ctx, in, hold, &interval); err != nil {
+		if ranges, err = awaitSettled(ctx, in, hold, &interval); err != nil {
 			return err
 		}
 	}
@@ -51,20 +52,15 @@ func runDispatch(ctx workflow.Context, in campaign.DispatchInput) error {
 	return act(bulk(ctx), campaign.ActivityCaptureChannel, ref)
 }
 
-func startShards(
-	ctx workflow.Context, in campaign.DispatchInput, batch campaign.ContactBatch, seqs campaign.PaidContacts, pass int, hold *holder,
-) []workflow.ChildWorkflowFuture {
+func startShards(ctx workflow.Context, in campaign.DispatchInput, ranges []campaign.ShardRange, pass int, hold *holder) []workflow.ChildWorkflowFuture {
 	hold.latest()
-	var shards []workflow.ChildWorkflowFuture
-	for shard, contacts := range batch.Shards {
-		if contacts < seqs.FromSeq {
-			continue
-		}
-		id := campaign.ShardWorkflowID(in.CampaignID, in.Wave, in.Channel, shard, pass)
-		shards = append(shards, start(part(ctx, id), campaign.WorkflowShard, campaign.ShardInput{
-			CampaignID: in.CampaignID, Wave: in.Wave, Revision: in.Revision, Channel: in.Channel, Shard: shard,
-			NextSeq: seqs.FromSeq, LastSeq: min(contacts, seqs.ToSeq), ClosesAt: in.ClosesAt, Hold: hold.now,
-		}))
+	shards := make([]workflow.ChildWorkflowFuture, len(ranges))
+	for i, r := range ranges {
+		id := campaign.ShardWorkflowID(in.CampaignID, in.Wave, in.Channel, r.Shard, pass)
+		shards[i] = start(part(ctx, id), campaign.WorkflowShard, campaign.ShardInput{
+			CampaignID: in.CampaignID, Wave: in.Wave, Revision: in.Revision, Channel: in.Channel, Shard: r.Shard,
+			NextSeq: r.FromSeq, LastSeq: r.ToSeq, ClosesAt: in.ClosesAt, Hold: hold.now,
+		})
 	}
 	return shards
 }
@@ -72,32 +68,31 @@ func startShards(
 // awaitSettled waits until people have worked all tasks and receipts have come for all
 // messages, or the window closes, or the campaign is stopped. It asks at growing
 // intervals, so that the number of questions does not depend on the window's length. It
-// returns early when the budget pays for contacts that it did not pay for before; the next
-// wait goes on at the interval that this one had come to.
-func awaitSettled(ctx workflow.Context, in campaign.DispatchInput, hold *holder, interval *time.Duration) (campaign.PaidContacts, error) {
-	var none campaign.PaidContacts
+// returns early, with their ranges, when the budget pays for contacts that it did not pay for
+// before; the next wait goes on at the interval that this one had come to.
+func awaitSettled(ctx workflow.Context, in campaign.DispatchInput, hold *holder, interval *time.Duration) ([]campaign.ShardRange, error) {
 	ref := in.Ref()
 	longest := max(*interval, in.ClosesAt.Sub(workflow.Now(ctx))/maxPolls)
 	for waited := false; ; waited = true {
 		hold.latest()
 		left := in.ClosesAt.Sub(workflow.Now(ctx))
 		if left <= 0 || hold.now == campaign.HoldStopped {
-			return none, nil
+			return nil, nil
 		}
 		p, err := do(action(ctx), campaign.ActivityProgress, ref)
 		if err != nil {
-			return none, err
+			return nil, err
 		}
 		wait := min(*interval, left)
 		*interval = min(*interval*3/2, longest)
 		if p.Unpaid > 0 && waited {
 			paid, err := do(bulk(ctx), campaign.ActivityPayContacts, ref)
 			if err != nil || paid.Planned > 0 {
-				return paid, err
+				return paid.Shards, err
 			}
 		}
 		if p.Open == 0 && p.Awaiting == 0 && p.Unpaid == 0 {
-			return none, nil
+			return nil, nil
 		}
 		if change, ok := receiveUntil[campaign.HoldChange](ctx, hold.changes, workflow.Now(ctx).Add(wait)); ok {
 			hold.now = change.Hold

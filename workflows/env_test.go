@@ -56,6 +56,7 @@ func newBench(t *testing.T, register ...func(*bench)) *bench {
 		string(campaign.WorkflowDispatch): workflows.Dispatch, string(campaign.WorkflowShard): workflows.DispatchShard,
 		string(campaign.WorkflowReview): workflows.Review, string(campaign.WorkflowSettlement): workflows.Settlement,
 		string(campaign.WorkflowEvaluation): workflows.Evaluation, string(campaign.WorkflowArchive): workflows.Archive,
+		string(campaign.WorkflowCredit): workflows.CreditRelease,
 	} {
 		b.RegisterWorkflowWithOptions(f, workflow.RegisterOptions{Name: name})
 	}
@@ -165,6 +166,7 @@ func (b *bench) activities() map[string]any {
 		},
 		string(campaign.ActivityCloseContacts): func(campaign.PlanRef) error { return nil },
 		string(campaign.ActivitySettle):        func(campaign.PlanRef) error { return nil },
+		string(campaign.ActivityReleaseCredit): func(campaign.CreditInput) (campaign.CreditReleased, error) { return campaign.CreditReleased{}, nil },
 		string(campaign.ActivityEvaluate):      func(campaign.EvaluationInput) error { return nil },
 		string(campaign.ActivityArchive):       func(campaign.ArchiveInput) (campaign.Archived, error) { return campaign.Archived{}, nil },
 	}

@@ -32,6 +32,16 @@ func bulk(ctx workflow.Context) workflow.Context {
 	})
 }
 
+// counting is for statements over all customers that somebody waits for. It gives up: they
+// ask again.
+func counting(ctx workflow.Context) workflow.Context {
+	few := patient()
+	few.MaximumAttempts = 3
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue: campaign.QueueBulk, StartToCloseTimeout: 2 * time.Minute, HeartbeatTimeout: 30 * time.Second, RetryPolicy: few,
+	})
+}
+
 // chunk is for dispatch chunks on their channel's queue. The heartbeat tells a dead
 // worker within seconds; progress itself is in the database.
 func chunk(ctx workflow.Context, c campaign.Channel, campaignID string) workflow.Context {

@@ -22,7 +22,7 @@ func report(ctx workflow.Context, campaignID string, r campaign.StageReport) {
 func finish(ctx workflow.Context, campaignID string, done campaign.StageReport, err error) error {
 	if err != nil {
 		code, words := fault(err)
-		report(ctx, campaignID, campaign.StageReport{Kind: campaign.ReportFailed, Number: done.Number, Code: code, Message: words})
+		report(ctx, campaignID, campaign.StageReport{Kind: campaign.ReportFailed, Number: done.Number, Channels: done.Channels, Code: code, Message: words})
 		return refusal(err)
 	}
 	report(ctx, campaignID, done)

@@ -74,21 +74,28 @@ func (c *entity) waveDone(ctx workflow.Context, number int) {
 }
 
 // takeFailure records that a stage could not do its work. A wave that failed counts as
-// done, so that the campaign still settles what it has; a review that failed is closed;
+// done, so that the campaign still settles what it has, unless it was refused before anybody
+// was contacted; a review that failed is closed;
 // an approval round without its clock expires; the others wait for a person to resume,
 // amend or stop.
 func (c *entity) takeFailure(ctx workflow.Context, r campaign.StageReport) {
 	s := c.state
 	for i := range s.Waves {
 		if r.WorkflowID == campaign.WaveWorkflowID(s.CampaignID, s.Waves[i].Number) {
-			if s.Waves[i].Done {
+			if s.Waves[i].Done || !s.Waves[i].Begun {
 				return
 			}
 			workflow.GetLogger(ctx).Error("a wave failed", "wave", s.Waves[i].Number, "code", r.Code, "message", r.Message)
 			s.Waves[i].Failure = r.Message
-			if r.Code == campaign.CodeDispatchRefused {
+			if r.Code == campaign.CodeDispatchRefused && !s.WindingDown {
 				// Something is wrong with what was signed: no further wave before a person has looked.
 				s.Fault, s.Problem = r.Code, r.Message
+				if r.Channels == 0 {
+					// Nobody was contacted: it begins anew once that is mended.
+					s.Waves[i].Begun = false
+					c.project(ctx, campaign.Projection{Event: "wave.refused", Wave: s.Waves[i].Number, Reason: r.Message})
+					return
+				}
 			}
 			c.waveDone(ctx, s.Waves[i].Number)
 			return

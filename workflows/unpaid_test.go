@@ -29,7 +29,7 @@ func TestChannelGoesOnWhenItsBudgetIsRaised(t *testing.T) {
 			return campaign.PaidContacts{Unpaid: unpaid, Needed: 400}, nil
 		}
 		unpaid = 0
-		return campaign.PaidContacts{Planned: 40, FromSeq: 4481, ToSeq: 4500}, nil
+		return campaign.PaidContacts{Planned: 20, Shards: []campaign.ShardRange{{Shard: 2, FromSeq: 4481, ToSeq: 4500}}}, nil
 	})
 	b.OnActivity(string(campaign.ActivityCloseChannel), anything).Return(func(campaign.CloseChannel) (campaign.ChannelProgress, error) {
 		closedAfter = b.Now().Sub(start)
@@ -43,12 +43,13 @@ func TestChannelGoesOnWhenItsBudgetIsRaised(t *testing.T) {
 	for _, c := range b.chunks {
 		if c.FromSeq > 4000 && c.FromSeq != 4001 {
 			again++
+			require.Equal(t, 2, c.Shard)
 			require.EqualValues(t, 4481, c.FromSeq)
 			require.EqualValues(t, 4500, c.ToSeq)
 		}
 	}
-	require.Equal(t, 2, again, "one chunk in each of the two shards")
-	require.Len(t, b.chunks, 2*3+2)
+	require.Equal(t, 1, again, "one chunk in the one shard that has people who are paid for now")
+	require.Len(t, b.chunks, 2*3+1)
 }
 
 // TestBudgetThatComesInDropsIsAskedForSeldom pays for a contact whenever it is asked: the
@@ -59,7 +60,7 @@ func TestBudgetThatComesInDropsIsAskedForSeldom(t *testing.T) {
 	b.OnActivity(string(campaign.ActivityProgress), anything).Return(campaign.ChannelProgress{Contacts: 9000, Unpaid: 5000}, nil)
 	b.OnActivity(string(campaign.ActivityPayContacts), anything).Return(func(campaign.ChannelRef) (campaign.PaidContacts, error) {
 		asked++
-		return campaign.PaidContacts{Planned: 1, FromSeq: 9, ToSeq: 9, Unpaid: 5000}, nil
+		return campaign.PaidContacts{Planned: 1, Shards: []campaign.ShardRange{{FromSeq: 9, ToSeq: 9}}, Unpaid: 5000}, nil
 	})
 	b.ExecuteWorkflow(string(campaign.WorkflowDispatch), dispatchInput(b))
 	require.False(t, b.continued(string(campaign.WorkflowDispatch), nil))

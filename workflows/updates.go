@@ -28,10 +28,9 @@ func (c *entity) register(ctx workflow.Context) error {
 }
 
 // update makes a handler that applies each update id once, in any run, one at a time.
-// check refuses without a trace in the history; it is asked again under the lock,
-// because the state may have changed while the update waited for it. Before anything is
-// done on account of an update an activity verifies who gave it: whoever reaches
-// Temporal can send one.
+// Before anything is done or refused on account of an update an activity verifies who gave
+// it: whoever reaches Temporal can send one, and a forgery leaves its event wherever the
+// campaign stands. Then check says whether the campaign can take it now.
 func update[T any, O interface {
 	*T
 	campaign.Order
@@ -69,10 +68,8 @@ func update[T any, O interface {
 			return refusal(campaign.Errorf(campaign.CodeDraining, "the campaign is between two runs; try again"))
 		case cmd.UpdateID == "" || cmd.Actor.UserID == "":
 			return refusal(campaign.Errorf(campaign.CodeInvalidParameter, "an update needs an id and an actor"))
-		case c.state.WasApplied(cmd.UpdateID):
-			return nil
 		}
-		return refusal(check(in))
+		return nil
 	}
 	return func(ctx workflow.Context) error {
 		return workflow.SetUpdateHandlerWithOptions(ctx, name, handle, workflow.UpdateHandlerOptions{Validator: validate})
@@ -103,46 +100,63 @@ func conflict(format string, args ...any) error {
 }
 
 func (c *entity) checkSubmit(in campaign.Submit) error {
-	if c.state.Stage != campaign.StageDraft || c.state.Hold == campaign.HoldStopped {
-		return conflict("only a draft can be submitted; this campaign is in stage %s", c.state.Stage)
-	}
 	if in.Revision < 1 || in.Digest == "" {
 		return campaign.Errorf(campaign.CodeInvalidParameter, "name the revision and the digest that you submit")
 	}
-	return nil
+	return c.state.Status().Admits(campaign.ActCampaignSubmit)
 }
 
 func (c *entity) submit(ctx workflow.Context, in campaign.Submit) (string, error) {
-	routed, err := c.route(ctx, in.Revision, in.Digest, in.Actor)
-	if err != nil {
-		return "", err
-	}
-	if err := c.verify(ctx, in.Command, campaign.ActCampaignSubmit, ""); err != nil {
-		return "", err
-	}
-	if err := c.openApproval(ctx, routed, in.Actor); err != nil {
-		return "", err
-	}
-	c.adopt(routed.LoadedPlan)
-	c.state.Requester = in.Actor.UserID
-	return "campaign.submitted", c.state.Advance(campaign.StageApproval)
-}
-
-// route loads a revision with the approval route it must take, or why there is none, and
-// makes sure that it is what the caller saw.
-func (c *entity) route(ctx workflow.Context, revision int, digest string, by campaign.Actor) (campaign.RoutedApproval, error) {
-	routed, err := do(action(ctx), campaign.ActivityRouteApproval, campaign.RouteRequest{
-		PlanRef: campaign.PlanRef{CampaignID: c.state.CampaignID, Revision: revision}, Requester: by.UserID,
+	return "campaign.submitted", c.onRoute(ctx, in.Revision, in.Digest, in.Actor, func(routed campaign.RoutedApproval) error {
+		if err := c.checkSubmit(in); err != nil {
+			return err
+		}
+		if err := c.verify(ctx, in.Command, campaign.ActCampaignSubmit, ""); err != nil {
+			return err
+		}
+		if err := c.openApproval(ctx, routed, in.Actor); err != nil {
+			return err
+		}
+		c.adopt(routed.LoadedPlan)
+		c.state.Requester = in.Actor.UserID
+		return c.state.Advance(campaign.StageApproval)
 	})
-	if err == nil && routed.Digest != digest {
-		err = campaign.Errorf(campaign.CodeVersionChanged, "revision %d is not what you saw: its digest is %s", revision, routed.Digest)
-	}
-	return routed, err
 }
 
 // routedAgain is how often a route is chosen again because its requester submitted
 // another campaign in the same moment.
 const routedAgain = 5
+
+// onRoute goes on with a revision and the approval route it must take, or why there is
+// none, once it is sure that the revision is what the caller saw. Counting an audience takes
+// its time, and nobody who stops or decides meanwhile is to wait for it: the lock is let go,
+// so that then looks again at where the campaign stands.
+func (c *entity) onRoute(ctx workflow.Context, revision int, digest string, by campaign.Actor, then func(campaign.RoutedApproval) error) error {
+	route := func() (campaign.RoutedApproval, error) {
+		c.lock.Unlock()
+		routed, err := do(counting(ctx), campaign.ActivityRouteApproval, campaign.RouteRequest{
+			PlanRef: campaign.PlanRef{CampaignID: c.state.CampaignID, Revision: revision}, Requester: by.UserID,
+		})
+		// The caller gives the lock back in any case, so it is taken in any case.
+		anyway, _ := workflow.NewDisconnectedContext(ctx)
+		if lost := c.lock.Lock(anyway); lost != nil {
+			return routed, lost
+		}
+		if err == nil && routed.Digest != digest {
+			err = campaign.Errorf(campaign.CodeVersionChanged, "revision %d is not what you saw: its digest is %s", revision, routed.Digest)
+		}
+		return routed, err
+	}
+	for try := 0; ; try++ {
+		routed, err := route()
+		if err == nil {
+			err = then(routed)
+		}
+		if try == routedAgain || !routeOutdated(err) {
+			return err
+		}
+	}
+}
 
 // openApproval starts an approval round and its clock. Its route is a row before anybody
 // can decide in it. A round that could not be started keeps its number.
@@ -151,38 +165,27 @@ func (c *entity) openApproval(ctx workflow.Context, r campaign.RoutedApproval, b
 		return r.NoRoute
 	}
 	c.state.Rounds++
-	open := func() error {
-		return act(action(ctx), campaign.ActivityOpenRound, campaign.Round{
-			CampaignID: c.state.CampaignID, Round: c.state.Rounds, Revision: r.Revision, Digest: r.Digest, Requester: by.UserID, Routed: r.Routed,
-		})
-	}
-	err := open()
-	for try := 0; try < routedAgain && routeOutdated(err); try++ {
-		r, err = c.route(ctx, r.Revision, r.Digest, by)
-		switch {
-		case err != nil:
-		case r.NoRoute != nil:
-			err = r.NoRoute
-		default:
-			err = open()
-		}
-	}
+	err := act(counting(ctx), campaign.ActivityOpenRound, campaign.Round{
+		CampaignID: c.state.CampaignID, Round: c.state.Rounds, Revision: r.Revision, Digest: r.Digest, Requester: by.UserID, Routed: r.Routed,
+	})
 	if err != nil {
 		return err
 	}
 	approval := campaign.NewApproval(campaign.Approval{
-		Round: c.state.Rounds, Revision: r.Revision, Digest: r.Digest, Amount: r.Facts.Amount, Credit: r.Facts.Credit, Requester: by.UserID,
-		Rule: r.Rule, Together: r.Facts.Together, Route: r.Route, Calendar: r.Calendar,
+		Round: c.state.Rounds, Revision: r.Revision, Digest: r.Digest, Amount: r.Facts.Amount, Credit: r.Facts.Credit, Base: r.Facts.Base,
+		Total: r.Facts.Total, Requester: by.UserID, Rule: r.Rule, Together: r.Facts.Together, Route: r.Route, Calendar: r.Calendar,
 	}, workflow.Now(ctx))
 	id := campaign.ApprovalWorkflowID(c.state.CampaignID, r.Revision, approval.Round)
 	err = begin(ctx, c, id, campaign.WorkflowApproval, campaign.ApprovalInput{
 		CampaignID: c.state.CampaignID, Revision: r.Revision, Round: approval.Round, Route: r.Route, Calendar: r.Calendar, Waiting: approval.Waiting,
 	})
-	if err != nil {
-		return err
-	}
 	c.state.Approval = approval
-	return nil
+	if err != nil {
+		// Nobody would be reminded, and nothing would expire.
+		approval.Withdraw(campaign.ApprovalWithdrawn, "the round's clock could not be started")
+		c.changed(ctx, "approval.withdrawn", campaign.Actor{})
+	}
+	return err
 }
 
 // routeOutdated reports whether a route was refused for what came to count with it meanwhile.
@@ -195,10 +198,10 @@ func routeOutdated(err error) bool {
 }
 
 func (c *entity) checkWithdraw(in campaign.Withdraw) error {
-	switch {
-	case !c.state.Approval.Open():
-		return conflict("no approval is waiting that could be withdrawn")
-	case strings.TrimSpace(in.Words) == "":
+	if err := c.state.Status().Admits(campaign.ActCampaignWithdraw); err != nil {
+		return err
+	}
+	if strings.TrimSpace(in.Words) == "" {
 		return campaign.Errorf(campaign.CodeReasonRequired, "say why the plan is withdrawn")
 	}
 	return nil
@@ -236,50 +239,47 @@ func (c *entity) decide(ctx workflow.Context, in campaign.Decide) (string, error
 }
 
 func (c *entity) checkAmend(in campaign.Amend) error {
-	s := c.state
-	switch s.Stage {
-	case campaign.StagePreparation, campaign.StageTargeting, campaign.StageRunning:
-	default:
-		return conflict("a campaign in stage %s takes no amendment; a draft is edited, an approval must be returned first", s.Stage)
+	if err := c.state.Status().Admits(campaign.ActCampaignAmend); err != nil {
+		return err
 	}
 	switch {
-	case s.WindingDown || s.Hold == campaign.HoldStopped:
-		return conflict("the campaign is ending")
-	case s.Pending != nil:
-		return conflict("revision %d is waiting for its approval", s.Pending.Revision)
-	case s.Selection == nil && s.Problem == "":
-		return conflict("targets are being selected; try again when they are frozen")
+	case c.state.Pending != nil:
+		return conflict("revision %d is waiting for its approval", c.state.Pending.Revision)
 	case strings.TrimSpace(in.Reason) == "":
 		return campaign.Errorf(campaign.CodeReasonRequired, "say why the plan is to change")
 	}
 	return nil
 }
 
-func (c *entity) amend(ctx workflow.Context, in campaign.Amend) (string, error) {
-	s := c.state
-	routed, err := c.route(ctx, in.Revision, in.Digest, in.Actor)
-	if err != nil {
-		return "", err
-	}
-	if routed.Base != 0 && routed.Base != s.Revision {
-		return "", campaign.OutdatedAmendment(in.Revision)
-	}
-	if err := campaign.CheckAmendment(&s.Plan, &routed.Plan, s.Selection != nil, s.Waves); err != nil {
-		return "", err
-	}
-	if err := c.verify(ctx, in.Command, campaign.ActCampaignAmend, in.Reason); err != nil {
-		return "", err
-	}
-	if campaign.NeedsApproval(&s.Plan, &routed.Plan) {
-		if err := c.openApproval(ctx, routed, in.Actor); err != nil {
-			return "", err
+func (c *entity) amend(ctx workflow.Context, in campaign.Amend) (event string, err error) {
+	err = c.onRoute(ctx, in.Revision, in.Digest, in.Actor, func(routed campaign.RoutedApproval) error {
+		s := c.state
+		if err := c.checkAmend(in); err != nil {
+			return err
 		}
-		s.Pending, s.Requester = &routed.LoadedPlan, in.Actor.UserID
-		return "campaign.amendment_submitted", nil
-	}
-	c.adopt(routed.LoadedPlan)
-	s.Problem, s.Fault = "", ""
-	return "campaign.amended", nil
+		if routed.Base != 0 && routed.Base != s.Revision {
+			return campaign.OutdatedAmendment(in.Revision)
+		}
+		if err := campaign.CheckAmendment(&s.Plan, &routed.Plan, s.Selection != nil, s.Waves); err != nil {
+			return err
+		}
+		if err := c.verify(ctx, in.Command, campaign.ActCampaignAmend, in.Reason); err != nil {
+			return err
+		}
+		if campaign.NeedsApproval(&s.Plan, &routed.Plan) {
+			if err := c.openApproval(ctx, routed, in.Actor); err != nil {
+				return err
+			}
+			s.Pending, s.Requester = &routed.LoadedPlan, in.Actor.UserID
+			event = "campaign.amendment_submitted"
+			return nil
+		}
+		c.adopt(routed.LoadedPlan)
+		s.Problem, s.Fault = "", ""
+		event = "campaign.amended"
+		return nil
+	})
+	return event, err
 }
 
 // concludeAmendment acts on the result of an amendment's approval round.
@@ -290,18 +290,19 @@ func (c *entity) concludeAmendment(ctx workflow.Context) {
 	}
 	pending := *s.Pending
 	s.Pending = nil
+	if s.Approval.Result != campaign.ApprovalApproved {
+		c.changed(ctx, "campaign.amendment_refused", campaign.Actor{})
+		return
+	}
 	// The campaign went on while people decided: what was free to change then may have
 	// happened by now.
-	outdated := campaign.CheckAmendment(&s.Plan, &pending.Plan, s.Selection != nil, s.Waves)
-	if s.Approval.Result != campaign.ApprovalApproved || outdated != nil {
-		c.changed(ctx, "campaign.amendment_refused", campaign.Actor{})
+	if err := campaign.CheckAmendment(&s.Plan, &pending.Plan, s.Selection != nil, s.Waves); err != nil {
+		c.dropAmendment(ctx, campaign.ApprovalOutdated, "campaign.amendment_outdated", err)
 		return
 	}
 	ref := campaign.PlanRef{CampaignID: s.CampaignID, Revision: pending.Revision}
 	if err := c.reserve(ctx, ref, &pending.Plan); err != nil {
-		// The plan that is in force goes on.
-		workflow.GetLogger(ctx).Error("an approved amendment could not be reserved", "revision", pending.Revision, "error", err)
-		c.changed(ctx, "campaign.amendment_refused", campaign.Actor{})
+		c.dropAmendment(ctx, campaign.ApprovalUnfunded, "campaign.amendment_refused", err)
 		return
 	}
 	c.adopt(pending)
@@ -309,25 +310,24 @@ func (c *entity) concludeAmendment(ctx workflow.Context) {
 	c.changed(ctx, "campaign.amended", campaign.Actor{})
 }
 
-func (c *entity) checkPause(in campaign.ChangeHold) error {
-	switch {
-	case c.state.Stage.Final() || c.state.Hold == campaign.HoldStopped || c.state.WindingDown:
-		return conflict("the campaign is over or ending")
-	case c.state.Hold == campaign.HoldPaused:
-		return conflict("the campaign is paused already")
-	}
-	return nil
+// dropAmendment says why an amendment that everybody signed comes to nothing. The plan that
+// is in force goes on.
+func (c *entity) dropAmendment(ctx workflow.Context, result campaign.ApprovalResult, event string, err error) {
+	_, why := fault(err)
+	c.state.Approval.Result, c.state.Approval.Words = result, why
+	c.project(ctx, campaign.Projection{Event: event, Reason: why})
+}
+
+func (c *entity) checkPause(campaign.ChangeHold) error {
+	return c.state.Status().Admits(campaign.ActCampaignPause)
 }
 
 func (c *entity) pause(ctx workflow.Context, in campaign.ChangeHold) (string, error) {
 	return "campaign.paused", c.changeHold(ctx, in, campaign.ActCampaignPause, campaign.HoldPaused)
 }
 
-func (c *entity) checkResume(in campaign.ChangeHold) error {
-	if c.state.Hold != campaign.HoldPaused && c.state.Problem == "" {
-		return conflict("the campaign is not paused")
-	}
-	return nil
+func (c *entity) checkResume(campaign.ChangeHold) error {
+	return c.state.Status().Admits(campaign.ActCampaignResume)
 }
 
 func (c *entity) resume(ctx workflow.Context, in campaign.ChangeHold) (string, error) {
@@ -344,10 +344,10 @@ func (c *entity) resume(ctx workflow.Context, in campaign.ChangeHold) (string, e
 }
 
 func (c *entity) checkStop(in campaign.ChangeHold) error {
-	switch {
-	case c.state.Stage.Final() || c.state.Hold == campaign.HoldStopped:
-		return conflict("the campaign is over or stopped already")
-	case strings.TrimSpace(in.Reason) == "":
+	if err := c.state.Status().Admits(campaign.ActCampaignStop); err != nil {
+		return err
+	}
+	if strings.TrimSpace(in.Reason) == "" {
 		return campaign.Errorf(campaign.CodeReasonRequired, "say why the campaign is to stop")
 	}
 	return nil
@@ -384,7 +384,7 @@ func (c *entity) dropOutdated(ctx workflow.Context) {
 	if c.state.Pending == nil || workflow.GetVersion(ctx, "outdated-amendment", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
 		return
 	}
-	c.endApproval(ctx, campaign.ApprovalOutdated, "")
+	c.endApproval(ctx, campaign.ApprovalOutdated, "another plan came in force")
 	c.state.Approval.Result = campaign.ApprovalOutdated // also when it was signed already
 	c.changed(ctx, "campaign.amendment_outdated", campaign.Actor{})
 }
@@ -447,7 +447,7 @@ func (c *entity) decideReview(ctx workflow.Context, in campaign.RecordReview) (s
 	}
 	r := c.review(in.Review)
 	r.Open, r.Decision = false, in.Decision
-	c.recordReview(ctx, campaign.ReviewOutcome{Review: in.Review, Decision: in.Decision, Words: in.Words, Actor: in.Actor})
+	c.recordReview(ctx, campaign.ReviewOutcome{Review: in.Review, Decision: in.Decision, Words: in.Words, Actor: in.Actor, Command: &in})
 	c.tellReview(ctx, in.Review)
 	return "review." + string(in.Decision), nil
 }

@@ -16,14 +16,18 @@ import (
 const attendEvery = 6 * time.Hour
 
 // watch waits for the end of a stage that this run starts. A stage reports before it
-// ends, also when it fails or is cancelled. One that was terminated by hand cannot: it
-// is taken as failed, lest the campaign wait for its report for ever.
+// ends, also when it fails or is cancelled. One that was terminated by hand cannot, and one
+// whose report the rows did not bear out was not believed: it is taken as failed, lest the
+// campaign wait for its report for ever.
 func (c *entity) watch(ctx workflow.Context, id string, child workflow.ChildWorkflowFuture) {
 	workflow.Go(ctx, func(ctx workflow.Context) {
 		err := child.Get(ctx, nil)
-		var said *temporal.ApplicationError
-		if err != nil && !errors.As(err, &said) && ctx.Err() == nil {
-			c.lose(ctx, id)
+		how := "was ended from outside"
+		if said := (*temporal.ApplicationError)(nil); err == nil || errors.As(err, &said) {
+			how = "ended, and the rows do not bear out what it reported"
+		}
+		if ctx.Err() == nil {
+			c.lose(ctx, id, how)
 		}
 	})
 }
@@ -49,7 +53,7 @@ func (c *entity) attend(ctx workflow.Context) {
 				err := workflow.SignalExternalWorkflow(ctx, id, "", campaign.SignalAttend, nil).Get(ctx, nil)
 				var gone *temporal.UnknownExternalWorkflowExecutionError
 				if errors.As(err, &gone) {
-					c.lose(ctx, id)
+					c.lose(ctx, id, "was ended from outside")
 				}
 			}
 		}
@@ -58,9 +62,9 @@ func (c *entity) attend(ctx workflow.Context) {
 
 // lose hands the end of a stage to the root, which takes it after the reports that came
 // before it.
-func (c *entity) lose(ctx workflow.Context, id string) {
+func (c *entity) lose(ctx workflow.Context, id, how string) {
 	c.lost.Send(ctx, campaign.StageReport{
-		Kind: campaign.ReportFailed, WorkflowID: id, Code: campaign.CodeInternal, Message: "workflow " + id + " was ended from outside",
+		Kind: campaign.ReportFailed, WorkflowID: id, Code: campaign.CodeInternal, Message: "workflow " + id + " " + how,
 	})
 }
 

@@ -9,17 +9,19 @@ import (
 // Wave runs its channels in series: each takes the customers whom the ones before did
 // not reach.
 func Wave(ctx workflow.Context, in campaign.WaveInput) error {
-	return finish(ctx, in.CampaignID, campaign.StageReport{Kind: campaign.ReportWaveDone, Number: in.Wave}, runWave(ctx, in))
+	done, err := runWave(ctx, in)
+	return finish(ctx, in.CampaignID, campaign.StageReport{Kind: campaign.ReportWaveDone, Number: in.Wave, Channels: done}, err)
 }
 
-func runWave(ctx workflow.Context, in campaign.WaveInput) error {
+// runWave returns how many channels it has run.
+func runWave(ctx workflow.Context, in campaign.WaveInput) (int, error) {
 	hold := newHolder(ctx, in.Hold)
 	for i, c := range in.Channels {
 		if err := hold.awaitRunning(ctx); err != nil {
-			return err
+			return i, err
 		}
 		if hold.now == campaign.HoldStopped {
-			return nil
+			return i, nil
 		}
 		id := campaign.DispatchWorkflowID(in.CampaignID, in.Wave, c)
 		child := start(part(ctx, id), campaign.WorkflowDispatch, campaign.DispatchInput{
@@ -27,10 +29,10 @@ func runWave(ctx workflow.Context, in campaign.WaveInput) error {
 			ClosesAt: workflow.Now(ctx).Add(campaign.Seconds(in.Window)), Hold: hold.now,
 		})
 		if err := hold.relay(ctx, []workflow.ChildWorkflowFuture{child}); err != nil {
-			return err
+			return i, err
 		}
 	}
-	return nil
+	return len(in.Channels), nil
 }
 
 // holder follows the campaign's hold in a wave, a dispatch or a shard. Its selector

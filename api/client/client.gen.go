@@ -68,7 +68,10 @@ type Approval = campaign.Approval
 // ApprovalDetail defines model for ApprovalDetail.
 type ApprovalDetail struct {
 	Approval *campaign.Approval `json:"approval,omitempty,omitzero"`
-	SignOffs []SignOff          `json:"sign_offs"`
+
+	// Difference What the revision has otherwise than the one that it was made from or the one before
+	Difference []PlanChange `json:"difference,omitempty,omitzero"`
+	SignOffs   []SignOff    `json:"sign_offs"`
 
 	// Waiting The levels that wait
 	Waiting []ApprovalLevel `json:"waiting,omitempty,omitzero"`
@@ -165,6 +168,24 @@ type AuthorityList struct {
 	Items []Authority `json:"items"`
 }
 
+// BrokenInvariant defines model for BrokenInvariant.
+type BrokenInvariant struct {
+	CheckedAt time.Time `json:"checked_at"`
+
+	// Example One of the violations, in words
+	Example  string    `json:"example"`
+	FrozenAt time.Time `json:"frozen_at"`
+
+	// Invariant Its name, such as L6
+	Invariant string `json:"invariant"`
+
+	// Promise What should hold, in words
+	Promise string `json:"promise"`
+
+	// Violations When it was last looked at; 0 once it is whole again
+	Violations int64 `json:"violations"`
+}
+
 // BudgetLine One line of the budget
 type BudgetLine = campaign.BudgetLine
 
@@ -181,6 +202,17 @@ type CampaignDetail struct {
 	Draft        *Revision       `json:"draft,omitempty"`
 	InForce      *Revision       `json:"in_force,omitempty"`
 	Status       Status          `json:"status"`
+}
+
+// CampaignLedger defines model for CampaignLedger.
+type CampaignLedger struct {
+	// Contingency The campaign's own account: what is available on it is its contingency; absent before the campaign was approved
+	Contingency *FundBalance      `json:"contingency,omitempty"`
+	Draws       []ContingencyDraw `json:"draws"`
+	Lines       []LineBalance     `json:"lines"`
+
+	// ProgrammeID That pays for it; absent for the tenant's own money
+	ProgrammeID string `json:"programme_id,omitempty,omitzero"`
 }
 
 // CampaignPage defines model for CampaignPage.
@@ -217,6 +249,9 @@ type CampaignSummary struct {
 	// WaitingOn Who or what must act next, in words
 	WaitingOn string `json:"waiting_on,omitempty,omitzero"`
 }
+
+// CampaignType defines model for CampaignType.
+type CampaignType = campaign.Type
 
 // Channel `sms` messages are sent; `call` tasks are worked by agents
 type Channel = campaign.Channel
@@ -271,6 +306,21 @@ type ContactSummary struct {
 	Outcomes []OutcomeCount `json:"outcomes"`
 }
 
+// ContingencyDraw defines model for ContingencyDraw.
+type ContingencyDraw struct {
+	// Amount Minor units
+	Amount   Amount    `json:"amount"`
+	At       time.Time `json:"at"`
+	Currency string    `json:"currency"`
+	ID       string    `json:"id"`
+
+	// Journal Its step in the ledger
+	Journal int64  `json:"journal"`
+	Line    string `json:"line"`
+	User    Person `json:"user"`
+	Words   string `json:"words"`
+}
+
 // Count defines model for Count.
 type Count = int64
 
@@ -278,6 +328,127 @@ type Count = int64
 type Credentials struct {
 	Login    string `json:"login"`
 	Password string `json:"password"`
+}
+
+// CreditFigures Minor units
+type CreditFigures = campaign.CreditFigures
+
+// CreditFiguresList defines model for CreditFiguresList.
+type CreditFiguresList struct {
+	Items []CreditFigures `json:"items"`
+}
+
+// CreditGrant What one customer was promised, minor units
+type CreditGrant struct {
+	// Anchor What instalments are counted from
+	Anchor time.Time `json:"anchor"`
+
+	// ClawedBack Minor units
+	ClawedBack   Amount    `json:"clawed_back"`
+	ClawedBackAt time.Time `json:"clawed_back_at,omitempty,omitzero"`
+	CustomerID   string    `json:"customer_id"`
+
+	// DueAt When that one is due
+	DueAt time.Time `json:"due_at,omitempty,omitzero"`
+
+	// Expired Minor units
+	Expired Amount `json:"expired"`
+
+	// Granted Minor units
+	Granted Amount `json:"granted"`
+	ID      string `json:"id"`
+	Line    string `json:"line"`
+
+	// NextInstalment Absent when there is none to come
+	NextInstalment int `json:"next_instalment,omitempty,omitzero"`
+
+	// Outstanding Minor units
+	Outstanding Amount `json:"outstanding"`
+
+	// Owed Used, where the credit was taken back
+	Owed Amount `json:"owed"`
+
+	// Promised May still be granted
+	Promised Amount `json:"promised"`
+
+	// State `reserved`: promised, and nothing granted yet; `granted`: some is in the customer's account or still to come; `used`, `expired`, `clawed_back`: nothing is left
+	State CreditState `json:"state"`
+
+	// Used Minor units
+	Used Amount `json:"used"`
+}
+
+// CreditGrantPage defines model for CreditGrantPage.
+type CreditGrantPage struct {
+	Items []CreditGrant `json:"items"`
+	Next  string        `json:"next,omitempty,omitzero"`
+}
+
+// CreditOffer The application for prepaid credit: from which pool, how much for each customer and for how many. The line's `amount`
+// must be customers × schedule.total; it is held in the pool when the plan is approved. The first treated customers with
+// the line's outcome are promised it. Once reserved, an amendment may raise `customers` and change nothing else of it.
+type CreditOffer = campaign.CreditOffer
+
+// CreditPool defines model for CreditPool.
+type CreditPool struct {
+	Currency string `json:"currency"`
+
+	// Figures What the ledger says of a pool, in minor units. Its capacity is given to campaigns' lines or available; of what was given, held is reserved and the rest was granted.
+	Figures  CreditPoolFigures `json:"figures"`
+	ID       string            `json:"id"`
+	Name     string            `json:"name"`
+	OpenedAt time.Time         `json:"opened_at"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit Unit `json:"unit"`
+}
+
+// CreditPoolFigures What the ledger says of a pool, in minor units. Its capacity is given to campaigns' lines or available; of what was given, held is reserved and the rest was granted.
+type CreditPoolFigures struct {
+	// Available Minor units
+	Available Amount `json:"available"`
+
+	// Capacity Minor units
+	Capacity Amount `json:"capacity"`
+
+	// ClawedBack Minor units
+	ClawedBack Amount `json:"clawed_back"`
+	Currency   string `json:"currency"`
+
+	// Expired Minor units
+	Expired Amount `json:"expired"`
+
+	// Given Minor units
+	Given Amount `json:"given"`
+
+	// Held Minor units
+	Held Amount `json:"held"`
+
+	// Outstanding The liability: granted, and not used, expired or taken back
+	Outstanding Amount `json:"outstanding"`
+
+	// Used Minor units
+	Used Amount `json:"used"`
+}
+
+// CreditPoolList defines model for CreditPoolList.
+type CreditPoolList struct {
+	Items []CreditPool `json:"items"`
+}
+
+// CreditSchedule What one customer gets: `first` at once, and the rest month by month from a month later (31 January, 28 or 29 February,
+// 31 March), in equal parts that add up to `total`, or as a share of what the customer used in the month before.
+type CreditSchedule = campaign.CreditSchedule
+
+// CreditState `reserved`: promised, and nothing granted yet; `granted`: some is in the customer's account or still to come; `used`, `expired`, `clawed_back`: nothing is left
+type CreditState = campaign.CreditState
+
+// CreditUseBatch defines model for CreditUseBatch.
+type CreditUseBatch struct {
+	Items []NewCreditUse `json:"items"`
+
+	// Source The system that says so
+	Source string `json:"source"`
 }
 
 // Decision defines model for Decision.
@@ -337,6 +508,40 @@ type FieldError = campaign.FieldError
 // FieldNote defines model for FieldNote.
 type FieldNote = campaign.FieldNote
 
+// Freeze defines model for Freeze.
+type Freeze struct {
+	Broken []BrokenInvariant `json:"broken"`
+
+	// CheckedAt When a check last came to its end
+	CheckedAt time.Time `json:"checked_at,omitempty,omitzero"`
+	Frozen    bool      `json:"frozen"`
+}
+
+// FreezeLift defines model for FreezeLift.
+type FreezeLift struct {
+	// Words What was wrong and what was done about it
+	Words string `json:"words"`
+}
+
+// FundBalance What was allocated is given, returned or available
+type FundBalance struct {
+	// Allocated Minor units
+	Allocated Amount `json:"allocated"`
+
+	// Available Minor units
+	Available Amount `json:"available"`
+	Currency  string `json:"currency"`
+
+	// Given To campaigns, or to lines, and not returned by them
+	Given Amount `json:"given"`
+
+	// Returned To where it was allocated from
+	Returned Amount `json:"returned"`
+
+	// Spent Of what was given
+	Spent Amount `json:"spent"`
+}
+
 // Goal What the campaign is to reach
 type Goal = campaign.Goal
 
@@ -366,6 +571,108 @@ type Hold = campaign.Hold
 // HoldReason defines model for HoldReason.
 type HoldReason struct {
 	Reason string `json:"reason"`
+}
+
+// Identity defines model for Identity.
+type Identity struct {
+	// Issuer The provider
+	Issuer string `json:"issuer"`
+
+	// Subject What the provider calls them
+	Subject string `json:"subject"`
+}
+
+// LedgerAccount defines model for LedgerAccount.
+type LedgerAccount struct {
+	Kind string `json:"kind"`
+	Line string `json:"line,omitempty,omitzero"`
+
+	// Owner Id of the programme, pool or campaign; absent for the tenant's source
+	Owner string `json:"owner,omitempty,omitzero"`
+}
+
+// LedgerEntry defines model for LedgerEntry.
+type LedgerEntry struct {
+	// Actor Id of the user who asked for it; absent for Muster itself
+	Actor string `json:"actor,omitempty,omitzero"`
+
+	// Amount Minor units
+	Amount   Amount        `json:"amount"`
+	At       time.Time     `json:"at"`
+	Currency string        `json:"currency"`
+	From     LedgerAccount `json:"from"`
+
+	// Journal Grows with time
+	Journal int64 `json:"journal"`
+
+	// Kind What was done: allocate, return, reserve, capture, release, expire, end, reverse, close
+	Kind   string `json:"kind"`
+	Reason string `json:"reason,omitempty,omitzero"`
+
+	// Reverses The journal that this one takes back
+	Reverses int64 `json:"reverses,omitempty,omitzero"`
+
+	// To Absent where money was only set aside or set free
+	To *LedgerAccount `json:"to,omitempty"`
+}
+
+// LedgerPage defines model for LedgerPage.
+type LedgerPage struct {
+	Items []LedgerEntry `json:"items"`
+
+	// Next Absent on the last page
+	Next string `json:"next,omitempty,omitzero"`
+}
+
+// LineBalance What was allocated is captured, held, returned or available
+type LineBalance struct {
+	// Allocated Minor units
+	Allocated Amount `json:"allocated"`
+
+	// Available Minor units
+	Available Amount `json:"available"`
+
+	// Captured Spent, or granted as credit
+	Captured Amount `json:"captured"`
+
+	// ClawedBack Minor units
+	ClawedBack Amount `json:"clawed_back"`
+	Currency   string `json:"currency"`
+
+	// Expired Minor units
+	Expired Amount `json:"expired"`
+
+	// Held Reserved and neither captured nor released
+	Held Amount `json:"held"`
+	Line string `json:"line"`
+
+	// Outstanding Credit that was granted and has not ended
+	Outstanding Amount `json:"outstanding"`
+
+	// Released Set free again, over time
+	Released Amount `json:"released"`
+
+	// Returned To where it was allocated from
+	Returned Amount `json:"returned"`
+
+	// Used Minor units
+	Used Amount `json:"used"`
+}
+
+// LoginMethod defines model for LoginMethod.
+type LoginMethod struct {
+	Kind string `json:"kind"`
+
+	// Name What people call it
+	Name string `json:"name"`
+
+	// Path Where a browser begins it; absent for the password
+	Path string `json:"path,omitempty,omitzero"`
+}
+
+// LoginMethodList defines model for LoginMethodList.
+type LoginMethodList struct {
+	Items []LoginMethod `json:"items"`
 }
 
 // Me defines model for Me.
@@ -399,6 +706,67 @@ type NewCampaign struct {
 	// at fault, named by its path in the body, e.g. `plan.waves[1].channels[0]`. Texts are UTF-8 without control
 	// characters and text-direction overrides.
 	Plan Plan `json:"plan"`
+}
+
+// NewClawBack defines model for NewClawBack.
+type NewClawBack struct {
+	// Words Why
+	Words Words `json:"words"`
+}
+
+// NewContingencyDraw defines model for NewContingencyDraw.
+type NewContingencyDraw struct {
+	// Amount 1 or more
+	Amount Amount `json:"amount"`
+
+	// Line A budget line of the plan in force
+	Line string `json:"line"`
+
+	// Words Why, which is needed
+	Words Words `json:"words"`
+}
+
+// NewCreditAllocation defines model for NewCreditAllocation.
+type NewCreditAllocation struct {
+	// Amount Minor units
+	Amount int64 `json:"amount"`
+
+	// Words Why
+	Words Words `json:"words"`
+}
+
+// NewCreditPool defines model for NewCreditPool.
+type NewCreditPool struct {
+	// Currency ISO 4217
+	Currency string `json:"currency"`
+	Name     string `json:"name"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit Unit `json:"unit"`
+}
+
+// NewCreditUse Of one customer's credit, named by grant_id, or by campaign_id and customer
+type NewCreditUse struct {
+	CampaignID string `json:"campaign_id,omitempty,omitzero"`
+
+	// Customer The customer's id in the operator's systems
+	Customer string `json:"customer,omitempty,omitzero"`
+	GrantID  string `json:"grant_id,omitempty,omitzero"`
+
+	// Line Of the campaign, where several of its lines promised credit to the customer
+	Line string `json:"line,omitempty,omitzero"`
+
+	// Month Of the promise: month 1 ends when instalment 2 is due. Given where `use` is told
+	Month int `json:"month,omitempty,omitzero"`
+
+	// Reference The source's own id of the row
+	Reference string `json:"reference"`
+
+	// Spent Of the customer's credit, minor units
+	Spent int64 `json:"spent,omitempty,omitzero"`
+
+	// Use What the customer used in that month, minor units; absent for nothing
+	Use int64 `json:"use,omitempty,omitzero"`
 }
 
 // NewDecision defines model for NewDecision.
@@ -437,6 +805,12 @@ type NewDelegation struct {
 	Until time.Time `json:"until"`
 }
 
+// NewIdentity defines model for NewIdentity.
+type NewIdentity struct {
+	// Subject What the provider calls them: the claim `sub`, which a refused log-in names
+	Subject string `json:"subject"`
+}
+
 // NewOutcome defines model for NewOutcome.
 type NewOutcome struct {
 	At        time.Time `json:"at"`
@@ -454,6 +828,66 @@ type NewOutcome struct {
 type NewPassword struct {
 	// Password The password that Muster made, told this once; absent when it was given
 	Password string `json:"password,omitempty,omitzero"`
+}
+
+// NewPolicy defines model for NewPolicy.
+type NewPolicy struct {
+	// Base The version in force that it changes
+	Base int64 `json:"base"`
+
+	// Policy What the roles may do, a row each: p, role, action, limit, effect. The limit is the most money that the action may be about in minor units, * for none; a deny row beats every allow row
+	Policy string `json:"policy"`
+
+	// Routes Who must sign: rules, of which the first that fits a plan wins, and the calendars that due times are counted in
+	Routes json.RawMessage `json:"routes"`
+
+	// Unit The topmost unit it is for
+	Unit Unit `json:"unit"`
+
+	// Words Why
+	Words string `json:"words"`
+}
+
+// NewPolicyDecision defines model for NewPolicyDecision.
+type NewPolicyDecision struct {
+	Decision string `json:"decision"`
+
+	// Words Needed to reject
+	Words Words `json:"words,omitempty,omitzero"`
+}
+
+// NewProgramme defines model for NewProgramme.
+type NewProgramme struct {
+	// CampaignCeiling The most that one campaign may spend
+	CampaignCeiling Amount `json:"campaign_ceiling"`
+
+	// Ceiling Of all campaigns together
+	Ceiling Amount `json:"ceiling"`
+
+	// Channels Channels that campaigns may use; absent for all
+	Channels []Channel `json:"channels,omitempty,omitzero"`
+
+	// Currency ISO 4217 code
+	Currency string `json:"currency"`
+
+	// From First day on which campaigns are taken in, UTC
+	From campaign.Date `json:"from"`
+
+	// MaximumAudience The highest maximum_targets that a campaign may set; 0 or absent for no limit
+	MaximumAudience Count  `json:"maximum_audience,omitempty,omitzero"`
+	Name            string `json:"name"`
+
+	// Owner Login of who signs for the campaigns inside: somebody who may sign as a programme's owner at the unit
+	Owner string `json:"owner"`
+
+	// Types Types that campaigns may be of; absent for all
+	Types []CampaignType `json:"types,omitempty,omitzero"`
+
+	// Unit Campaigns of this unit and those below it may be inside
+	Unit Unit `json:"unit"`
+
+	// Until Last day
+	Until campaign.Date `json:"until"`
 }
 
 // NewReviewDecision defines model for NewReviewDecision.
@@ -559,6 +993,108 @@ type Person struct {
 // characters and text-direction overrides.
 type Plan = campaign.Plan
 
+// PlanChange defines model for PlanChange.
+type PlanChange = campaign.Change
+
+// PlanDifference defines model for PlanDifference.
+type PlanDifference struct {
+	Changes []PlanChange `json:"changes"`
+
+	// From The revision that it is compared with; 0 when there is none
+	From     int `json:"from"`
+	Revision int `json:"revision"`
+}
+
+// PlannedRoute defines model for PlannedRoute.
+type PlannedRoute struct {
+	// Plan Everything a planner decides about a campaign. A plan with a fault is refused with 422 and every field
+	// at fault, named by its path in the body, e.g. `plan.waves[1].channels[0]`. Texts are UTF-8 without control
+	// characters and text-direction overrides.
+	Plan Plan `json:"plan"`
+}
+
+// Policy defines model for Policy.
+type Policy struct {
+	// Base The version it changes; absent for the first
+	Base      int64     `json:"base,omitempty,omitzero"`
+	DecidedAt time.Time `json:"decided_at,omitempty,omitzero"`
+
+	// DecidedBy Who decided or withdrew
+	DecidedBy     *Person `json:"decided_by,omitempty"`
+	DecisionWords string  `json:"decision_words,omitempty,omitzero"`
+
+	// Digest SHA-256 of what it says
+	Digest     string    `json:"digest"`
+	ProposedAt time.Time `json:"proposed_at"`
+
+	// ProposedBy Absent for the standard, which comes with a release
+	ProposedBy *Person              `json:"proposed_by,omitempty"`
+	State      campaign.PolicyState `json:"state"`
+
+	// Unit The topmost unit it is for; absent for the standard
+	Unit Unit `json:"unit,omitempty,omitzero"`
+
+	// Version Decisions name it: the first part of their policy_version
+	Version int64 `json:"version"`
+
+	// Words Why it was proposed
+	Words string `json:"words"`
+}
+
+// PolicyChange defines model for PolicyChange.
+type PolicyChange struct {
+	// How `moved` is to another place among the rules, of which the first that fits wins
+	How  string `json:"how"`
+	Name string `json:"name"`
+}
+
+// PolicyChanges defines model for PolicyChanges.
+type PolicyChanges struct {
+	Calendars []PolicyChange `json:"calendars"`
+
+	// InForce The version it is compared with
+	InForce            int64          `json:"in_force"`
+	PermissionsAdded   []string       `json:"permissions_added"`
+	PermissionsRemoved []string       `json:"permissions_removed"`
+	Rules              []PolicyChange `json:"rules"`
+}
+
+// PolicyDetail defines model for PolicyDetail.
+type PolicyDetail struct {
+	// Changes What it would change in what is in force now
+	Changes *PolicyChanges `json:"changes,omitempty"`
+
+	// Fault Why this release cannot tell: it does not take what this version, or the one in force, says
+	Fault string `json:"fault,omitempty,omitzero"`
+
+	// Policy What the roles may do
+	Policy string `json:"policy"`
+
+	// Routes Approval routes and calendars
+	Routes  json.RawMessage `json:"routes"`
+	Version Policy          `json:"version"`
+}
+
+// PolicyInForce defines model for PolicyInForce.
+type PolicyInForce struct {
+	// Unit A topmost unit
+	Unit Unit `json:"unit"`
+
+	// Version Its own version or the standard's
+	Version int64 `json:"version"`
+}
+
+// PolicyPage defines model for PolicyPage.
+type PolicyPage struct {
+	// Degraded Why a version that is in force is not what this process decides by: the one before it holds. Absent when all is well
+	Degraded string          `json:"degraded,omitempty,omitzero"`
+	InForce  []PolicyInForce `json:"in_force"`
+	Items    []Policy        `json:"items"`
+
+	// Next Absent on the last page
+	Next string `json:"next,omitempty,omitzero"`
+}
+
 // PreviewedLevel defines model for PreviewedLevel.
 type PreviewedLevel struct {
 	// Amount That the level signs for
@@ -594,6 +1130,110 @@ type Problem struct {
 	// Type A URN with the code
 	Type string `json:"type"`
 }
+
+// Programme defines model for Programme.
+type Programme struct {
+	// CampaignCeiling Minor units
+	CampaignCeiling Amount `json:"campaign_ceiling"`
+
+	// Ceiling Minor units
+	Ceiling Amount `json:"ceiling"`
+
+	// Channels None for all
+	Channels   []Channel `json:"channels"`
+	CloseWords string    `json:"close_words,omitempty,omitzero"`
+	ClosedAt   time.Time `json:"closed_at,omitempty,omitzero"`
+	Currency   string    `json:"currency"`
+	DecidedAt  time.Time `json:"decided_at,omitempty,omitzero"`
+
+	// Digest Of the terms: what a decision names
+	Digest string `json:"digest"`
+
+	// Figures Absent until it is approved
+	Figures *FundBalance  `json:"figures,omitempty"`
+	From    campaign.Date `json:"from"`
+	ID      string        `json:"id"`
+
+	// MaximumAudience 0 for no limit
+	MaximumAudience Count `json:"maximum_audience"`
+
+	// MaySign The waiting levels that the caller may sign now in their own name
+	MaySign []int  `json:"may_sign"`
+	Name    string `json:"name"`
+
+	// Number In its tenant, from 1
+	Number     int64          `json:"number"`
+	Owner      Person         `json:"owner"`
+	ProposedAt time.Time      `json:"proposed_at"`
+	ProposedBy Person         `json:"proposed_by"`
+	State      ProgrammeState `json:"state"`
+
+	// Types None for all
+	Types []CampaignType `json:"types"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit  Unit          `json:"unit"`
+	Until campaign.Date `json:"until"`
+}
+
+// ProgrammeDecision defines model for ProgrammeDecision.
+type ProgrammeDecision struct {
+	// ActingFor The user by whose delegation the caller signs; absent to sign by their own authority
+	ActingFor string            `json:"acting_for,omitempty,omitzero"`
+	Decision  campaign.Decision `json:"decision"`
+
+	// Digest Of the terms that the caller saw
+	Digest string `json:"digest"`
+	Level  int    `json:"level"`
+
+	// Words Needed to reject
+	Words Words `json:"words,omitempty,omitzero"`
+}
+
+// ProgrammeDetail defines model for ProgrammeDetail.
+type ProgrammeDetail struct {
+	// Approval Whose signatures it needs, has and waits for; its revision is always 1
+	Approval Approval `json:"approval"`
+
+	// Campaigns Campaigns whose newest plan is inside, of the units where the caller may read campaigns; the newest 200
+	Campaigns []CampaignSummary  `json:"campaigns"`
+	Programme Programme          `json:"programme"`
+	SignOffs  []ProgrammeSignOff `json:"sign_offs"`
+}
+
+// ProgrammePage defines model for ProgrammePage.
+type ProgrammePage struct {
+	Items []Programme `json:"items"`
+
+	// Next Absent on the last page
+	Next string `json:"next,omitempty,omitzero"`
+}
+
+// ProgrammeSignOff defines model for ProgrammeSignOff.
+type ProgrammeSignOff struct {
+	// ActingFor User id of the person whose delegate signed
+	ActingFor string `json:"acting_for,omitempty,omitzero"`
+
+	// Amount Minor units
+	Amount Amount    `json:"amount"`
+	At     time.Time `json:"at"`
+
+	// Authority The limit as it was when the decision was made
+	Authority     string   `json:"authority"`
+	Decision      Decision `json:"decision"`
+	ID            string   `json:"id"`
+	Level         int      `json:"level"`
+	PolicyVersion string   `json:"policy_version"`
+	Role          string   `json:"role"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit  Unit   `json:"unit"`
+	User  Person `json:"user"`
+	Words string `json:"words,omitempty,omitzero"`
+}
+
+// ProgrammeState defines model for ProgrammeState.
+type ProgrammeState = campaign.ProgrammeState
 
 // Reason defines model for Reason.
 type Reason struct {
@@ -671,11 +1311,14 @@ type RoleGrant struct {
 
 // RoutePreview defines model for RoutePreview.
 type RoutePreview struct {
-	// Amount That the plan may spend
+	// Amount That is signed for: what the plan may spend, see base
 	Amount Amount `json:"amount"`
 
 	// Audience Customers that the plan reaches at most
 	Audience Count `json:"audience,omitempty,omitzero"`
+
+	// Base An amendment of nothing but money is signed for what it and those of the last 30 days add: the revision that it adds to. Absent for a whole plan
+	Base int `json:"base,omitempty,omitzero"`
 
 	// Calendar Of the due times; absent for round the clock
 	Calendar string `json:"calendar,omitempty,omitzero"`
@@ -693,6 +1336,9 @@ type RoutePreview struct {
 	// Rule The rule that chose the route
 	Rule     string     `json:"rule"`
 	Together []Together `json:"together,omitempty,omitzero"`
+
+	// Total With base, what the whole plan may spend
+	Total Amount `json:"total,omitempty,omitzero"`
 }
 
 // Schedule The campaign's own time limits, up to three years each
@@ -743,6 +1389,9 @@ type SignOff struct {
 	PolicyVersion string `json:"policy_version"`
 	Revision      int    `json:"revision"`
 	Role          string `json:"role"`
+
+	// Round The approval round that it was made in
+	Round int `json:"round"`
 
 	// Unit Path of an org unit, e.g. operator/north/harbin
 	Unit  Unit   `json:"unit"`
@@ -944,6 +1593,9 @@ type User struct {
 	Disabled  bool      `json:"disabled"`
 	ID        string    `json:"id"`
 
+	// Identity By which they log in at the identity provider; absent when they do not
+	Identity Identity `json:"identity,omitempty,omitzero"`
+
 	// Kind `service` for the principal of a service token
 	Kind string `json:"kind"`
 
@@ -997,6 +1649,12 @@ type Words = string
 // CampaignID defines model for CampaignID.
 type CampaignID = string
 
+// CreditGrantID defines model for CreditGrantID.
+type CreditGrantID = string
+
+// CreditPoolID defines model for CreditPoolID.
+type CreditPoolID = string
+
 // Cursor defines model for Cursor.
 type Cursor = string
 
@@ -1014,6 +1672,12 @@ type LastEventID = string
 
 // Limit defines model for Limit.
 type Limit = int
+
+// PolicyVersion defines model for PolicyVersion.
+type PolicyVersion = int64
+
+// ProgrammeID defines model for ProgrammeID.
+type ProgrammeID = string
 
 // ReviewNumber defines model for ReviewNumber.
 type ReviewNumber = int
@@ -1034,6 +1698,9 @@ type ListCampaignsParams struct {
 
 	// Limit Most items on the page, 50 unless told
 	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// ProgrammeID Only campaigns inside this programme
+	ProgrammeID string `form:"programme_id,omitempty" json:"programme_id,omitempty,omitzero"`
 
 	// Stage Only campaigns at this stage
 	Stage Stage `form:"stage,omitempty" json:"stage,omitempty,omitzero"`
@@ -1080,6 +1747,29 @@ type ListContactsParams struct {
 	State ContactState `form:"state,omitempty" json:"state,omitempty,omitzero"`
 }
 
+// DrawContingencyParams defines parameters for DrawContingency.
+type DrawContingencyParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// ListCreditGrantsParams defines parameters for ListCreditGrants.
+type ListCreditGrantsParams struct {
+	// Cursor The `next` of the page before
+	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// Limit Most items on the page, 50 unless told
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+}
+
+// ClawBackCreditParams defines parameters for ClawBackCredit.
+type ClawBackCreditParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
 // DecideApprovalParams defines parameters for DecideApproval.
 type DecideApprovalParams struct {
 	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
@@ -1089,6 +1779,15 @@ type DecideApprovalParams struct {
 
 // ListHistoryParams defines parameters for ListHistory.
 type ListHistoryParams struct {
+	// Cursor The `next` of the page before
+	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// Limit Most items on the page, 50 unless told
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+}
+
+// ListLedgerEntriesParams defines parameters for ListLedgerEntries.
+type ListLedgerEntriesParams struct {
 	// Cursor The `next` of the page before
 	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
 
@@ -1135,6 +1834,12 @@ type DecideReviewParams struct {
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
 }
 
+// GetDifferenceParams defines parameters for GetDifference.
+type GetDifferenceParams struct {
+	// From The revision to compare with; the one that it was made from, or the one before, when it is left out
+	From int `form:"from,omitempty" json:"from,omitempty,omitzero"`
+}
+
 // StopCampaignParams defines parameters for StopCampaign.
 type StopCampaignParams struct {
 	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
@@ -1160,6 +1865,27 @@ type ListTargetsParams struct {
 
 // WithdrawCampaignParams defines parameters for WithdrawCampaign.
 type WithdrawCampaignParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// OpenCreditPoolParams defines parameters for OpenCreditPool.
+type OpenCreditPoolParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// AllocateCreditParams defines parameters for AllocateCredit.
+type AllocateCreditParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// RecordCreditUsesParams defines parameters for RecordCreditUses.
+type RecordCreditUsesParams struct {
 	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
 	// printable ASCII characters. Absent: 400 idempotency_key_required.
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
@@ -1200,11 +1926,102 @@ type StreamEventsParams struct {
 	LastEventID LastEventID `json:"Last-Event-ID,omitempty,omitzero"`
 }
 
+// LiftFreezeParams defines parameters for LiftFreeze.
+type LiftFreezeParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
 // RecordOutcomesParams defines parameters for RecordOutcomes.
 type RecordOutcomesParams struct {
 	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
 	// printable ASCII characters. Absent: 400 idempotency_key_required.
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// ListPoliciesParams defines parameters for ListPolicies.
+type ListPoliciesParams struct {
+	// Cursor The `next` of the page before
+	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// Limit Most items on the page, 50 unless told
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+}
+
+// ProposePolicyParams defines parameters for ProposePolicy.
+type ProposePolicyParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// DecidePolicyParams defines parameters for DecidePolicy.
+type DecidePolicyParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// WithdrawPolicyParams defines parameters for WithdrawPolicy.
+type WithdrawPolicyParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// ListProgrammesParams defines parameters for ListProgrammes.
+type ListProgrammesParams struct {
+	// Cursor The `next` of the page before
+	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// Limit Most items on the page, 50 unless told
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// State Only programmes in this state
+	State ProgrammeState `form:"state,omitempty" json:"state,omitempty,omitzero"`
+}
+
+// ProposeProgrammeParams defines parameters for ProposeProgramme.
+type ProposeProgrammeParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// CloseProgrammeParams defines parameters for CloseProgramme.
+type CloseProgrammeParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// DecideProgrammeParams defines parameters for DecideProgramme.
+type DecideProgrammeParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// BeginOIDCLoginParams defines parameters for BeginOIDCLogin.
+type BeginOIDCLoginParams struct {
+	// ReturnTo Path on this host to go on at afterwards. Without it the callback answers with the user.
+	ReturnTo string `form:"return_to,omitempty" json:"return_to,omitempty,omitzero"`
+}
+
+// FinishOIDCLoginParams defines parameters for FinishOIDCLogin.
+type FinishOIDCLoginParams struct {
+	// State As it was given to the provider
+	State string `form:"state,omitempty" json:"state,omitempty,omitzero"`
+
+	// Code What the provider gives an ID token for
+	Code string `form:"code,omitempty" json:"code,omitempty,omitzero"`
+
+	// Iss The provider
+	Iss string `form:"iss,omitempty" json:"iss,omitempty,omitzero"`
+
+	// Error Why there is no code
+	Error string `form:"error,omitempty" json:"error,omitempty,omitzero"`
 }
 
 // ClaimTasksParams defines parameters for ClaimTasks.
@@ -1301,6 +2118,20 @@ type AddGrantParams struct {
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
 }
 
+// RemoveIdentityParams defines parameters for RemoveIdentity.
+type RemoveIdentityParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// SetIdentityParams defines parameters for SetIdentity.
+type SetIdentityParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
 // EndUserSessionsParams defines parameters for EndUserSessions.
 type EndUserSessionsParams struct {
 	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
@@ -1317,6 +2148,12 @@ type CreateCampaignJSONRequestBody = NewCampaign
 // AmendCampaignJSONRequestBody defines body for AmendCampaign for application/json ContentType.
 type AmendCampaignJSONRequestBody = Amendment
 
+// DrawContingencyJSONRequestBody defines body for DrawContingency for application/json ContentType.
+type DrawContingencyJSONRequestBody = NewContingencyDraw
+
+// ClawBackCreditJSONRequestBody defines body for ClawBackCredit for application/json ContentType.
+type ClawBackCreditJSONRequestBody = NewClawBack
+
 // DecideApprovalJSONRequestBody defines body for DecideApproval for application/json ContentType.
 type DecideApprovalJSONRequestBody = NewDecision
 
@@ -1332,6 +2169,9 @@ type ResumeCampaignJSONRequestBody = HoldReason
 // DecideReviewJSONRequestBody defines body for DecideReview for application/json ContentType.
 type DecideReviewJSONRequestBody = NewReviewDecision
 
+// PreviewRouteJSONRequestBody defines body for PreviewRoute for application/json ContentType.
+type PreviewRouteJSONRequestBody = PlannedRoute
+
 // StopCampaignJSONRequestBody defines body for StopCampaign for application/json ContentType.
 type StopCampaignJSONRequestBody = HoldReason
 
@@ -1341,14 +2181,44 @@ type SubmitCampaignJSONRequestBody = Submission
 // WithdrawCampaignJSONRequestBody defines body for WithdrawCampaign for application/json ContentType.
 type WithdrawCampaignJSONRequestBody = Withdrawal
 
+// OpenCreditPoolJSONRequestBody defines body for OpenCreditPool for application/json ContentType.
+type OpenCreditPoolJSONRequestBody = NewCreditPool
+
+// AllocateCreditJSONRequestBody defines body for AllocateCredit for application/json ContentType.
+type AllocateCreditJSONRequestBody = NewCreditAllocation
+
+// RecordCreditUsesJSONRequestBody defines body for RecordCreditUses for application/json ContentType.
+type RecordCreditUsesJSONRequestBody = CreditUseBatch
+
 // CreateDelegationJSONRequestBody defines body for CreateDelegation for application/json ContentType.
 type CreateDelegationJSONRequestBody = NewDelegation
+
+// LiftFreezeJSONRequestBody defines body for LiftFreeze for application/json ContentType.
+type LiftFreezeJSONRequestBody = FreezeLift
 
 // ChangePasswordJSONRequestBody defines body for ChangePassword for application/json ContentType.
 type ChangePasswordJSONRequestBody = PasswordChange
 
 // RecordOutcomesJSONRequestBody defines body for RecordOutcomes for application/json ContentType.
 type RecordOutcomesJSONRequestBody = OutcomeBatch
+
+// ProposePolicyJSONRequestBody defines body for ProposePolicy for application/json ContentType.
+type ProposePolicyJSONRequestBody = NewPolicy
+
+// DecidePolicyJSONRequestBody defines body for DecidePolicy for application/json ContentType.
+type DecidePolicyJSONRequestBody = NewPolicyDecision
+
+// WithdrawPolicyJSONRequestBody defines body for WithdrawPolicy for application/json ContentType.
+type WithdrawPolicyJSONRequestBody = Withdrawal
+
+// ProposeProgrammeJSONRequestBody defines body for ProposeProgramme for application/json ContentType.
+type ProposeProgrammeJSONRequestBody = NewProgramme
+
+// CloseProgrammeJSONRequestBody defines body for CloseProgramme for application/json ContentType.
+type CloseProgrammeJSONRequestBody = Withdrawal
+
+// DecideProgrammeJSONRequestBody defines body for DecideProgramme for application/json ContentType.
+type DecideProgrammeJSONRequestBody = ProgrammeDecision
 
 // LoginJSONRequestBody defines body for Login for application/json ContentType.
 type LoginJSONRequestBody = Credentials
@@ -1382,6 +2252,9 @@ type EnableUserJSONRequestBody = Reason
 
 // AddGrantJSONRequestBody defines body for AddGrant for application/json ContentType.
 type AddGrantJSONRequestBody = RoleGrant
+
+// SetIdentityJSONRequestBody defines body for SetIdentity for application/json ContentType.
+type SetIdentityJSONRequestBody = NewIdentity
 
 // ResetPasswordJSONRequestBody defines body for ResetPassword for application/json ContentType.
 type ResetPasswordJSONRequestBody = PasswordReset
@@ -1546,6 +2419,56 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/campaigns/{id}/contacts/summary (the `SummariseContacts` operationId).
 	SummariseContacts(ctx context.Context, id CampaignID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// DrawContingencyWithBody Give contingency of a running campaign to one of its budget lines
+	//
+	// By somebody who neither submitted nor edited the campaign: 403 sod_self_approval. Not more than there is: 409
+	// budget_insufficient with the figure `available`. The money is held on the line; contacts that wait for it go on.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/campaigns/{id}/contingency (the `DrawContingency` operationId).
+	DrawContingencyWithBody(ctx context.Context, id CampaignID, params *DrawContingencyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DrawContingency Give contingency of a running campaign to one of its budget lines
+	//
+	// By somebody who neither submitted nor edited the campaign: 403 sod_self_approval. Not more than there is: 409
+	// budget_insufficient with the figure `available`. The money is held on the line; contacts that wait for it go on.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/campaigns/{id}/contingency (the `DrawContingency` operationId).
+	DrawContingency(ctx context.Context, id CampaignID, params *DrawContingencyParams, body DrawContingencyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetCredit Where a campaign's prepaid credit stands
+	//
+	// Corresponds with GET /v1/campaigns/{id}/credit (the `GetCredit` operationId).
+	GetCredit(ctx context.Context, id CampaignID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListCreditGrants The credit that each customer was promised
+	//
+	// Corresponds with GET /v1/campaigns/{id}/credit/grants (the `ListCreditGrants` operationId).
+	ListCreditGrants(ctx context.Context, id CampaignID, params *ListCreditGrantsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ClawBackCreditWithBody Take credit back from a customer who broke the contract
+	//
+	// What is left of the credit goes, and no instalment follows. What the customer used already is `owed`: Muster says so and
+	// collects nothing. Credit that has expired or was taken back before is 409 state_conflict.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/campaigns/{id}/credit/grants/{grant_id}/claw-back (the `ClawBackCredit` operationId).
+	ClawBackCreditWithBody(ctx context.Context, id CampaignID, grantID CreditGrantID, params *ClawBackCreditParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ClawBackCredit Take credit back from a customer who broke the contract
+	//
+	// What is left of the credit goes, and no instalment follows. What the customer used already is `owed`: Muster says so and
+	// collects nothing. Credit that has expired or was taken back before is 409 state_conflict.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/campaigns/{id}/credit/grants/{grant_id}/claw-back (the `ClawBackCredit` operationId).
+	ClawBackCredit(ctx context.Context, id CampaignID, grantID CreditGrantID, params *ClawBackCreditParams, body ClawBackCreditJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// DecideApprovalWithBody Sign off, return for change, or reject
 	//
 	// Takes any type of body and a specified content type.
@@ -1569,6 +2492,16 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/campaigns/{id}/history (the `ListHistory` operationId).
 	ListHistory(ctx context.Context, id CampaignID, params *ListHistoryParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetLedger Where the campaign's money stands
+	//
+	// Corresponds with GET /v1/campaigns/{id}/ledger (the `GetLedger` operationId).
+	GetLedger(ctx context.Context, id CampaignID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListLedgerEntries The journal of the campaign's accounts, oldest first
+	//
+	// Corresponds with GET /v1/campaigns/{id}/ledger/entries (the `ListLedgerEntries` operationId).
+	ListLedgerEntries(ctx context.Context, id CampaignID, params *ListLedgerEntriesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// PauseCampaignWithBody Pause dispatch
 	//
@@ -1643,12 +2576,28 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/campaigns/{id}/revisions (the `ListRevisions` operationId).
 	ListRevisions(ctx context.Context, id CampaignID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// PreviewRoute Who would have to sign the newest plan revision if the caller submitted it now
+	// GetDifference What a plan revision has otherwise than another
 	//
-	// Nothing is changed. The approval route is frozen when the plan is submitted.
+	// Corresponds with GET /v1/campaigns/{id}/revisions/{revision}/difference (the `GetDifference` operationId).
+	GetDifference(ctx context.Context, id CampaignID, revision int, params *GetDifferenceParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PreviewRouteWithBody Who would have to sign if the caller submitted the draft, or the plan in the body, now
+	//
+	// Nothing is changed. The approval route is frozen when the plan is submitted. With a plan in the body it says what that plan would need, for a campaign in flight as an amendment of the plan in force; without one it is about the draft, or about the revision that waits for its approval.
+	//
+	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/campaigns/{id}/route (the `PreviewRoute` operationId).
-	PreviewRoute(ctx context.Context, id CampaignID, reqEditors ...RequestEditorFn) (*http.Response, error)
+	PreviewRouteWithBody(ctx context.Context, id CampaignID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PreviewRoute Who would have to sign if the caller submitted the draft, or the plan in the body, now
+	//
+	// Nothing is changed. The approval route is frozen when the plan is submitted. With a plan in the body it says what that plan would need, for a campaign in flight as an amendment of the plan in force; without one it is about the draft, or about the revision that waits for its approval.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/campaigns/{id}/route (the `PreviewRoute` operationId).
+	PreviewRoute(ctx context.Context, id CampaignID, body PreviewRouteJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// StopCampaignWithBody Stop a campaign for good
 	//
@@ -1706,6 +2655,79 @@ type ClientInterface interface {
 	// Corresponds with POST /v1/campaigns/{id}/withdraw (the `WithdrawCampaign` operationId).
 	WithdrawCampaign(ctx context.Context, id CampaignID, params *WithdrawCampaignParams, body WithdrawCampaignJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListCreditPools The pools of prepaid credit
+	//
+	// Those of the units where the caller may read credit, of the units below them, and of the units above them, whose pools
+	// pay for them too. Each with what the ledger says of it.
+	//
+	// Corresponds with GET /v1/credit/pools (the `ListCreditPools` operationId).
+	ListCreditPools(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// OpenCreditPoolWithBody Open a pool of prepaid credit
+	//
+	// The campaigns of its unit and of the units below it may apply for credit from it, in its currency. It begins empty.
+	// 409 already_exists where the tenant has another pool of that name.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/credit/pools (the `OpenCreditPool` operationId).
+	OpenCreditPoolWithBody(ctx context.Context, params *OpenCreditPoolParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// OpenCreditPool Open a pool of prepaid credit
+	//
+	// The campaigns of its unit and of the units below it may apply for credit from it, in its currency. It begins empty.
+	// 409 already_exists where the tenant has another pool of that name.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/credit/pools (the `OpenCreditPool` operationId).
+	OpenCreditPool(ctx context.Context, params *OpenCreditPoolParams, body OpenCreditPoolJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetCreditPool One pool of prepaid credit
+	//
+	// Corresponds with GET /v1/credit/pools/{pool_id} (the `GetCreditPool` operationId).
+	GetCreditPool(ctx context.Context, poolID CreditPoolID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AllocateCreditWithBody Add money to a pool
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/credit/pools/{pool_id}/allocations (the `AllocateCredit` operationId).
+	AllocateCreditWithBody(ctx context.Context, poolID CreditPoolID, params *AllocateCreditParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AllocateCredit Add money to a pool
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/credit/pools/{pool_id}/allocations (the `AllocateCredit` operationId).
+	AllocateCredit(ctx context.Context, poolID CreditPoolID, params *AllocateCreditParams, body AllocateCreditJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RecordCreditUsesWithBody Report what customers used
+	//
+	// For billing systems: how much a customer used in a month, which decides the next instalment where the schedule asks for
+	// it, and how much of their credit was spent. Each row is recorded once by source and reference; the same again counts as a
+	// duplicate. A row at fault does not keep the others from being recorded: spent may be no more than is left of the
+	// customer's credit (budget_insufficient), a month is reported once (already_exists) and before the instalment after it is
+	// decided (state_conflict).
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/credit/uses (the `RecordCreditUses` operationId).
+	RecordCreditUsesWithBody(ctx context.Context, params *RecordCreditUsesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RecordCreditUses Report what customers used
+	//
+	// For billing systems: how much a customer used in a month, which decides the next instalment where the schedule asks for
+	// it, and how much of their credit was spent. Each row is recorded once by source and reference; the same again counts as a
+	// duplicate. A row at fault does not keep the others from being recorded: spent may be no more than is left of the
+	// customer's credit (budget_insufficient), a month is reported once (already_exists) and before the instalment after it is
+	// decided (state_conflict).
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/credit/uses (the `RecordCreditUses` operationId).
+	RecordCreditUses(ctx context.Context, params *RecordCreditUsesParams, body RecordCreditUsesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListAttributes The customer catalogue: what a filter may name
 	//
 	// Corresponds with GET /v1/customers/attributes (the `ListAttributes` operationId).
@@ -1750,6 +2772,34 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/events (the `StreamEvents` operationId).
 	StreamEvents(ctx context.Context, params *StreamEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetFreeze Whether dispatch is frozen, and for what
+	//
+	// The invariants of the ledger and of every campaign that is under way are checked every five minutes. While one
+	// is broken, nobody new is contacted in any campaign; what was begun comes to its end.
+	//
+	// Corresponds with GET /v1/freeze (the `GetFreeze` operationId).
+	GetFreeze(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// LiftFreezeWithBody Lift the freeze once everything is whole again
+	//
+	// Everything is checked first: while an invariant is broken, 409 state_conflict names it with the number of its
+	// violations, and dispatch stays frozen.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/freeze/lift (the `LiftFreeze` operationId).
+	LiftFreezeWithBody(ctx context.Context, params *LiftFreezeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// LiftFreeze Lift the freeze once everything is whole again
+	//
+	// Everything is checked first: while an invariant is broken, 409 state_conflict names it with the number of its
+	// violations, and dispatch stays frozen.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/freeze/lift (the `LiftFreeze` operationId).
+	LiftFreeze(ctx context.Context, params *LiftFreezeParams, body LiftFreezeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetMe Who am I and what may I do
 	//
 	// Corresponds with GET /v1/me (the `GetMe` operationId).
@@ -1793,10 +2843,162 @@ type ClientInterface interface {
 	// Corresponds with POST /v1/outcomes (the `RecordOutcomes` operationId).
 	RecordOutcomes(ctx context.Context, params *RecordOutcomesParams, body RecordOutcomesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListPolicies What is decided by, and every version of it, newest first
+	//
+	// Of the tenants where the caller may read policies, and of the standard, which holds wherever a tenant has no policy
+	// of its own. A version is read one by one for what it says.
+	//
+	// Corresponds with GET /v1/policies (the `ListPolicies` operationId).
+	ListPolicies(ctx context.Context, params *ListPoliciesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ProposePolicyWithBody Propose another policy for a tenant
+	//
+	// For holders of policy.propose at the topmost unit itself. `base` is the version that it changes: when another one is
+	// in force, 409 version_changed. A policy is checked: one that cannot be understood, names a wildcard or an expression
+	// instead of a role or an action, lets administrators sign, has a level that no role may sign, or could never be
+	// changed again is refused with 422 policy_rejected and every fault with its line or its path; one without
+	// permissions or without approval routes with 422 empty_policy. Nothing changes until somebody else decides.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/policies (the `ProposePolicy` operationId).
+	ProposePolicyWithBody(ctx context.Context, params *ProposePolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ProposePolicy Propose another policy for a tenant
+	//
+	// For holders of policy.propose at the topmost unit itself. `base` is the version that it changes: when another one is
+	// in force, 409 version_changed. A policy is checked: one that cannot be understood, names a wildcard or an expression
+	// instead of a role or an action, lets administrators sign, has a level that no role may sign, or could never be
+	// changed again is refused with 422 policy_rejected and every fault with its line or its path; one without
+	// permissions or without approval routes with 422 empty_policy. Nothing changes until somebody else decides.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/policies (the `ProposePolicy` operationId).
+	ProposePolicy(ctx context.Context, params *ProposePolicyParams, body ProposePolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetPolicy What a version of a policy says, and what it changes
+	//
+	// Corresponds with GET /v1/policies/{version} (the `GetPolicy` operationId).
+	GetPolicy(ctx context.Context, version PolicyVersion, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DecidePolicyWithBody Put a proposal into force, or reject it
+	//
+	// By another person than the one who proposed it: 403 sod_self_approval. A proposal that changes a version which is no
+	// longer in force can only be rejected: 409 version_changed. From then on it holds in this process, and within some
+	// seconds in all; campaigns that wait for an approval keep the route that was frozen when they were submitted.
+	// A rejection needs words.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/policies/{version}/decision (the `DecidePolicy` operationId).
+	DecidePolicyWithBody(ctx context.Context, version PolicyVersion, params *DecidePolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DecidePolicy Put a proposal into force, or reject it
+	//
+	// By another person than the one who proposed it: 403 sod_self_approval. A proposal that changes a version which is no
+	// longer in force can only be rejected: 409 version_changed. From then on it holds in this process, and within some
+	// seconds in all; campaigns that wait for an approval keep the route that was frozen when they were submitted.
+	// A rejection needs words.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/policies/{version}/decision (the `DecidePolicy` operationId).
+	DecidePolicy(ctx context.Context, version PolicyVersion, params *DecidePolicyParams, body DecidePolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// WithdrawPolicyWithBody Take back a proposal of one's own
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/policies/{version}/withdraw (the `WithdrawPolicy` operationId).
+	WithdrawPolicyWithBody(ctx context.Context, version PolicyVersion, params *WithdrawPolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// WithdrawPolicy Take back a proposal of one's own
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/policies/{version}/withdraw (the `WithdrawPolicy` operationId).
+	WithdrawPolicy(ctx context.Context, version PolicyVersion, params *WithdrawPolicyParams, body WithdrawPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListProgrammes List programmes, newest first
+	//
+	// Those of the units where the caller may read programmes, and of the units above, as campaigns of those units may be inside.
+	//
+	// Corresponds with GET /v1/programmes (the `ListProgrammes` operationId).
+	ListProgrammes(ctx context.Context, params *ListProgrammesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ProposeProgrammeWithBody Propose an umbrella budget
+	//
+	// The levels that the approval routes ask for its whole ceiling sign it, neither its proposer nor its owner among them.
+	// Then campaigns that name it in `programme_id` are paid from it, each with its owner's signature.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/programmes (the `ProposeProgramme` operationId).
+	ProposeProgrammeWithBody(ctx context.Context, params *ProposeProgrammeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ProposeProgramme Propose an umbrella budget
+	//
+	// The levels that the approval routes ask for its whole ceiling sign it, neither its proposer nor its owner among them.
+	// Then campaigns that name it in `programme_id` are paid from it, each with its owner's signature.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/programmes (the `ProposeProgramme` operationId).
+	ProposeProgramme(ctx context.Context, params *ProposeProgrammeParams, body ProposeProgrammeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetProgramme A programme with its figures, its signatures and its campaigns
+	//
+	// Corresponds with GET /v1/programmes/{programme_id} (the `GetProgramme` operationId).
+	GetProgramme(ctx context.Context, programmeID ProgrammeID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CloseProgrammeWithBody Take in no more campaigns and return what is free
+	//
+	// Campaigns inside go on with what they hold; what they return later goes back too. Closing again changes nothing.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/programmes/{programme_id}/close (the `CloseProgramme` operationId).
+	CloseProgrammeWithBody(ctx context.Context, programmeID ProgrammeID, params *CloseProgrammeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CloseProgramme Take in no more campaigns and return what is free
+	//
+	// Campaigns inside go on with what they hold; what they return later goes back too. Closing again changes nothing.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/programmes/{programme_id}/close (the `CloseProgramme` operationId).
+	CloseProgramme(ctx context.Context, programmeID ProgrammeID, params *CloseProgrammeParams, body CloseProgrammeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DecideProgrammeWithBody Sign for a programme's budget, or reject it
+	//
+	// By a person who may sign the level for the whole ceiling, in their own name or by a delegation. The last signature
+	// opens the programme's account and gives it its budget.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/programmes/{programme_id}/decisions (the `DecideProgramme` operationId).
+	DecideProgrammeWithBody(ctx context.Context, programmeID ProgrammeID, params *DecideProgrammeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DecideProgramme Sign for a programme's budget, or reject it
+	//
+	// By a person who may sign the level for the whole ceiling, in their own name or by a delegation. The last signature
+	// opens the programme's account and gives it its budget.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/programmes/{programme_id}/decisions (the `DecideProgramme` operationId).
+	DecideProgramme(ctx context.Context, programmeID ProgrammeID, params *DecideProgrammeParams, body DecideProgrammeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// EndSessions Log out everywhere
 	//
 	// Corresponds with DELETE /v1/sessions (the `EndSessions` operationId).
 	EndSessions(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListLoginMethods By what one can log in here
+	//
+	// Corresponds with GET /v1/sessions (the `ListLoginMethods` operationId).
+	ListLoginMethods(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// LoginWithBody Log in
 	//
@@ -1816,6 +3018,23 @@ type ClientInterface interface {
 	//
 	// Corresponds with DELETE /v1/sessions/current (the `Logout` operationId).
 	Logout(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BeginOIDCLogin Log in at the identity provider
+	//
+	// For browsers: it leads to the OpenID Connect provider (authorization code with PKCE, state and nonce), which leads back to
+	// the callback. 404 where no provider is configured, 503 identity_provider_unavailable while it does not answer.
+	//
+	// Corresponds with GET /v1/sessions/oidc (the `BeginOIDCLogin` operationId).
+	BeginOIDCLogin(ctx context.Context, params *BeginOIDCLoginParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// FinishOIDCLogin Come back from the identity provider
+	//
+	// For browsers that the provider sends back. A person is let in as the user to whom an administrator gave this identity;
+	// nobody becomes a user by it. 401 token_invalid for an answer that is not to this browser's log-in, 401 unauthenticated
+	// for an identity that no user has who may log in; the details name it.
+	//
+	// Corresponds with GET /v1/sessions/oidc/callback (the `FinishOIDCLogin` operationId).
+	FinishOIDCLogin(ctx context.Context, params *FinishOIDCLoginParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListTasks The caller's claimed tasks and how many are open
 	//
@@ -2036,6 +3255,33 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/users/{user_id}/grants (the `AddGrant` operationId).
 	AddGrant(ctx context.Context, userID UserID, params *AddGrantParams, body AddGrantJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RemoveIdentity Take a user's identity away
+	//
+	// Their sessions end at once. For administrators of every unit that the user belongs to or holds a role at. Nobody does it to themselves: 403.
+	//
+	// Corresponds with DELETE /v1/users/{user_id}/identity (the `RemoveIdentity` operationId).
+	RemoveIdentity(ctx context.Context, userID UserID, params *RemoveIdentityParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetIdentityWithBody Let a user log in at the identity provider
+	//
+	// Instead of the identity they had, with which their sessions end. 409 already_exists when somebody else has it, 404 where
+	// no provider is configured. For administrators of every unit that the user belongs to or holds a role at. Nobody does it to themselves: 403.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /v1/users/{user_id}/identity (the `SetIdentity` operationId).
+	SetIdentityWithBody(ctx context.Context, userID UserID, params *SetIdentityParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetIdentity Let a user log in at the identity provider
+	//
+	// Instead of the identity they had, with which their sessions end. 409 already_exists when somebody else has it, 404 where
+	// no provider is configured. For administrators of every unit that the user belongs to or holds a role at. Nobody does it to themselves: 403.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /v1/users/{user_id}/identity (the `SetIdentity` operationId).
+	SetIdentity(ctx context.Context, userID UserID, params *SetIdentityParams, body SetIdentityJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ResetPasswordWithBody Give a user another password
 	//
@@ -2291,6 +3537,116 @@ func (c *Client) SummariseContacts(ctx context.Context, id CampaignID, reqEditor
 	return c.Client.Do(req)
 }
 
+// DrawContingencyWithBody Give contingency of a running campaign to one of its budget lines
+//
+// By somebody who neither submitted nor edited the campaign: 403 sod_self_approval. Not more than there is: 409
+// budget_insufficient with the figure `available`. The money is held on the line; contacts that wait for it go on.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/campaigns/{id}/contingency (the `DrawContingency` operationId).
+func (c *Client) DrawContingencyWithBody(ctx context.Context, id CampaignID, params *DrawContingencyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDrawContingencyRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DrawContingency Give contingency of a running campaign to one of its budget lines
+//
+// By somebody who neither submitted nor edited the campaign: 403 sod_self_approval. Not more than there is: 409
+// budget_insufficient with the figure `available`. The money is held on the line; contacts that wait for it go on.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/campaigns/{id}/contingency (the `DrawContingency` operationId).
+func (c *Client) DrawContingency(ctx context.Context, id CampaignID, params *DrawContingencyParams, body DrawContingencyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDrawContingencyRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetCredit Where a campaign's prepaid credit stands
+//
+// Corresponds with GET /v1/campaigns/{id}/credit (the `GetCredit` operationId).
+func (c *Client) GetCredit(ctx context.Context, id CampaignID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetCreditRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListCreditGrants The credit that each customer was promised
+//
+// Corresponds with GET /v1/campaigns/{id}/credit/grants (the `ListCreditGrants` operationId).
+func (c *Client) ListCreditGrants(ctx context.Context, id CampaignID, params *ListCreditGrantsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListCreditGrantsRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ClawBackCreditWithBody Take credit back from a customer who broke the contract
+//
+// What is left of the credit goes, and no instalment follows. What the customer used already is `owed`: Muster says so and
+// collects nothing. Credit that has expired or was taken back before is 409 state_conflict.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/campaigns/{id}/credit/grants/{grant_id}/claw-back (the `ClawBackCredit` operationId).
+func (c *Client) ClawBackCreditWithBody(ctx context.Context, id CampaignID, grantID CreditGrantID, params *ClawBackCreditParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewClawBackCreditRequestWithBody(c.Server, id, grantID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ClawBackCredit Take credit back from a customer who broke the contract
+//
+// What is left of the credit goes, and no instalment follows. What the customer used already is `owed`: Muster says so and
+// collects nothing. Credit that has expired or was taken back before is 409 state_conflict.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/campaigns/{id}/credit/grants/{grant_id}/claw-back (the `ClawBackCredit` operationId).
+func (c *Client) ClawBackCredit(ctx context.Context, id CampaignID, grantID CreditGrantID, params *ClawBackCreditParams, body ClawBackCreditJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewClawBackCreditRequest(c.Server, id, grantID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // DecideApprovalWithBody Sign off, return for change, or reject
 //
 // Takes any type of body and a specified content type.
@@ -2345,6 +3701,36 @@ func (c *Client) GetEvaluation(ctx context.Context, id CampaignID, reqEditors ..
 // Corresponds with GET /v1/campaigns/{id}/history (the `ListHistory` operationId).
 func (c *Client) ListHistory(ctx context.Context, id CampaignID, params *ListHistoryParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListHistoryRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetLedger Where the campaign's money stands
+//
+// Corresponds with GET /v1/campaigns/{id}/ledger (the `GetLedger` operationId).
+func (c *Client) GetLedger(ctx context.Context, id CampaignID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetLedgerRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListLedgerEntries The journal of the campaign's accounts, oldest first
+//
+// Corresponds with GET /v1/campaigns/{id}/ledger/entries (the `ListLedgerEntries` operationId).
+func (c *Client) ListLedgerEntries(ctx context.Context, id CampaignID, params *ListLedgerEntriesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListLedgerEntriesRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -2538,13 +3924,49 @@ func (c *Client) ListRevisions(ctx context.Context, id CampaignID, reqEditors ..
 	return c.Client.Do(req)
 }
 
-// PreviewRoute Who would have to sign the newest plan revision if the caller submitted it now
+// GetDifference What a plan revision has otherwise than another
 //
-// Nothing is changed. The approval route is frozen when the plan is submitted.
+// Corresponds with GET /v1/campaigns/{id}/revisions/{revision}/difference (the `GetDifference` operationId).
+func (c *Client) GetDifference(ctx context.Context, id CampaignID, revision int, params *GetDifferenceParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetDifferenceRequest(c.Server, id, revision, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PreviewRouteWithBody Who would have to sign if the caller submitted the draft, or the plan in the body, now
+//
+// Nothing is changed. The approval route is frozen when the plan is submitted. With a plan in the body it says what that plan would need, for a campaign in flight as an amendment of the plan in force; without one it is about the draft, or about the revision that waits for its approval.
+//
+// Takes any type of body and a specified content type.
 //
 // Corresponds with POST /v1/campaigns/{id}/route (the `PreviewRoute` operationId).
-func (c *Client) PreviewRoute(ctx context.Context, id CampaignID, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewPreviewRouteRequest(c.Server, id)
+func (c *Client) PreviewRouteWithBody(ctx context.Context, id CampaignID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPreviewRouteRequestWithBody(c.Server, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PreviewRoute Who would have to sign if the caller submitted the draft, or the plan in the body, now
+//
+// Nothing is changed. The approval route is frozen when the plan is submitted. With a plan in the body it says what that plan would need, for a campaign in flight as an amendment of the plan in force; without one it is about the draft, or about the revision that waits for its approval.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/campaigns/{id}/route (the `PreviewRoute` operationId).
+func (c *Client) PreviewRoute(ctx context.Context, id CampaignID, body PreviewRouteJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPreviewRouteRequest(c.Server, id, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2691,6 +4113,159 @@ func (c *Client) WithdrawCampaign(ctx context.Context, id CampaignID, params *Wi
 	return c.Client.Do(req)
 }
 
+// ListCreditPools The pools of prepaid credit
+//
+// Those of the units where the caller may read credit, of the units below them, and of the units above them, whose pools
+// pay for them too. Each with what the ledger says of it.
+//
+// Corresponds with GET /v1/credit/pools (the `ListCreditPools` operationId).
+func (c *Client) ListCreditPools(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListCreditPoolsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// OpenCreditPoolWithBody Open a pool of prepaid credit
+//
+// The campaigns of its unit and of the units below it may apply for credit from it, in its currency. It begins empty.
+// 409 already_exists where the tenant has another pool of that name.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/credit/pools (the `OpenCreditPool` operationId).
+func (c *Client) OpenCreditPoolWithBody(ctx context.Context, params *OpenCreditPoolParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewOpenCreditPoolRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// OpenCreditPool Open a pool of prepaid credit
+//
+// The campaigns of its unit and of the units below it may apply for credit from it, in its currency. It begins empty.
+// 409 already_exists where the tenant has another pool of that name.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/credit/pools (the `OpenCreditPool` operationId).
+func (c *Client) OpenCreditPool(ctx context.Context, params *OpenCreditPoolParams, body OpenCreditPoolJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewOpenCreditPoolRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetCreditPool One pool of prepaid credit
+//
+// Corresponds with GET /v1/credit/pools/{pool_id} (the `GetCreditPool` operationId).
+func (c *Client) GetCreditPool(ctx context.Context, poolID CreditPoolID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetCreditPoolRequest(c.Server, poolID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AllocateCreditWithBody Add money to a pool
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/credit/pools/{pool_id}/allocations (the `AllocateCredit` operationId).
+func (c *Client) AllocateCreditWithBody(ctx context.Context, poolID CreditPoolID, params *AllocateCreditParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAllocateCreditRequestWithBody(c.Server, poolID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AllocateCredit Add money to a pool
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/credit/pools/{pool_id}/allocations (the `AllocateCredit` operationId).
+func (c *Client) AllocateCredit(ctx context.Context, poolID CreditPoolID, params *AllocateCreditParams, body AllocateCreditJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAllocateCreditRequest(c.Server, poolID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RecordCreditUsesWithBody Report what customers used
+//
+// For billing systems: how much a customer used in a month, which decides the next instalment where the schedule asks for
+// it, and how much of their credit was spent. Each row is recorded once by source and reference; the same again counts as a
+// duplicate. A row at fault does not keep the others from being recorded: spent may be no more than is left of the
+// customer's credit (budget_insufficient), a month is reported once (already_exists) and before the instalment after it is
+// decided (state_conflict).
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/credit/uses (the `RecordCreditUses` operationId).
+func (c *Client) RecordCreditUsesWithBody(ctx context.Context, params *RecordCreditUsesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRecordCreditUsesRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RecordCreditUses Report what customers used
+//
+// For billing systems: how much a customer used in a month, which decides the next instalment where the schedule asks for
+// it, and how much of their credit was spent. Each row is recorded once by source and reference; the same again counts as a
+// duplicate. A row at fault does not keep the others from being recorded: spent may be no more than is left of the
+// customer's credit (budget_insufficient), a month is reported once (already_exists) and before the instalment after it is
+// decided (state_conflict).
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/credit/uses (the `RecordCreditUses` operationId).
+func (c *Client) RecordCreditUses(ctx context.Context, params *RecordCreditUsesParams, body RecordCreditUsesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRecordCreditUsesRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListAttributes The customer catalogue: what a filter may name
 //
 // Corresponds with GET /v1/customers/attributes (the `ListAttributes` operationId).
@@ -2795,6 +4370,64 @@ func (c *Client) StreamEvents(ctx context.Context, params *StreamEventsParams, r
 	return c.Client.Do(req)
 }
 
+// GetFreeze Whether dispatch is frozen, and for what
+//
+// The invariants of the ledger and of every campaign that is under way are checked every five minutes. While one
+// is broken, nobody new is contacted in any campaign; what was begun comes to its end.
+//
+// Corresponds with GET /v1/freeze (the `GetFreeze` operationId).
+func (c *Client) GetFreeze(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetFreezeRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// LiftFreezeWithBody Lift the freeze once everything is whole again
+//
+// Everything is checked first: while an invariant is broken, 409 state_conflict names it with the number of its
+// violations, and dispatch stays frozen.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/freeze/lift (the `LiftFreeze` operationId).
+func (c *Client) LiftFreezeWithBody(ctx context.Context, params *LiftFreezeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewLiftFreezeRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// LiftFreeze Lift the freeze once everything is whole again
+//
+// Everything is checked first: while an invariant is broken, 409 state_conflict names it with the number of its
+// violations, and dispatch stays frozen.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/freeze/lift (the `LiftFreeze` operationId).
+func (c *Client) LiftFreeze(ctx context.Context, params *LiftFreezeParams, body LiftFreezeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewLiftFreezeRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetMe Who am I and what may I do
 //
 // Corresponds with GET /v1/me (the `GetMe` operationId).
@@ -2888,11 +4521,333 @@ func (c *Client) RecordOutcomes(ctx context.Context, params *RecordOutcomesParam
 	return c.Client.Do(req)
 }
 
+// ListPolicies What is decided by, and every version of it, newest first
+//
+// Of the tenants where the caller may read policies, and of the standard, which holds wherever a tenant has no policy
+// of its own. A version is read one by one for what it says.
+//
+// Corresponds with GET /v1/policies (the `ListPolicies` operationId).
+func (c *Client) ListPolicies(ctx context.Context, params *ListPoliciesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListPoliciesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ProposePolicyWithBody Propose another policy for a tenant
+//
+// For holders of policy.propose at the topmost unit itself. `base` is the version that it changes: when another one is
+// in force, 409 version_changed. A policy is checked: one that cannot be understood, names a wildcard or an expression
+// instead of a role or an action, lets administrators sign, has a level that no role may sign, or could never be
+// changed again is refused with 422 policy_rejected and every fault with its line or its path; one without
+// permissions or without approval routes with 422 empty_policy. Nothing changes until somebody else decides.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/policies (the `ProposePolicy` operationId).
+func (c *Client) ProposePolicyWithBody(ctx context.Context, params *ProposePolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewProposePolicyRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ProposePolicy Propose another policy for a tenant
+//
+// For holders of policy.propose at the topmost unit itself. `base` is the version that it changes: when another one is
+// in force, 409 version_changed. A policy is checked: one that cannot be understood, names a wildcard or an expression
+// instead of a role or an action, lets administrators sign, has a level that no role may sign, or could never be
+// changed again is refused with 422 policy_rejected and every fault with its line or its path; one without
+// permissions or without approval routes with 422 empty_policy. Nothing changes until somebody else decides.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/policies (the `ProposePolicy` operationId).
+func (c *Client) ProposePolicy(ctx context.Context, params *ProposePolicyParams, body ProposePolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewProposePolicyRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetPolicy What a version of a policy says, and what it changes
+//
+// Corresponds with GET /v1/policies/{version} (the `GetPolicy` operationId).
+func (c *Client) GetPolicy(ctx context.Context, version PolicyVersion, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetPolicyRequest(c.Server, version)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DecidePolicyWithBody Put a proposal into force, or reject it
+//
+// By another person than the one who proposed it: 403 sod_self_approval. A proposal that changes a version which is no
+// longer in force can only be rejected: 409 version_changed. From then on it holds in this process, and within some
+// seconds in all; campaigns that wait for an approval keep the route that was frozen when they were submitted.
+// A rejection needs words.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/policies/{version}/decision (the `DecidePolicy` operationId).
+func (c *Client) DecidePolicyWithBody(ctx context.Context, version PolicyVersion, params *DecidePolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDecidePolicyRequestWithBody(c.Server, version, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DecidePolicy Put a proposal into force, or reject it
+//
+// By another person than the one who proposed it: 403 sod_self_approval. A proposal that changes a version which is no
+// longer in force can only be rejected: 409 version_changed. From then on it holds in this process, and within some
+// seconds in all; campaigns that wait for an approval keep the route that was frozen when they were submitted.
+// A rejection needs words.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/policies/{version}/decision (the `DecidePolicy` operationId).
+func (c *Client) DecidePolicy(ctx context.Context, version PolicyVersion, params *DecidePolicyParams, body DecidePolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDecidePolicyRequest(c.Server, version, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// WithdrawPolicyWithBody Take back a proposal of one's own
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/policies/{version}/withdraw (the `WithdrawPolicy` operationId).
+func (c *Client) WithdrawPolicyWithBody(ctx context.Context, version PolicyVersion, params *WithdrawPolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewWithdrawPolicyRequestWithBody(c.Server, version, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// WithdrawPolicy Take back a proposal of one's own
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/policies/{version}/withdraw (the `WithdrawPolicy` operationId).
+func (c *Client) WithdrawPolicy(ctx context.Context, version PolicyVersion, params *WithdrawPolicyParams, body WithdrawPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewWithdrawPolicyRequest(c.Server, version, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListProgrammes List programmes, newest first
+//
+// Those of the units where the caller may read programmes, and of the units above, as campaigns of those units may be inside.
+//
+// Corresponds with GET /v1/programmes (the `ListProgrammes` operationId).
+func (c *Client) ListProgrammes(ctx context.Context, params *ListProgrammesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListProgrammesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ProposeProgrammeWithBody Propose an umbrella budget
+//
+// The levels that the approval routes ask for its whole ceiling sign it, neither its proposer nor its owner among them.
+// Then campaigns that name it in `programme_id` are paid from it, each with its owner's signature.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/programmes (the `ProposeProgramme` operationId).
+func (c *Client) ProposeProgrammeWithBody(ctx context.Context, params *ProposeProgrammeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewProposeProgrammeRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ProposeProgramme Propose an umbrella budget
+//
+// The levels that the approval routes ask for its whole ceiling sign it, neither its proposer nor its owner among them.
+// Then campaigns that name it in `programme_id` are paid from it, each with its owner's signature.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/programmes (the `ProposeProgramme` operationId).
+func (c *Client) ProposeProgramme(ctx context.Context, params *ProposeProgrammeParams, body ProposeProgrammeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewProposeProgrammeRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetProgramme A programme with its figures, its signatures and its campaigns
+//
+// Corresponds with GET /v1/programmes/{programme_id} (the `GetProgramme` operationId).
+func (c *Client) GetProgramme(ctx context.Context, programmeID ProgrammeID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetProgrammeRequest(c.Server, programmeID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CloseProgrammeWithBody Take in no more campaigns and return what is free
+//
+// Campaigns inside go on with what they hold; what they return later goes back too. Closing again changes nothing.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/programmes/{programme_id}/close (the `CloseProgramme` operationId).
+func (c *Client) CloseProgrammeWithBody(ctx context.Context, programmeID ProgrammeID, params *CloseProgrammeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCloseProgrammeRequestWithBody(c.Server, programmeID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CloseProgramme Take in no more campaigns and return what is free
+//
+// Campaigns inside go on with what they hold; what they return later goes back too. Closing again changes nothing.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/programmes/{programme_id}/close (the `CloseProgramme` operationId).
+func (c *Client) CloseProgramme(ctx context.Context, programmeID ProgrammeID, params *CloseProgrammeParams, body CloseProgrammeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCloseProgrammeRequest(c.Server, programmeID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DecideProgrammeWithBody Sign for a programme's budget, or reject it
+//
+// By a person who may sign the level for the whole ceiling, in their own name or by a delegation. The last signature
+// opens the programme's account and gives it its budget.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/programmes/{programme_id}/decisions (the `DecideProgramme` operationId).
+func (c *Client) DecideProgrammeWithBody(ctx context.Context, programmeID ProgrammeID, params *DecideProgrammeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDecideProgrammeRequestWithBody(c.Server, programmeID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DecideProgramme Sign for a programme's budget, or reject it
+//
+// By a person who may sign the level for the whole ceiling, in their own name or by a delegation. The last signature
+// opens the programme's account and gives it its budget.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/programmes/{programme_id}/decisions (the `DecideProgramme` operationId).
+func (c *Client) DecideProgramme(ctx context.Context, programmeID ProgrammeID, params *DecideProgrammeParams, body DecideProgrammeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDecideProgrammeRequest(c.Server, programmeID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // EndSessions Log out everywhere
 //
 // Corresponds with DELETE /v1/sessions (the `EndSessions` operationId).
 func (c *Client) EndSessions(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewEndSessionsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListLoginMethods By what one can log in here
+//
+// Corresponds with GET /v1/sessions (the `ListLoginMethods` operationId).
+func (c *Client) ListLoginMethods(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListLoginMethodsRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -2942,6 +4897,43 @@ func (c *Client) Login(ctx context.Context, body LoginJSONRequestBody, reqEditor
 // Corresponds with DELETE /v1/sessions/current (the `Logout` operationId).
 func (c *Client) Logout(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewLogoutRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BeginOIDCLogin Log in at the identity provider
+//
+// For browsers: it leads to the OpenID Connect provider (authorization code with PKCE, state and nonce), which leads back to
+// the callback. 404 where no provider is configured, 503 identity_provider_unavailable while it does not answer.
+//
+// Corresponds with GET /v1/sessions/oidc (the `BeginOIDCLogin` operationId).
+func (c *Client) BeginOIDCLogin(ctx context.Context, params *BeginOIDCLoginParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBeginOIDCLoginRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// FinishOIDCLogin Come back from the identity provider
+//
+// For browsers that the provider sends back. A person is let in as the user to whom an administrator gave this identity;
+// nobody becomes a user by it. 401 token_invalid for an answer that is not to this browser's log-in, 401 unauthenticated
+// for an identity that no user has who may log in; the details name it.
+//
+// Corresponds with GET /v1/sessions/oidc/callback (the `FinishOIDCLogin` operationId).
+func (c *Client) FinishOIDCLogin(ctx context.Context, params *FinishOIDCLoginParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewFinishOIDCLoginRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -3442,6 +5434,63 @@ func (c *Client) AddGrant(ctx context.Context, userID UserID, params *AddGrantPa
 	return c.Client.Do(req)
 }
 
+// RemoveIdentity Take a user's identity away
+//
+// Their sessions end at once. For administrators of every unit that the user belongs to or holds a role at. Nobody does it to themselves: 403.
+//
+// Corresponds with DELETE /v1/users/{user_id}/identity (the `RemoveIdentity` operationId).
+func (c *Client) RemoveIdentity(ctx context.Context, userID UserID, params *RemoveIdentityParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemoveIdentityRequest(c.Server, userID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetIdentityWithBody Let a user log in at the identity provider
+//
+// Instead of the identity they had, with which their sessions end. 409 already_exists when somebody else has it, 404 where
+// no provider is configured. For administrators of every unit that the user belongs to or holds a role at. Nobody does it to themselves: 403.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /v1/users/{user_id}/identity (the `SetIdentity` operationId).
+func (c *Client) SetIdentityWithBody(ctx context.Context, userID UserID, params *SetIdentityParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetIdentityRequestWithBody(c.Server, userID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetIdentity Let a user log in at the identity provider
+//
+// Instead of the identity they had, with which their sessions end. 409 already_exists when somebody else has it, 404 where
+// no provider is configured. For administrators of every unit that the user belongs to or holds a role at. Nobody does it to themselves: 403.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /v1/users/{user_id}/identity (the `SetIdentity` operationId).
+func (c *Client) SetIdentity(ctx context.Context, userID UserID, params *SetIdentityParams, body SetIdentityJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetIdentityRequest(c.Server, userID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ResetPasswordWithBody Give a user another password
 //
 // Their sessions end at once, and a lock after wrong passwords is lifted. For administrators of every unit that the user belongs to or holds a role at. Nobody does it to themselves: 403.
@@ -3603,6 +5652,14 @@ func NewListCampaignsRequest(server string, params *ListCampaignsParams) (*http.
 		}
 
 		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "programme_id", params.ProgrammeID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "uuid"}); err != nil {
 			return nil, err
 		} else {
 			for _, qp := range strings.Split(queryFrag, "&") {
@@ -4028,6 +6085,232 @@ func NewSummariseContactsRequest(server string, id CampaignID) (*http.Request, e
 	return req, nil
 }
 
+// NewDrawContingencyRequest calls the generic DrawContingency builder with application/json body
+func NewDrawContingencyRequest(server string, id CampaignID, params *DrawContingencyParams, body DrawContingencyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewDrawContingencyRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewDrawContingencyRequestWithBody constructs an http.Request for the DrawContingency method, with any body, and a specified content type
+func NewDrawContingencyRequestWithBody(server string, id CampaignID, params *DrawContingencyParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/campaigns/%s/contingency", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewGetCreditRequest constructs an http.Request for the GetCredit method
+func NewGetCreditRequest(server string, id CampaignID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/campaigns/%s/credit", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListCreditGrantsRequest constructs an http.Request for the ListCreditGrants method
+func NewListCreditGrantsRequest(server string, id CampaignID, params *ListCreditGrantsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/campaigns/%s/credit/grants", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewClawBackCreditRequest calls the generic ClawBackCredit builder with application/json body
+func NewClawBackCreditRequest(server string, id CampaignID, grantID CreditGrantID, params *ClawBackCreditParams, body ClawBackCreditJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewClawBackCreditRequestWithBody(server, id, grantID, params, "application/json", bodyReader)
+}
+
+// NewClawBackCreditRequestWithBody constructs an http.Request for the ClawBackCredit method, with any body, and a specified content type
+func NewClawBackCreditRequestWithBody(server string, id CampaignID, grantID CreditGrantID, params *ClawBackCreditParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "grant_id", grantID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/campaigns/%s/credit/grants/%s/claw-back", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
 // NewDecideApprovalRequest calls the generic DecideApproval builder with application/json body
 func NewDecideApprovalRequest(server string, id CampaignID, params *DecideApprovalParams, body DecideApprovalJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -4139,6 +6422,105 @@ func NewListHistoryRequest(server string, id CampaignID, params *ListHistoryPara
 	}
 
 	operationPath := fmt.Sprintf("/v1/campaigns/%s/history", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetLedgerRequest constructs an http.Request for the GetLedger method
+func NewGetLedgerRequest(server string, id CampaignID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/campaigns/%s/ledger", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListLedgerEntriesRequest constructs an http.Request for the ListLedgerEntries method
+func NewListLedgerEntriesRequest(server string, id CampaignID, params *ListLedgerEntriesParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/campaigns/%s/ledger/entries", pathParam0)
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -4558,8 +6940,83 @@ func NewListRevisionsRequest(server string, id CampaignID) (*http.Request, error
 	return req, nil
 }
 
-// NewPreviewRouteRequest constructs an http.Request for the PreviewRoute method
-func NewPreviewRouteRequest(server string, id CampaignID) (*http.Request, error) {
+// NewGetDifferenceRequest constructs an http.Request for the GetDifference method
+func NewGetDifferenceRequest(server string, id CampaignID, revision int, params *GetDifferenceParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "revision", revision, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/campaigns/%s/revisions/%s/difference", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPreviewRouteRequest calls the generic PreviewRoute builder with application/json body
+func NewPreviewRouteRequest(server string, id CampaignID, body PreviewRouteJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPreviewRouteRequestWithBody(server, id, "application/json", bodyReader)
+}
+
+// NewPreviewRouteRequestWithBody constructs an http.Request for the PreviewRoute method, with any body, and a specified content type
+func NewPreviewRouteRequestWithBody(server string, id CampaignID, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -4584,10 +7041,12 @@ func NewPreviewRouteRequest(server string, id CampaignID) (*http.Request, error)
 		return nil, err
 	}
 
-	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
 	if err != nil {
 		return nil, err
 	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -4839,6 +7298,233 @@ func NewWithdrawCampaignRequestWithBody(server string, id CampaignID, params *Wi
 	}
 
 	operationPath := fmt.Sprintf("/v1/campaigns/%s/withdraw", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewListCreditPoolsRequest constructs an http.Request for the ListCreditPools method
+func NewListCreditPoolsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/credit/pools")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewOpenCreditPoolRequest calls the generic OpenCreditPool builder with application/json body
+func NewOpenCreditPoolRequest(server string, params *OpenCreditPoolParams, body OpenCreditPoolJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewOpenCreditPoolRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewOpenCreditPoolRequestWithBody constructs an http.Request for the OpenCreditPool method, with any body, and a specified content type
+func NewOpenCreditPoolRequestWithBody(server string, params *OpenCreditPoolParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/credit/pools")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewGetCreditPoolRequest constructs an http.Request for the GetCreditPool method
+func NewGetCreditPoolRequest(server string, poolID CreditPoolID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "pool_id", poolID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/credit/pools/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAllocateCreditRequest calls the generic AllocateCredit builder with application/json body
+func NewAllocateCreditRequest(server string, poolID CreditPoolID, params *AllocateCreditParams, body AllocateCreditJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAllocateCreditRequestWithBody(server, poolID, params, "application/json", bodyReader)
+}
+
+// NewAllocateCreditRequestWithBody constructs an http.Request for the AllocateCredit method, with any body, and a specified content type
+func NewAllocateCreditRequestWithBody(server string, poolID CreditPoolID, params *AllocateCreditParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "pool_id", poolID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/credit/pools/%s/allocations", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewRecordCreditUsesRequest calls the generic RecordCreditUses builder with application/json body
+func NewRecordCreditUsesRequest(server string, params *RecordCreditUsesParams, body RecordCreditUsesJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRecordCreditUsesRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewRecordCreditUsesRequestWithBody constructs an http.Request for the RecordCreditUses method, with any body, and a specified content type
+func NewRecordCreditUsesRequestWithBody(server string, params *RecordCreditUsesParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/credit/uses")
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -5131,6 +7817,86 @@ func NewStreamEventsRequest(server string, params *StreamEventsParams) (*http.Re
 	return req, nil
 }
 
+// NewGetFreezeRequest constructs an http.Request for the GetFreeze method
+func NewGetFreezeRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/freeze")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewLiftFreezeRequest calls the generic LiftFreeze builder with application/json body
+func NewLiftFreezeRequest(server string, params *LiftFreezeParams, body LiftFreezeJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewLiftFreezeRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewLiftFreezeRequestWithBody constructs an http.Request for the LiftFreeze method, with any body, and a specified content type
+func NewLiftFreezeRequestWithBody(server string, params *LiftFreezeParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/freeze/lift")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
 // NewGetMeRequest constructs an http.Request for the GetMe method
 func NewGetMeRequest(server string) (*http.Request, error) {
 	var err error
@@ -5251,6 +8017,544 @@ func NewRecordOutcomesRequestWithBody(server string, params *RecordOutcomesParam
 	return req, nil
 }
 
+// NewListPoliciesRequest constructs an http.Request for the ListPolicies method
+func NewListPoliciesRequest(server string, params *ListPoliciesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/policies")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewProposePolicyRequest calls the generic ProposePolicy builder with application/json body
+func NewProposePolicyRequest(server string, params *ProposePolicyParams, body ProposePolicyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewProposePolicyRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewProposePolicyRequestWithBody constructs an http.Request for the ProposePolicy method, with any body, and a specified content type
+func NewProposePolicyRequestWithBody(server string, params *ProposePolicyParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/policies")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewGetPolicyRequest constructs an http.Request for the GetPolicy method
+func NewGetPolicyRequest(server string, version PolicyVersion) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "version", version, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/policies/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDecidePolicyRequest calls the generic DecidePolicy builder with application/json body
+func NewDecidePolicyRequest(server string, version PolicyVersion, params *DecidePolicyParams, body DecidePolicyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewDecidePolicyRequestWithBody(server, version, params, "application/json", bodyReader)
+}
+
+// NewDecidePolicyRequestWithBody constructs an http.Request for the DecidePolicy method, with any body, and a specified content type
+func NewDecidePolicyRequestWithBody(server string, version PolicyVersion, params *DecidePolicyParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "version", version, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/policies/%s/decision", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewWithdrawPolicyRequest calls the generic WithdrawPolicy builder with application/json body
+func NewWithdrawPolicyRequest(server string, version PolicyVersion, params *WithdrawPolicyParams, body WithdrawPolicyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewWithdrawPolicyRequestWithBody(server, version, params, "application/json", bodyReader)
+}
+
+// NewWithdrawPolicyRequestWithBody constructs an http.Request for the WithdrawPolicy method, with any body, and a specified content type
+func NewWithdrawPolicyRequestWithBody(server string, version PolicyVersion, params *WithdrawPolicyParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "version", version, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/policies/%s/withdraw", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewListProgrammesRequest constructs an http.Request for the ListProgrammes method
+func NewListProgrammesRequest(server string, params *ListProgrammesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/programmes")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewProposeProgrammeRequest calls the generic ProposeProgramme builder with application/json body
+func NewProposeProgrammeRequest(server string, params *ProposeProgrammeParams, body ProposeProgrammeJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewProposeProgrammeRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewProposeProgrammeRequestWithBody constructs an http.Request for the ProposeProgramme method, with any body, and a specified content type
+func NewProposeProgrammeRequestWithBody(server string, params *ProposeProgrammeParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/programmes")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewGetProgrammeRequest constructs an http.Request for the GetProgramme method
+func NewGetProgrammeRequest(server string, programmeID ProgrammeID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "programme_id", programmeID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/programmes/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCloseProgrammeRequest calls the generic CloseProgramme builder with application/json body
+func NewCloseProgrammeRequest(server string, programmeID ProgrammeID, params *CloseProgrammeParams, body CloseProgrammeJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCloseProgrammeRequestWithBody(server, programmeID, params, "application/json", bodyReader)
+}
+
+// NewCloseProgrammeRequestWithBody constructs an http.Request for the CloseProgramme method, with any body, and a specified content type
+func NewCloseProgrammeRequestWithBody(server string, programmeID ProgrammeID, params *CloseProgrammeParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "programme_id", programmeID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/programmes/%s/close", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewDecideProgrammeRequest calls the generic DecideProgramme builder with application/json body
+func NewDecideProgrammeRequest(server string, programmeID ProgrammeID, params *DecideProgrammeParams, body DecideProgrammeJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewDecideProgrammeRequestWithBody(server, programmeID, params, "application/json", bodyReader)
+}
+
+// NewDecideProgrammeRequestWithBody constructs an http.Request for the DecideProgramme method, with any body, and a specified content type
+func NewDecideProgrammeRequestWithBody(server string, programmeID ProgrammeID, params *DecideProgrammeParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "programme_id", programmeID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/programmes/%s/decisions", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
 // NewEndSessionsRequest constructs an http.Request for the EndSessions method
 func NewEndSessionsRequest(server string) (*http.Request, error) {
 	var err error
@@ -5271,6 +8575,33 @@ func NewEndSessionsRequest(server string) (*http.Request, error) {
 	}
 
 	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListLoginMethodsRequest constructs an http.Request for the ListLoginMethods method
+func NewListLoginMethodsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/sessions")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -5338,6 +8669,130 @@ func NewLogoutRequest(server string) (*http.Request, error) {
 	}
 
 	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewBeginOIDCLoginRequest constructs an http.Request for the BeginOIDCLogin method
+func NewBeginOIDCLoginRequest(server string, params *BeginOIDCLoginParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/sessions/oidc")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "return_to", params.ReturnTo, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewFinishOIDCLoginRequest constructs an http.Request for the FinishOIDCLogin method
+func NewFinishOIDCLoginRequest(server string, params *FinishOIDCLoginParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/sessions/oidc/callback")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "code", params.Code, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "iss", params.Iss, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "error", params.Error, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -6199,6 +9654,113 @@ func NewAddGrantRequestWithBody(server string, userID UserID, params *AddGrantPa
 	return req, nil
 }
 
+// NewRemoveIdentityRequest constructs an http.Request for the RemoveIdentity method
+func NewRemoveIdentityRequest(server string, userID UserID, params *RemoveIdentityParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "user_id", userID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/users/%s/identity", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewSetIdentityRequest calls the generic SetIdentity builder with application/json body
+func NewSetIdentityRequest(server string, userID UserID, params *SetIdentityParams, body SetIdentityJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSetIdentityRequestWithBody(server, userID, params, "application/json", bodyReader)
+}
+
+// NewSetIdentityRequestWithBody constructs an http.Request for the SetIdentity method, with any body, and a specified content type
+func NewSetIdentityRequestWithBody(server string, userID UserID, params *SetIdentityParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "user_id", userID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/users/%s/identity", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
 // NewResetPasswordRequest calls the generic ResetPassword builder with application/json body
 func NewResetPasswordRequest(server string, userID UserID, body ResetPasswordJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -6439,6 +10001,60 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/campaigns/{id}/contacts/summary (the `SummariseContacts` operationId).
 	SummariseContactsWithResponse(ctx context.Context, id CampaignID, reqEditors ...RequestEditorFn) (*SummariseContactsResponse, error)
 
+	// DrawContingencyWithBodyWithResponse Give contingency of a running campaign to one of its budget lines
+	//
+	// By somebody who neither submitted nor edited the campaign: 403 sod_self_approval. Not more than there is: 409
+	// budget_insufficient with the figure `available`. The money is held on the line; contacts that wait for it go on.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/campaigns/{id}/contingency (the `DrawContingency` operationId).
+	DrawContingencyWithBodyWithResponse(ctx context.Context, id CampaignID, params *DrawContingencyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DrawContingencyResponse, error)
+
+	// DrawContingencyWithResponse Give contingency of a running campaign to one of its budget lines
+	//
+	// By somebody who neither submitted nor edited the campaign: 403 sod_self_approval. Not more than there is: 409
+	// budget_insufficient with the figure `available`. The money is held on the line; contacts that wait for it go on.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/campaigns/{id}/contingency (the `DrawContingency` operationId).
+	DrawContingencyWithResponse(ctx context.Context, id CampaignID, params *DrawContingencyParams, body DrawContingencyJSONRequestBody, reqEditors ...RequestEditorFn) (*DrawContingencyResponse, error)
+
+	// GetCreditWithResponse Where a campaign's prepaid credit stands
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/campaigns/{id}/credit (the `GetCredit` operationId).
+	GetCreditWithResponse(ctx context.Context, id CampaignID, reqEditors ...RequestEditorFn) (*GetCreditResponse, error)
+
+	// ListCreditGrantsWithResponse The credit that each customer was promised
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/campaigns/{id}/credit/grants (the `ListCreditGrants` operationId).
+	ListCreditGrantsWithResponse(ctx context.Context, id CampaignID, params *ListCreditGrantsParams, reqEditors ...RequestEditorFn) (*ListCreditGrantsResponse, error)
+
+	// ClawBackCreditWithBodyWithResponse Take credit back from a customer who broke the contract
+	//
+	// What is left of the credit goes, and no instalment follows. What the customer used already is `owed`: Muster says so and
+	// collects nothing. Credit that has expired or was taken back before is 409 state_conflict.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/campaigns/{id}/credit/grants/{grant_id}/claw-back (the `ClawBackCredit` operationId).
+	ClawBackCreditWithBodyWithResponse(ctx context.Context, id CampaignID, grantID CreditGrantID, params *ClawBackCreditParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ClawBackCreditResponse, error)
+
+	// ClawBackCreditWithResponse Take credit back from a customer who broke the contract
+	//
+	// What is left of the credit goes, and no instalment follows. What the customer used already is `owed`: Muster says so and
+	// collects nothing. Credit that has expired or was taken back before is 409 state_conflict.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/campaigns/{id}/credit/grants/{grant_id}/claw-back (the `ClawBackCredit` operationId).
+	ClawBackCreditWithResponse(ctx context.Context, id CampaignID, grantID CreditGrantID, params *ClawBackCreditParams, body ClawBackCreditJSONRequestBody, reqEditors ...RequestEditorFn) (*ClawBackCreditResponse, error)
+
 	// DecideApprovalWithBodyWithResponse Sign off, return for change, or reject
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -6466,6 +10082,20 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /v1/campaigns/{id}/history (the `ListHistory` operationId).
 	ListHistoryWithResponse(ctx context.Context, id CampaignID, params *ListHistoryParams, reqEditors ...RequestEditorFn) (*ListHistoryResponse, error)
+
+	// GetLedgerWithResponse Where the campaign's money stands
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/campaigns/{id}/ledger (the `GetLedger` operationId).
+	GetLedgerWithResponse(ctx context.Context, id CampaignID, reqEditors ...RequestEditorFn) (*GetLedgerResponse, error)
+
+	// ListLedgerEntriesWithResponse The journal of the campaign's accounts, oldest first
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/campaigns/{id}/ledger/entries (the `ListLedgerEntries` operationId).
+	ListLedgerEntriesWithResponse(ctx context.Context, id CampaignID, params *ListLedgerEntriesParams, reqEditors ...RequestEditorFn) (*ListLedgerEntriesResponse, error)
 
 	// PauseCampaignWithBodyWithResponse Pause dispatch
 	//
@@ -6546,14 +10176,30 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/campaigns/{id}/revisions (the `ListRevisions` operationId).
 	ListRevisionsWithResponse(ctx context.Context, id CampaignID, reqEditors ...RequestEditorFn) (*ListRevisionsResponse, error)
 
-	// PreviewRouteWithResponse Who would have to sign the newest plan revision if the caller submitted it now
-	//
-	// Nothing is changed. The approval route is frozen when the plan is submitted.
+	// GetDifferenceWithResponse What a plan revision has otherwise than another
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
+	// Corresponds with GET /v1/campaigns/{id}/revisions/{revision}/difference (the `GetDifference` operationId).
+	GetDifferenceWithResponse(ctx context.Context, id CampaignID, revision int, params *GetDifferenceParams, reqEditors ...RequestEditorFn) (*GetDifferenceResponse, error)
+
+	// PreviewRouteWithBodyWithResponse Who would have to sign if the caller submitted the draft, or the plan in the body, now
+	//
+	// Nothing is changed. The approval route is frozen when the plan is submitted. With a plan in the body it says what that plan would need, for a campaign in flight as an amendment of the plan in force; without one it is about the draft, or about the revision that waits for its approval.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
 	// Corresponds with POST /v1/campaigns/{id}/route (the `PreviewRoute` operationId).
-	PreviewRouteWithResponse(ctx context.Context, id CampaignID, reqEditors ...RequestEditorFn) (*PreviewRouteResponse, error)
+	PreviewRouteWithBodyWithResponse(ctx context.Context, id CampaignID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PreviewRouteResponse, error)
+
+	// PreviewRouteWithResponse Who would have to sign if the caller submitted the draft, or the plan in the body, now
+	//
+	// Nothing is changed. The approval route is frozen when the plan is submitted. With a plan in the body it says what that plan would need, for a campaign in flight as an amendment of the plan in force; without one it is about the draft, or about the revision that waits for its approval.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/campaigns/{id}/route (the `PreviewRoute` operationId).
+	PreviewRouteWithResponse(ctx context.Context, id CampaignID, body PreviewRouteJSONRequestBody, reqEditors ...RequestEditorFn) (*PreviewRouteResponse, error)
 
 	// StopCampaignWithBodyWithResponse Stop a campaign for good
 	//
@@ -6615,6 +10261,83 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /v1/campaigns/{id}/withdraw (the `WithdrawCampaign` operationId).
 	WithdrawCampaignWithResponse(ctx context.Context, id CampaignID, params *WithdrawCampaignParams, body WithdrawCampaignJSONRequestBody, reqEditors ...RequestEditorFn) (*WithdrawCampaignResponse, error)
 
+	// ListCreditPoolsWithResponse The pools of prepaid credit
+	//
+	// Those of the units where the caller may read credit, of the units below them, and of the units above them, whose pools
+	// pay for them too. Each with what the ledger says of it.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/credit/pools (the `ListCreditPools` operationId).
+	ListCreditPoolsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListCreditPoolsResponse, error)
+
+	// OpenCreditPoolWithBodyWithResponse Open a pool of prepaid credit
+	//
+	// The campaigns of its unit and of the units below it may apply for credit from it, in its currency. It begins empty.
+	// 409 already_exists where the tenant has another pool of that name.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/credit/pools (the `OpenCreditPool` operationId).
+	OpenCreditPoolWithBodyWithResponse(ctx context.Context, params *OpenCreditPoolParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*OpenCreditPoolResponse, error)
+
+	// OpenCreditPoolWithResponse Open a pool of prepaid credit
+	//
+	// The campaigns of its unit and of the units below it may apply for credit from it, in its currency. It begins empty.
+	// 409 already_exists where the tenant has another pool of that name.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/credit/pools (the `OpenCreditPool` operationId).
+	OpenCreditPoolWithResponse(ctx context.Context, params *OpenCreditPoolParams, body OpenCreditPoolJSONRequestBody, reqEditors ...RequestEditorFn) (*OpenCreditPoolResponse, error)
+
+	// GetCreditPoolWithResponse One pool of prepaid credit
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/credit/pools/{pool_id} (the `GetCreditPool` operationId).
+	GetCreditPoolWithResponse(ctx context.Context, poolID CreditPoolID, reqEditors ...RequestEditorFn) (*GetCreditPoolResponse, error)
+
+	// AllocateCreditWithBodyWithResponse Add money to a pool
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/credit/pools/{pool_id}/allocations (the `AllocateCredit` operationId).
+	AllocateCreditWithBodyWithResponse(ctx context.Context, poolID CreditPoolID, params *AllocateCreditParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AllocateCreditResponse, error)
+
+	// AllocateCreditWithResponse Add money to a pool
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/credit/pools/{pool_id}/allocations (the `AllocateCredit` operationId).
+	AllocateCreditWithResponse(ctx context.Context, poolID CreditPoolID, params *AllocateCreditParams, body AllocateCreditJSONRequestBody, reqEditors ...RequestEditorFn) (*AllocateCreditResponse, error)
+
+	// RecordCreditUsesWithBodyWithResponse Report what customers used
+	//
+	// For billing systems: how much a customer used in a month, which decides the next instalment where the schedule asks for
+	// it, and how much of their credit was spent. Each row is recorded once by source and reference; the same again counts as a
+	// duplicate. A row at fault does not keep the others from being recorded: spent may be no more than is left of the
+	// customer's credit (budget_insufficient), a month is reported once (already_exists) and before the instalment after it is
+	// decided (state_conflict).
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/credit/uses (the `RecordCreditUses` operationId).
+	RecordCreditUsesWithBodyWithResponse(ctx context.Context, params *RecordCreditUsesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RecordCreditUsesResponse, error)
+
+	// RecordCreditUsesWithResponse Report what customers used
+	//
+	// For billing systems: how much a customer used in a month, which decides the next instalment where the schedule asks for
+	// it, and how much of their credit was spent. Each row is recorded once by source and reference; the same again counts as a
+	// duplicate. A row at fault does not keep the others from being recorded: spent may be no more than is left of the
+	// customer's credit (budget_insufficient), a month is reported once (already_exists) and before the instalment after it is
+	// decided (state_conflict).
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/credit/uses (the `RecordCreditUses` operationId).
+	RecordCreditUsesWithResponse(ctx context.Context, params *RecordCreditUsesParams, body RecordCreditUsesJSONRequestBody, reqEditors ...RequestEditorFn) (*RecordCreditUsesResponse, error)
+
 	// ListAttributesWithResponse The customer catalogue: what a filter may name
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -6667,6 +10390,36 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/events (the `StreamEvents` operationId).
 	StreamEventsWithResponse(ctx context.Context, params *StreamEventsParams, reqEditors ...RequestEditorFn) (*StreamEventsResponse, error)
 
+	// GetFreezeWithResponse Whether dispatch is frozen, and for what
+	//
+	// The invariants of the ledger and of every campaign that is under way are checked every five minutes. While one
+	// is broken, nobody new is contacted in any campaign; what was begun comes to its end.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/freeze (the `GetFreeze` operationId).
+	GetFreezeWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetFreezeResponse, error)
+
+	// LiftFreezeWithBodyWithResponse Lift the freeze once everything is whole again
+	//
+	// Everything is checked first: while an invariant is broken, 409 state_conflict names it with the number of its
+	// violations, and dispatch stays frozen.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/freeze/lift (the `LiftFreeze` operationId).
+	LiftFreezeWithBodyWithResponse(ctx context.Context, params *LiftFreezeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*LiftFreezeResponse, error)
+
+	// LiftFreezeWithResponse Lift the freeze once everything is whole again
+	//
+	// Everything is checked first: while an invariant is broken, 409 state_conflict names it with the number of its
+	// violations, and dispatch stays frozen.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/freeze/lift (the `LiftFreeze` operationId).
+	LiftFreezeWithResponse(ctx context.Context, params *LiftFreezeParams, body LiftFreezeJSONRequestBody, reqEditors ...RequestEditorFn) (*LiftFreezeResponse, error)
+
 	// GetMeWithResponse Who am I and what may I do
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -6712,12 +10465,174 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /v1/outcomes (the `RecordOutcomes` operationId).
 	RecordOutcomesWithResponse(ctx context.Context, params *RecordOutcomesParams, body RecordOutcomesJSONRequestBody, reqEditors ...RequestEditorFn) (*RecordOutcomesResponse, error)
 
+	// ListPoliciesWithResponse What is decided by, and every version of it, newest first
+	//
+	// Of the tenants where the caller may read policies, and of the standard, which holds wherever a tenant has no policy
+	// of its own. A version is read one by one for what it says.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/policies (the `ListPolicies` operationId).
+	ListPoliciesWithResponse(ctx context.Context, params *ListPoliciesParams, reqEditors ...RequestEditorFn) (*ListPoliciesResponse, error)
+
+	// ProposePolicyWithBodyWithResponse Propose another policy for a tenant
+	//
+	// For holders of policy.propose at the topmost unit itself. `base` is the version that it changes: when another one is
+	// in force, 409 version_changed. A policy is checked: one that cannot be understood, names a wildcard or an expression
+	// instead of a role or an action, lets administrators sign, has a level that no role may sign, or could never be
+	// changed again is refused with 422 policy_rejected and every fault with its line or its path; one without
+	// permissions or without approval routes with 422 empty_policy. Nothing changes until somebody else decides.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/policies (the `ProposePolicy` operationId).
+	ProposePolicyWithBodyWithResponse(ctx context.Context, params *ProposePolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ProposePolicyResponse, error)
+
+	// ProposePolicyWithResponse Propose another policy for a tenant
+	//
+	// For holders of policy.propose at the topmost unit itself. `base` is the version that it changes: when another one is
+	// in force, 409 version_changed. A policy is checked: one that cannot be understood, names a wildcard or an expression
+	// instead of a role or an action, lets administrators sign, has a level that no role may sign, or could never be
+	// changed again is refused with 422 policy_rejected and every fault with its line or its path; one without
+	// permissions or without approval routes with 422 empty_policy. Nothing changes until somebody else decides.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/policies (the `ProposePolicy` operationId).
+	ProposePolicyWithResponse(ctx context.Context, params *ProposePolicyParams, body ProposePolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*ProposePolicyResponse, error)
+
+	// GetPolicyWithResponse What a version of a policy says, and what it changes
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/policies/{version} (the `GetPolicy` operationId).
+	GetPolicyWithResponse(ctx context.Context, version PolicyVersion, reqEditors ...RequestEditorFn) (*GetPolicyResponse, error)
+
+	// DecidePolicyWithBodyWithResponse Put a proposal into force, or reject it
+	//
+	// By another person than the one who proposed it: 403 sod_self_approval. A proposal that changes a version which is no
+	// longer in force can only be rejected: 409 version_changed. From then on it holds in this process, and within some
+	// seconds in all; campaigns that wait for an approval keep the route that was frozen when they were submitted.
+	// A rejection needs words.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/policies/{version}/decision (the `DecidePolicy` operationId).
+	DecidePolicyWithBodyWithResponse(ctx context.Context, version PolicyVersion, params *DecidePolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DecidePolicyResponse, error)
+
+	// DecidePolicyWithResponse Put a proposal into force, or reject it
+	//
+	// By another person than the one who proposed it: 403 sod_self_approval. A proposal that changes a version which is no
+	// longer in force can only be rejected: 409 version_changed. From then on it holds in this process, and within some
+	// seconds in all; campaigns that wait for an approval keep the route that was frozen when they were submitted.
+	// A rejection needs words.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/policies/{version}/decision (the `DecidePolicy` operationId).
+	DecidePolicyWithResponse(ctx context.Context, version PolicyVersion, params *DecidePolicyParams, body DecidePolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*DecidePolicyResponse, error)
+
+	// WithdrawPolicyWithBodyWithResponse Take back a proposal of one's own
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/policies/{version}/withdraw (the `WithdrawPolicy` operationId).
+	WithdrawPolicyWithBodyWithResponse(ctx context.Context, version PolicyVersion, params *WithdrawPolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*WithdrawPolicyResponse, error)
+
+	// WithdrawPolicyWithResponse Take back a proposal of one's own
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/policies/{version}/withdraw (the `WithdrawPolicy` operationId).
+	WithdrawPolicyWithResponse(ctx context.Context, version PolicyVersion, params *WithdrawPolicyParams, body WithdrawPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*WithdrawPolicyResponse, error)
+
+	// ListProgrammesWithResponse List programmes, newest first
+	//
+	// Those of the units where the caller may read programmes, and of the units above, as campaigns of those units may be inside.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/programmes (the `ListProgrammes` operationId).
+	ListProgrammesWithResponse(ctx context.Context, params *ListProgrammesParams, reqEditors ...RequestEditorFn) (*ListProgrammesResponse, error)
+
+	// ProposeProgrammeWithBodyWithResponse Propose an umbrella budget
+	//
+	// The levels that the approval routes ask for its whole ceiling sign it, neither its proposer nor its owner among them.
+	// Then campaigns that name it in `programme_id` are paid from it, each with its owner's signature.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/programmes (the `ProposeProgramme` operationId).
+	ProposeProgrammeWithBodyWithResponse(ctx context.Context, params *ProposeProgrammeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ProposeProgrammeResponse, error)
+
+	// ProposeProgrammeWithResponse Propose an umbrella budget
+	//
+	// The levels that the approval routes ask for its whole ceiling sign it, neither its proposer nor its owner among them.
+	// Then campaigns that name it in `programme_id` are paid from it, each with its owner's signature.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/programmes (the `ProposeProgramme` operationId).
+	ProposeProgrammeWithResponse(ctx context.Context, params *ProposeProgrammeParams, body ProposeProgrammeJSONRequestBody, reqEditors ...RequestEditorFn) (*ProposeProgrammeResponse, error)
+
+	// GetProgrammeWithResponse A programme with its figures, its signatures and its campaigns
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/programmes/{programme_id} (the `GetProgramme` operationId).
+	GetProgrammeWithResponse(ctx context.Context, programmeID ProgrammeID, reqEditors ...RequestEditorFn) (*GetProgrammeResponse, error)
+
+	// CloseProgrammeWithBodyWithResponse Take in no more campaigns and return what is free
+	//
+	// Campaigns inside go on with what they hold; what they return later goes back too. Closing again changes nothing.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/programmes/{programme_id}/close (the `CloseProgramme` operationId).
+	CloseProgrammeWithBodyWithResponse(ctx context.Context, programmeID ProgrammeID, params *CloseProgrammeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CloseProgrammeResponse, error)
+
+	// CloseProgrammeWithResponse Take in no more campaigns and return what is free
+	//
+	// Campaigns inside go on with what they hold; what they return later goes back too. Closing again changes nothing.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/programmes/{programme_id}/close (the `CloseProgramme` operationId).
+	CloseProgrammeWithResponse(ctx context.Context, programmeID ProgrammeID, params *CloseProgrammeParams, body CloseProgrammeJSONRequestBody, reqEditors ...RequestEditorFn) (*CloseProgrammeResponse, error)
+
+	// DecideProgrammeWithBodyWithResponse Sign for a programme's budget, or reject it
+	//
+	// By a person who may sign the level for the whole ceiling, in their own name or by a delegation. The last signature
+	// opens the programme's account and gives it its budget.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/programmes/{programme_id}/decisions (the `DecideProgramme` operationId).
+	DecideProgrammeWithBodyWithResponse(ctx context.Context, programmeID ProgrammeID, params *DecideProgrammeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DecideProgrammeResponse, error)
+
+	// DecideProgrammeWithResponse Sign for a programme's budget, or reject it
+	//
+	// By a person who may sign the level for the whole ceiling, in their own name or by a delegation. The last signature
+	// opens the programme's account and gives it its budget.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/programmes/{programme_id}/decisions (the `DecideProgramme` operationId).
+	DecideProgrammeWithResponse(ctx context.Context, programmeID ProgrammeID, params *DecideProgrammeParams, body DecideProgrammeJSONRequestBody, reqEditors ...RequestEditorFn) (*DecideProgrammeResponse, error)
+
 	// EndSessionsWithResponse Log out everywhere
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /v1/sessions (the `EndSessions` operationId).
 	EndSessionsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*EndSessionsResponse, error)
+
+	// ListLoginMethodsWithResponse By what one can log in here
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/sessions (the `ListLoginMethods` operationId).
+	ListLoginMethodsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListLoginMethodsResponse, error)
 
 	// LoginWithBodyWithResponse Log in
 	//
@@ -6739,6 +10654,27 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with DELETE /v1/sessions/current (the `Logout` operationId).
 	LogoutWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*LogoutResponse, error)
+
+	// BeginOIDCLoginWithResponse Log in at the identity provider
+	//
+	// For browsers: it leads to the OpenID Connect provider (authorization code with PKCE, state and nonce), which leads back to
+	// the callback. 404 where no provider is configured, 503 identity_provider_unavailable while it does not answer.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/sessions/oidc (the `BeginOIDCLogin` operationId).
+	BeginOIDCLoginWithResponse(ctx context.Context, params *BeginOIDCLoginParams, reqEditors ...RequestEditorFn) (*BeginOIDCLoginResponse, error)
+
+	// FinishOIDCLoginWithResponse Come back from the identity provider
+	//
+	// For browsers that the provider sends back. A person is let in as the user to whom an administrator gave this identity;
+	// nobody becomes a user by it. 401 token_invalid for an answer that is not to this browser's log-in, 401 unauthenticated
+	// for an identity that no user has who may log in; the details name it.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/sessions/oidc/callback (the `FinishOIDCLogin` operationId).
+	FinishOIDCLoginWithResponse(ctx context.Context, params *FinishOIDCLoginParams, reqEditors ...RequestEditorFn) (*FinishOIDCLoginResponse, error)
 
 	// ListTasksWithResponse The caller's claimed tasks and how many are open
 	//
@@ -6973,6 +10909,35 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/users/{user_id}/grants (the `AddGrant` operationId).
 	AddGrantWithResponse(ctx context.Context, userID UserID, params *AddGrantParams, body AddGrantJSONRequestBody, reqEditors ...RequestEditorFn) (*AddGrantResponse, error)
+
+	// RemoveIdentityWithResponse Take a user's identity away
+	//
+	// Their sessions end at once. For administrators of every unit that the user belongs to or holds a role at. Nobody does it to themselves: 403.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/users/{user_id}/identity (the `RemoveIdentity` operationId).
+	RemoveIdentityWithResponse(ctx context.Context, userID UserID, params *RemoveIdentityParams, reqEditors ...RequestEditorFn) (*RemoveIdentityResponse, error)
+
+	// SetIdentityWithBodyWithResponse Let a user log in at the identity provider
+	//
+	// Instead of the identity they had, with which their sessions end. 409 already_exists when somebody else has it, 404 where
+	// no provider is configured. For administrators of every unit that the user belongs to or holds a role at. Nobody does it to themselves: 403.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /v1/users/{user_id}/identity (the `SetIdentity` operationId).
+	SetIdentityWithBodyWithResponse(ctx context.Context, userID UserID, params *SetIdentityParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetIdentityResponse, error)
+
+	// SetIdentityWithResponse Let a user log in at the identity provider
+	//
+	// Instead of the identity they had, with which their sessions end. 409 already_exists when somebody else has it, 404 where
+	// no provider is configured. For administrators of every unit that the user belongs to or holds a role at. Nobody does it to themselves: 403.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /v1/users/{user_id}/identity (the `SetIdentity` operationId).
+	SetIdentityWithResponse(ctx context.Context, userID UserID, params *SetIdentityParams, body SetIdentityJSONRequestBody, reqEditors ...RequestEditorFn) (*SetIdentityResponse, error)
 
 	// ResetPasswordWithBodyWithResponse Give a user another password
 	//
@@ -7546,6 +11511,198 @@ func (r SummariseContactsResponse) ContentType() string {
 	return ""
 }
 
+type DrawContingencyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *ContingencyDraw
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r DrawContingencyResponse) GetJSON201() *ContingencyDraw {
+	return r.JSON201
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DrawContingencyResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DrawContingencyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DrawContingencyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DrawContingencyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DrawContingencyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetCreditResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CreditFiguresList
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetCreditResponse) GetJSON200() *CreditFiguresList {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetCreditResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetCreditResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetCreditResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetCreditResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetCreditResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListCreditGrantsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CreditGrantPage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListCreditGrantsResponse) GetJSON200() *CreditGrantPage {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListCreditGrantsResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListCreditGrantsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListCreditGrantsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListCreditGrantsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListCreditGrantsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ClawBackCreditResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CreditGrant
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ClawBackCreditResponse) GetJSON200() *CreditGrant {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ClawBackCreditResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ClawBackCreditResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ClawBackCreditResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ClawBackCreditResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ClawBackCreditResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type DecideApprovalResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -7684,6 +11841,102 @@ func (r ListHistoryResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListHistoryResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetLedgerResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CampaignLedger
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetLedgerResponse) GetJSON200() *CampaignLedger {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetLedgerResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetLedgerResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetLedgerResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetLedgerResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetLedgerResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListLedgerEntriesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *LedgerPage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListLedgerEntriesResponse) GetJSON200() *LedgerPage {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListLedgerEntriesResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListLedgerEntriesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListLedgerEntriesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListLedgerEntriesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListLedgerEntriesResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -8033,6 +12286,54 @@ func (r ListRevisionsResponse) ContentType() string {
 	return ""
 }
 
+type GetDifferenceResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PlanDifference
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetDifferenceResponse) GetJSON200() *PlanDifference {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetDifferenceResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetDifferenceResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetDifferenceResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetDifferenceResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetDifferenceResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type PreviewRouteResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -8321,6 +12622,246 @@ func (r WithdrawCampaignResponse) ContentType() string {
 	return ""
 }
 
+type ListCreditPoolsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CreditPoolList
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListCreditPoolsResponse) GetJSON200() *CreditPoolList {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListCreditPoolsResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListCreditPoolsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListCreditPoolsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListCreditPoolsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListCreditPoolsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type OpenCreditPoolResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *CreditPool
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r OpenCreditPoolResponse) GetJSON201() *CreditPool {
+	return r.JSON201
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r OpenCreditPoolResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r OpenCreditPoolResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r OpenCreditPoolResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r OpenCreditPoolResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r OpenCreditPoolResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetCreditPoolResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CreditPool
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetCreditPoolResponse) GetJSON200() *CreditPool {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetCreditPoolResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetCreditPoolResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetCreditPoolResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetCreditPoolResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetCreditPoolResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AllocateCreditResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CreditPool
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r AllocateCreditResponse) GetJSON200() *CreditPool {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r AllocateCreditResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AllocateCreditResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AllocateCreditResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AllocateCreditResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AllocateCreditResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RecordCreditUsesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *OutcomeResult
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RecordCreditUsesResponse) GetJSON200() *OutcomeResult {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RecordCreditUsesResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RecordCreditUsesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RecordCreditUsesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RecordCreditUsesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RecordCreditUsesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListAttributesResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -8554,6 +13095,102 @@ func (r StreamEventsResponse) ContentType() string {
 	return ""
 }
 
+type GetFreezeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Freeze
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetFreezeResponse) GetJSON200() *Freeze {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetFreezeResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetFreezeResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetFreezeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetFreezeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetFreezeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type LiftFreezeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Freeze
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r LiftFreezeResponse) GetJSON200() *Freeze {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r LiftFreezeResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r LiftFreezeResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r LiftFreezeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r LiftFreezeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r LiftFreezeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetMeResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -8698,6 +13335,486 @@ func (r RecordOutcomesResponse) ContentType() string {
 	return ""
 }
 
+type ListPoliciesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PolicyPage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListPoliciesResponse) GetJSON200() *PolicyPage {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListPoliciesResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListPoliciesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListPoliciesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListPoliciesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListPoliciesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ProposePolicyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *PolicyDetail
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r ProposePolicyResponse) GetJSON201() *PolicyDetail {
+	return r.JSON201
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ProposePolicyResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ProposePolicyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ProposePolicyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ProposePolicyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ProposePolicyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetPolicyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PolicyDetail
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetPolicyResponse) GetJSON200() *PolicyDetail {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetPolicyResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetPolicyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetPolicyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetPolicyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetPolicyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DecidePolicyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Policy
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DecidePolicyResponse) GetJSON200() *Policy {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DecidePolicyResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DecidePolicyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DecidePolicyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DecidePolicyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DecidePolicyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type WithdrawPolicyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Policy
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r WithdrawPolicyResponse) GetJSON200() *Policy {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r WithdrawPolicyResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r WithdrawPolicyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r WithdrawPolicyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r WithdrawPolicyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r WithdrawPolicyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListProgrammesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ProgrammePage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListProgrammesResponse) GetJSON200() *ProgrammePage {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListProgrammesResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListProgrammesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListProgrammesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListProgrammesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListProgrammesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ProposeProgrammeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *ProgrammeDetail
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r ProposeProgrammeResponse) GetJSON201() *ProgrammeDetail {
+	return r.JSON201
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ProposeProgrammeResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ProposeProgrammeResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ProposeProgrammeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ProposeProgrammeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ProposeProgrammeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetProgrammeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ProgrammeDetail
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetProgrammeResponse) GetJSON200() *ProgrammeDetail {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetProgrammeResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetProgrammeResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetProgrammeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetProgrammeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetProgrammeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CloseProgrammeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ProgrammeDetail
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r CloseProgrammeResponse) GetJSON200() *ProgrammeDetail {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CloseProgrammeResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CloseProgrammeResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CloseProgrammeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CloseProgrammeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CloseProgrammeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DecideProgrammeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ProgrammeDetail
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DecideProgrammeResponse) GetJSON200() *ProgrammeDetail {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DecideProgrammeResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DecideProgrammeResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DecideProgrammeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DecideProgrammeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DecideProgrammeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // EndSessionsResponse204Headers the declared response headers of an HTTP 204 response for EndSessions
 type EndSessionsResponse204Headers struct {
 	SetCookie string
@@ -8740,6 +13857,54 @@ func (r EndSessionsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r EndSessionsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListLoginMethodsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *LoginMethodList
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListLoginMethodsResponse) GetJSON200() *LoginMethodList {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListLoginMethodsResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListLoginMethodsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListLoginMethodsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListLoginMethodsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListLoginMethodsResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -8843,6 +14008,118 @@ func (r LogoutResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r LogoutResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// BeginOIDCLoginResponse303Headers the declared response headers of an HTTP 303 response for BeginOIDCLogin
+type BeginOIDCLoginResponse303Headers struct {
+	Location  string
+	SetCookie string
+}
+
+type BeginOIDCLoginResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+	// Headers303 the parsed response headers for an HTTP 303 response
+	Headers303 *BeginOIDCLoginResponse303Headers
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r BeginOIDCLoginResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r BeginOIDCLoginResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r BeginOIDCLoginResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r BeginOIDCLoginResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r BeginOIDCLoginResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// FinishOIDCLoginResponse200Headers the declared response headers of an HTTP 200 response for FinishOIDCLogin
+type FinishOIDCLoginResponse200Headers struct {
+	SetCookie string
+}
+
+// FinishOIDCLoginResponse303Headers the declared response headers of an HTTP 303 response for FinishOIDCLogin
+type FinishOIDCLoginResponse303Headers struct {
+	Location  string
+	SetCookie string
+}
+
+type FinishOIDCLoginResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Me
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *FinishOIDCLoginResponse200Headers
+	// Headers303 the parsed response headers for an HTTP 303 response
+	Headers303 *FinishOIDCLoginResponse303Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r FinishOIDCLoginResponse) GetJSON200() *Me {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r FinishOIDCLoginResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r FinishOIDCLoginResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r FinishOIDCLoginResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r FinishOIDCLoginResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r FinishOIDCLoginResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -9665,6 +14942,102 @@ func (r AddGrantResponse) ContentType() string {
 	return ""
 }
 
+type RemoveIdentityResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *User
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RemoveIdentityResponse) GetJSON200() *User {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RemoveIdentityResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RemoveIdentityResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RemoveIdentityResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RemoveIdentityResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RemoveIdentityResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type SetIdentityResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *User
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SetIdentityResponse) GetJSON200() *User {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r SetIdentityResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SetIdentityResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SetIdentityResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SetIdentityResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SetIdentityResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ResetPasswordResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -9947,6 +15320,96 @@ func (c *ClientWithResponses) SummariseContactsWithResponse(ctx context.Context,
 	return ParseSummariseContactsResponse(rsp)
 }
 
+// DrawContingencyWithBodyWithResponse Give contingency of a running campaign to one of its budget lines
+//
+// By somebody who neither submitted nor edited the campaign: 403 sod_self_approval. Not more than there is: 409
+// budget_insufficient with the figure `available`. The money is held on the line; contacts that wait for it go on.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/campaigns/{id}/contingency (the `DrawContingency` operationId).
+func (c *ClientWithResponses) DrawContingencyWithBodyWithResponse(ctx context.Context, id CampaignID, params *DrawContingencyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DrawContingencyResponse, error) {
+	rsp, err := c.DrawContingencyWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDrawContingencyResponse(rsp)
+}
+
+// DrawContingencyWithResponse Give contingency of a running campaign to one of its budget lines
+//
+// By somebody who neither submitted nor edited the campaign: 403 sod_self_approval. Not more than there is: 409
+// budget_insufficient with the figure `available`. The money is held on the line; contacts that wait for it go on.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/campaigns/{id}/contingency (the `DrawContingency` operationId).
+func (c *ClientWithResponses) DrawContingencyWithResponse(ctx context.Context, id CampaignID, params *DrawContingencyParams, body DrawContingencyJSONRequestBody, reqEditors ...RequestEditorFn) (*DrawContingencyResponse, error) {
+	rsp, err := c.DrawContingency(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDrawContingencyResponse(rsp)
+}
+
+// GetCreditWithResponse Where a campaign's prepaid credit stands
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/campaigns/{id}/credit (the `GetCredit` operationId).
+func (c *ClientWithResponses) GetCreditWithResponse(ctx context.Context, id CampaignID, reqEditors ...RequestEditorFn) (*GetCreditResponse, error) {
+	rsp, err := c.GetCredit(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetCreditResponse(rsp)
+}
+
+// ListCreditGrantsWithResponse The credit that each customer was promised
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/campaigns/{id}/credit/grants (the `ListCreditGrants` operationId).
+func (c *ClientWithResponses) ListCreditGrantsWithResponse(ctx context.Context, id CampaignID, params *ListCreditGrantsParams, reqEditors ...RequestEditorFn) (*ListCreditGrantsResponse, error) {
+	rsp, err := c.ListCreditGrants(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListCreditGrantsResponse(rsp)
+}
+
+// ClawBackCreditWithBodyWithResponse Take credit back from a customer who broke the contract
+//
+// What is left of the credit goes, and no instalment follows. What the customer used already is `owed`: Muster says so and
+// collects nothing. Credit that has expired or was taken back before is 409 state_conflict.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/campaigns/{id}/credit/grants/{grant_id}/claw-back (the `ClawBackCredit` operationId).
+func (c *ClientWithResponses) ClawBackCreditWithBodyWithResponse(ctx context.Context, id CampaignID, grantID CreditGrantID, params *ClawBackCreditParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ClawBackCreditResponse, error) {
+	rsp, err := c.ClawBackCreditWithBody(ctx, id, grantID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseClawBackCreditResponse(rsp)
+}
+
+// ClawBackCreditWithResponse Take credit back from a customer who broke the contract
+//
+// What is left of the credit goes, and no instalment follows. What the customer used already is `owed`: Muster says so and
+// collects nothing. Credit that has expired or was taken back before is 409 state_conflict.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/campaigns/{id}/credit/grants/{grant_id}/claw-back (the `ClawBackCredit` operationId).
+func (c *ClientWithResponses) ClawBackCreditWithResponse(ctx context.Context, id CampaignID, grantID CreditGrantID, params *ClawBackCreditParams, body ClawBackCreditJSONRequestBody, reqEditors ...RequestEditorFn) (*ClawBackCreditResponse, error) {
+	rsp, err := c.ClawBackCredit(ctx, id, grantID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseClawBackCreditResponse(rsp)
+}
+
 // DecideApprovalWithBodyWithResponse Sign off, return for change, or reject
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -9997,6 +15460,32 @@ func (c *ClientWithResponses) ListHistoryWithResponse(ctx context.Context, id Ca
 		return nil, err
 	}
 	return ParseListHistoryResponse(rsp)
+}
+
+// GetLedgerWithResponse Where the campaign's money stands
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/campaigns/{id}/ledger (the `GetLedger` operationId).
+func (c *ClientWithResponses) GetLedgerWithResponse(ctx context.Context, id CampaignID, reqEditors ...RequestEditorFn) (*GetLedgerResponse, error) {
+	rsp, err := c.GetLedger(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetLedgerResponse(rsp)
+}
+
+// ListLedgerEntriesWithResponse The journal of the campaign's accounts, oldest first
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/campaigns/{id}/ledger/entries (the `ListLedgerEntries` operationId).
+func (c *ClientWithResponses) ListLedgerEntriesWithResponse(ctx context.Context, id CampaignID, params *ListLedgerEntriesParams, reqEditors ...RequestEditorFn) (*ListLedgerEntriesResponse, error) {
+	rsp, err := c.ListLedgerEntries(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListLedgerEntriesResponse(rsp)
 }
 
 // PauseCampaignWithBodyWithResponse Pause dispatch
@@ -10144,15 +15633,43 @@ func (c *ClientWithResponses) ListRevisionsWithResponse(ctx context.Context, id 
 	return ParseListRevisionsResponse(rsp)
 }
 
-// PreviewRouteWithResponse Who would have to sign the newest plan revision if the caller submitted it now
-//
-// Nothing is changed. The approval route is frozen when the plan is submitted.
+// GetDifferenceWithResponse What a plan revision has otherwise than another
 //
 // Returns a wrapper object for the known response body format(s).
 //
+// Corresponds with GET /v1/campaigns/{id}/revisions/{revision}/difference (the `GetDifference` operationId).
+func (c *ClientWithResponses) GetDifferenceWithResponse(ctx context.Context, id CampaignID, revision int, params *GetDifferenceParams, reqEditors ...RequestEditorFn) (*GetDifferenceResponse, error) {
+	rsp, err := c.GetDifference(ctx, id, revision, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetDifferenceResponse(rsp)
+}
+
+// PreviewRouteWithBodyWithResponse Who would have to sign if the caller submitted the draft, or the plan in the body, now
+//
+// Nothing is changed. The approval route is frozen when the plan is submitted. With a plan in the body it says what that plan would need, for a campaign in flight as an amendment of the plan in force; without one it is about the draft, or about the revision that waits for its approval.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
 // Corresponds with POST /v1/campaigns/{id}/route (the `PreviewRoute` operationId).
-func (c *ClientWithResponses) PreviewRouteWithResponse(ctx context.Context, id CampaignID, reqEditors ...RequestEditorFn) (*PreviewRouteResponse, error) {
-	rsp, err := c.PreviewRoute(ctx, id, reqEditors...)
+func (c *ClientWithResponses) PreviewRouteWithBodyWithResponse(ctx context.Context, id CampaignID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PreviewRouteResponse, error) {
+	rsp, err := c.PreviewRouteWithBody(ctx, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePreviewRouteResponse(rsp)
+}
+
+// PreviewRouteWithResponse Who would have to sign if the caller submitted the draft, or the plan in the body, now
+//
+// Nothing is changed. The approval route is frozen when the plan is submitted. With a plan in the body it says what that plan would need, for a campaign in flight as an amendment of the plan in force; without one it is about the draft, or about the revision that waits for its approval.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/campaigns/{id}/route (the `PreviewRoute` operationId).
+func (c *ClientWithResponses) PreviewRouteWithResponse(ctx context.Context, id CampaignID, body PreviewRouteJSONRequestBody, reqEditors ...RequestEditorFn) (*PreviewRouteResponse, error) {
+	rsp, err := c.PreviewRoute(ctx, id, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -10267,6 +15784,131 @@ func (c *ClientWithResponses) WithdrawCampaignWithResponse(ctx context.Context, 
 	return ParseWithdrawCampaignResponse(rsp)
 }
 
+// ListCreditPoolsWithResponse The pools of prepaid credit
+//
+// Those of the units where the caller may read credit, of the units below them, and of the units above them, whose pools
+// pay for them too. Each with what the ledger says of it.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/credit/pools (the `ListCreditPools` operationId).
+func (c *ClientWithResponses) ListCreditPoolsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListCreditPoolsResponse, error) {
+	rsp, err := c.ListCreditPools(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListCreditPoolsResponse(rsp)
+}
+
+// OpenCreditPoolWithBodyWithResponse Open a pool of prepaid credit
+//
+// The campaigns of its unit and of the units below it may apply for credit from it, in its currency. It begins empty.
+// 409 already_exists where the tenant has another pool of that name.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/credit/pools (the `OpenCreditPool` operationId).
+func (c *ClientWithResponses) OpenCreditPoolWithBodyWithResponse(ctx context.Context, params *OpenCreditPoolParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*OpenCreditPoolResponse, error) {
+	rsp, err := c.OpenCreditPoolWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseOpenCreditPoolResponse(rsp)
+}
+
+// OpenCreditPoolWithResponse Open a pool of prepaid credit
+//
+// The campaigns of its unit and of the units below it may apply for credit from it, in its currency. It begins empty.
+// 409 already_exists where the tenant has another pool of that name.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/credit/pools (the `OpenCreditPool` operationId).
+func (c *ClientWithResponses) OpenCreditPoolWithResponse(ctx context.Context, params *OpenCreditPoolParams, body OpenCreditPoolJSONRequestBody, reqEditors ...RequestEditorFn) (*OpenCreditPoolResponse, error) {
+	rsp, err := c.OpenCreditPool(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseOpenCreditPoolResponse(rsp)
+}
+
+// GetCreditPoolWithResponse One pool of prepaid credit
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/credit/pools/{pool_id} (the `GetCreditPool` operationId).
+func (c *ClientWithResponses) GetCreditPoolWithResponse(ctx context.Context, poolID CreditPoolID, reqEditors ...RequestEditorFn) (*GetCreditPoolResponse, error) {
+	rsp, err := c.GetCreditPool(ctx, poolID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetCreditPoolResponse(rsp)
+}
+
+// AllocateCreditWithBodyWithResponse Add money to a pool
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/credit/pools/{pool_id}/allocations (the `AllocateCredit` operationId).
+func (c *ClientWithResponses) AllocateCreditWithBodyWithResponse(ctx context.Context, poolID CreditPoolID, params *AllocateCreditParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AllocateCreditResponse, error) {
+	rsp, err := c.AllocateCreditWithBody(ctx, poolID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAllocateCreditResponse(rsp)
+}
+
+// AllocateCreditWithResponse Add money to a pool
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/credit/pools/{pool_id}/allocations (the `AllocateCredit` operationId).
+func (c *ClientWithResponses) AllocateCreditWithResponse(ctx context.Context, poolID CreditPoolID, params *AllocateCreditParams, body AllocateCreditJSONRequestBody, reqEditors ...RequestEditorFn) (*AllocateCreditResponse, error) {
+	rsp, err := c.AllocateCredit(ctx, poolID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAllocateCreditResponse(rsp)
+}
+
+// RecordCreditUsesWithBodyWithResponse Report what customers used
+//
+// For billing systems: how much a customer used in a month, which decides the next instalment where the schedule asks for
+// it, and how much of their credit was spent. Each row is recorded once by source and reference; the same again counts as a
+// duplicate. A row at fault does not keep the others from being recorded: spent may be no more than is left of the
+// customer's credit (budget_insufficient), a month is reported once (already_exists) and before the instalment after it is
+// decided (state_conflict).
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/credit/uses (the `RecordCreditUses` operationId).
+func (c *ClientWithResponses) RecordCreditUsesWithBodyWithResponse(ctx context.Context, params *RecordCreditUsesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RecordCreditUsesResponse, error) {
+	rsp, err := c.RecordCreditUsesWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRecordCreditUsesResponse(rsp)
+}
+
+// RecordCreditUsesWithResponse Report what customers used
+//
+// For billing systems: how much a customer used in a month, which decides the next instalment where the schedule asks for
+// it, and how much of their credit was spent. Each row is recorded once by source and reference; the same again counts as a
+// duplicate. A row at fault does not keep the others from being recorded: spent may be no more than is left of the
+// customer's credit (budget_insufficient), a month is reported once (already_exists) and before the instalment after it is
+// decided (state_conflict).
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/credit/uses (the `RecordCreditUses` operationId).
+func (c *ClientWithResponses) RecordCreditUsesWithResponse(ctx context.Context, params *RecordCreditUsesParams, body RecordCreditUsesJSONRequestBody, reqEditors ...RequestEditorFn) (*RecordCreditUsesResponse, error) {
+	rsp, err := c.RecordCreditUses(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRecordCreditUsesResponse(rsp)
+}
+
 // ListAttributesWithResponse The customer catalogue: what a filter may name
 //
 // Returns a wrapper object for the known response body format(s).
@@ -10355,6 +15997,54 @@ func (c *ClientWithResponses) StreamEventsWithResponse(ctx context.Context, para
 	return ParseStreamEventsResponse(rsp)
 }
 
+// GetFreezeWithResponse Whether dispatch is frozen, and for what
+//
+// The invariants of the ledger and of every campaign that is under way are checked every five minutes. While one
+// is broken, nobody new is contacted in any campaign; what was begun comes to its end.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/freeze (the `GetFreeze` operationId).
+func (c *ClientWithResponses) GetFreezeWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetFreezeResponse, error) {
+	rsp, err := c.GetFreeze(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetFreezeResponse(rsp)
+}
+
+// LiftFreezeWithBodyWithResponse Lift the freeze once everything is whole again
+//
+// Everything is checked first: while an invariant is broken, 409 state_conflict names it with the number of its
+// violations, and dispatch stays frozen.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/freeze/lift (the `LiftFreeze` operationId).
+func (c *ClientWithResponses) LiftFreezeWithBodyWithResponse(ctx context.Context, params *LiftFreezeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*LiftFreezeResponse, error) {
+	rsp, err := c.LiftFreezeWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseLiftFreezeResponse(rsp)
+}
+
+// LiftFreezeWithResponse Lift the freeze once everything is whole again
+//
+// Everything is checked first: while an invariant is broken, 409 state_conflict names it with the number of its
+// violations, and dispatch stays frozen.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/freeze/lift (the `LiftFreeze` operationId).
+func (c *ClientWithResponses) LiftFreezeWithResponse(ctx context.Context, params *LiftFreezeParams, body LiftFreezeJSONRequestBody, reqEditors ...RequestEditorFn) (*LiftFreezeResponse, error) {
+	rsp, err := c.LiftFreeze(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseLiftFreezeResponse(rsp)
+}
+
 // GetMeWithResponse Who am I and what may I do
 //
 // Returns a wrapper object for the known response body format(s).
@@ -10430,6 +16120,257 @@ func (c *ClientWithResponses) RecordOutcomesWithResponse(ctx context.Context, pa
 	return ParseRecordOutcomesResponse(rsp)
 }
 
+// ListPoliciesWithResponse What is decided by, and every version of it, newest first
+//
+// Of the tenants where the caller may read policies, and of the standard, which holds wherever a tenant has no policy
+// of its own. A version is read one by one for what it says.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/policies (the `ListPolicies` operationId).
+func (c *ClientWithResponses) ListPoliciesWithResponse(ctx context.Context, params *ListPoliciesParams, reqEditors ...RequestEditorFn) (*ListPoliciesResponse, error) {
+	rsp, err := c.ListPolicies(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListPoliciesResponse(rsp)
+}
+
+// ProposePolicyWithBodyWithResponse Propose another policy for a tenant
+//
+// For holders of policy.propose at the topmost unit itself. `base` is the version that it changes: when another one is
+// in force, 409 version_changed. A policy is checked: one that cannot be understood, names a wildcard or an expression
+// instead of a role or an action, lets administrators sign, has a level that no role may sign, or could never be
+// changed again is refused with 422 policy_rejected and every fault with its line or its path; one without
+// permissions or without approval routes with 422 empty_policy. Nothing changes until somebody else decides.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/policies (the `ProposePolicy` operationId).
+func (c *ClientWithResponses) ProposePolicyWithBodyWithResponse(ctx context.Context, params *ProposePolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ProposePolicyResponse, error) {
+	rsp, err := c.ProposePolicyWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseProposePolicyResponse(rsp)
+}
+
+// ProposePolicyWithResponse Propose another policy for a tenant
+//
+// For holders of policy.propose at the topmost unit itself. `base` is the version that it changes: when another one is
+// in force, 409 version_changed. A policy is checked: one that cannot be understood, names a wildcard or an expression
+// instead of a role or an action, lets administrators sign, has a level that no role may sign, or could never be
+// changed again is refused with 422 policy_rejected and every fault with its line or its path; one without
+// permissions or without approval routes with 422 empty_policy. Nothing changes until somebody else decides.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/policies (the `ProposePolicy` operationId).
+func (c *ClientWithResponses) ProposePolicyWithResponse(ctx context.Context, params *ProposePolicyParams, body ProposePolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*ProposePolicyResponse, error) {
+	rsp, err := c.ProposePolicy(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseProposePolicyResponse(rsp)
+}
+
+// GetPolicyWithResponse What a version of a policy says, and what it changes
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/policies/{version} (the `GetPolicy` operationId).
+func (c *ClientWithResponses) GetPolicyWithResponse(ctx context.Context, version PolicyVersion, reqEditors ...RequestEditorFn) (*GetPolicyResponse, error) {
+	rsp, err := c.GetPolicy(ctx, version, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetPolicyResponse(rsp)
+}
+
+// DecidePolicyWithBodyWithResponse Put a proposal into force, or reject it
+//
+// By another person than the one who proposed it: 403 sod_self_approval. A proposal that changes a version which is no
+// longer in force can only be rejected: 409 version_changed. From then on it holds in this process, and within some
+// seconds in all; campaigns that wait for an approval keep the route that was frozen when they were submitted.
+// A rejection needs words.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/policies/{version}/decision (the `DecidePolicy` operationId).
+func (c *ClientWithResponses) DecidePolicyWithBodyWithResponse(ctx context.Context, version PolicyVersion, params *DecidePolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DecidePolicyResponse, error) {
+	rsp, err := c.DecidePolicyWithBody(ctx, version, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDecidePolicyResponse(rsp)
+}
+
+// DecidePolicyWithResponse Put a proposal into force, or reject it
+//
+// By another person than the one who proposed it: 403 sod_self_approval. A proposal that changes a version which is no
+// longer in force can only be rejected: 409 version_changed. From then on it holds in this process, and within some
+// seconds in all; campaigns that wait for an approval keep the route that was frozen when they were submitted.
+// A rejection needs words.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/policies/{version}/decision (the `DecidePolicy` operationId).
+func (c *ClientWithResponses) DecidePolicyWithResponse(ctx context.Context, version PolicyVersion, params *DecidePolicyParams, body DecidePolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*DecidePolicyResponse, error) {
+	rsp, err := c.DecidePolicy(ctx, version, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDecidePolicyResponse(rsp)
+}
+
+// WithdrawPolicyWithBodyWithResponse Take back a proposal of one's own
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/policies/{version}/withdraw (the `WithdrawPolicy` operationId).
+func (c *ClientWithResponses) WithdrawPolicyWithBodyWithResponse(ctx context.Context, version PolicyVersion, params *WithdrawPolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*WithdrawPolicyResponse, error) {
+	rsp, err := c.WithdrawPolicyWithBody(ctx, version, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseWithdrawPolicyResponse(rsp)
+}
+
+// WithdrawPolicyWithResponse Take back a proposal of one's own
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/policies/{version}/withdraw (the `WithdrawPolicy` operationId).
+func (c *ClientWithResponses) WithdrawPolicyWithResponse(ctx context.Context, version PolicyVersion, params *WithdrawPolicyParams, body WithdrawPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*WithdrawPolicyResponse, error) {
+	rsp, err := c.WithdrawPolicy(ctx, version, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseWithdrawPolicyResponse(rsp)
+}
+
+// ListProgrammesWithResponse List programmes, newest first
+//
+// Those of the units where the caller may read programmes, and of the units above, as campaigns of those units may be inside.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/programmes (the `ListProgrammes` operationId).
+func (c *ClientWithResponses) ListProgrammesWithResponse(ctx context.Context, params *ListProgrammesParams, reqEditors ...RequestEditorFn) (*ListProgrammesResponse, error) {
+	rsp, err := c.ListProgrammes(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListProgrammesResponse(rsp)
+}
+
+// ProposeProgrammeWithBodyWithResponse Propose an umbrella budget
+//
+// The levels that the approval routes ask for its whole ceiling sign it, neither its proposer nor its owner among them.
+// Then campaigns that name it in `programme_id` are paid from it, each with its owner's signature.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/programmes (the `ProposeProgramme` operationId).
+func (c *ClientWithResponses) ProposeProgrammeWithBodyWithResponse(ctx context.Context, params *ProposeProgrammeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ProposeProgrammeResponse, error) {
+	rsp, err := c.ProposeProgrammeWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseProposeProgrammeResponse(rsp)
+}
+
+// ProposeProgrammeWithResponse Propose an umbrella budget
+//
+// The levels that the approval routes ask for its whole ceiling sign it, neither its proposer nor its owner among them.
+// Then campaigns that name it in `programme_id` are paid from it, each with its owner's signature.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/programmes (the `ProposeProgramme` operationId).
+func (c *ClientWithResponses) ProposeProgrammeWithResponse(ctx context.Context, params *ProposeProgrammeParams, body ProposeProgrammeJSONRequestBody, reqEditors ...RequestEditorFn) (*ProposeProgrammeResponse, error) {
+	rsp, err := c.ProposeProgramme(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseProposeProgrammeResponse(rsp)
+}
+
+// GetProgrammeWithResponse A programme with its figures, its signatures and its campaigns
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/programmes/{programme_id} (the `GetProgramme` operationId).
+func (c *ClientWithResponses) GetProgrammeWithResponse(ctx context.Context, programmeID ProgrammeID, reqEditors ...RequestEditorFn) (*GetProgrammeResponse, error) {
+	rsp, err := c.GetProgramme(ctx, programmeID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetProgrammeResponse(rsp)
+}
+
+// CloseProgrammeWithBodyWithResponse Take in no more campaigns and return what is free
+//
+// Campaigns inside go on with what they hold; what they return later goes back too. Closing again changes nothing.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/programmes/{programme_id}/close (the `CloseProgramme` operationId).
+func (c *ClientWithResponses) CloseProgrammeWithBodyWithResponse(ctx context.Context, programmeID ProgrammeID, params *CloseProgrammeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CloseProgrammeResponse, error) {
+	rsp, err := c.CloseProgrammeWithBody(ctx, programmeID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCloseProgrammeResponse(rsp)
+}
+
+// CloseProgrammeWithResponse Take in no more campaigns and return what is free
+//
+// Campaigns inside go on with what they hold; what they return later goes back too. Closing again changes nothing.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/programmes/{programme_id}/close (the `CloseProgramme` operationId).
+func (c *ClientWithResponses) CloseProgrammeWithResponse(ctx context.Context, programmeID ProgrammeID, params *CloseProgrammeParams, body CloseProgrammeJSONRequestBody, reqEditors ...RequestEditorFn) (*CloseProgrammeResponse, error) {
+	rsp, err := c.CloseProgramme(ctx, programmeID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCloseProgrammeResponse(rsp)
+}
+
+// DecideProgrammeWithBodyWithResponse Sign for a programme's budget, or reject it
+//
+// By a person who may sign the level for the whole ceiling, in their own name or by a delegation. The last signature
+// opens the programme's account and gives it its budget.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/programmes/{programme_id}/decisions (the `DecideProgramme` operationId).
+func (c *ClientWithResponses) DecideProgrammeWithBodyWithResponse(ctx context.Context, programmeID ProgrammeID, params *DecideProgrammeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DecideProgrammeResponse, error) {
+	rsp, err := c.DecideProgrammeWithBody(ctx, programmeID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDecideProgrammeResponse(rsp)
+}
+
+// DecideProgrammeWithResponse Sign for a programme's budget, or reject it
+//
+// By a person who may sign the level for the whole ceiling, in their own name or by a delegation. The last signature
+// opens the programme's account and gives it its budget.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/programmes/{programme_id}/decisions (the `DecideProgramme` operationId).
+func (c *ClientWithResponses) DecideProgrammeWithResponse(ctx context.Context, programmeID ProgrammeID, params *DecideProgrammeParams, body DecideProgrammeJSONRequestBody, reqEditors ...RequestEditorFn) (*DecideProgrammeResponse, error) {
+	rsp, err := c.DecideProgramme(ctx, programmeID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDecideProgrammeResponse(rsp)
+}
+
 // EndSessionsWithResponse Log out everywhere
 //
 // Returns a wrapper object for the known response body format(s).
@@ -10441,6 +16382,19 @@ func (c *ClientWithResponses) EndSessionsWithResponse(ctx context.Context, reqEd
 		return nil, err
 	}
 	return ParseEndSessionsResponse(rsp)
+}
+
+// ListLoginMethodsWithResponse By what one can log in here
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/sessions (the `ListLoginMethods` operationId).
+func (c *ClientWithResponses) ListLoginMethodsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListLoginMethodsResponse, error) {
+	rsp, err := c.ListLoginMethods(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListLoginMethodsResponse(rsp)
 }
 
 // LoginWithBodyWithResponse Log in
@@ -10480,6 +16434,39 @@ func (c *ClientWithResponses) LogoutWithResponse(ctx context.Context, reqEditors
 		return nil, err
 	}
 	return ParseLogoutResponse(rsp)
+}
+
+// BeginOIDCLoginWithResponse Log in at the identity provider
+//
+// For browsers: it leads to the OpenID Connect provider (authorization code with PKCE, state and nonce), which leads back to
+// the callback. 404 where no provider is configured, 503 identity_provider_unavailable while it does not answer.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/sessions/oidc (the `BeginOIDCLogin` operationId).
+func (c *ClientWithResponses) BeginOIDCLoginWithResponse(ctx context.Context, params *BeginOIDCLoginParams, reqEditors ...RequestEditorFn) (*BeginOIDCLoginResponse, error) {
+	rsp, err := c.BeginOIDCLogin(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBeginOIDCLoginResponse(rsp)
+}
+
+// FinishOIDCLoginWithResponse Come back from the identity provider
+//
+// For browsers that the provider sends back. A person is let in as the user to whom an administrator gave this identity;
+// nobody becomes a user by it. 401 token_invalid for an answer that is not to this browser's log-in, 401 unauthenticated
+// for an identity that no user has who may log in; the details name it.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/sessions/oidc/callback (the `FinishOIDCLogin` operationId).
+func (c *ClientWithResponses) FinishOIDCLoginWithResponse(ctx context.Context, params *FinishOIDCLoginParams, reqEditors ...RequestEditorFn) (*FinishOIDCLoginResponse, error) {
+	rsp, err := c.FinishOIDCLogin(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseFinishOIDCLoginResponse(rsp)
 }
 
 // ListTasksWithResponse The caller's claimed tasks and how many are open
@@ -10876,6 +16863,53 @@ func (c *ClientWithResponses) AddGrantWithResponse(ctx context.Context, userID U
 		return nil, err
 	}
 	return ParseAddGrantResponse(rsp)
+}
+
+// RemoveIdentityWithResponse Take a user's identity away
+//
+// Their sessions end at once. For administrators of every unit that the user belongs to or holds a role at. Nobody does it to themselves: 403.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/users/{user_id}/identity (the `RemoveIdentity` operationId).
+func (c *ClientWithResponses) RemoveIdentityWithResponse(ctx context.Context, userID UserID, params *RemoveIdentityParams, reqEditors ...RequestEditorFn) (*RemoveIdentityResponse, error) {
+	rsp, err := c.RemoveIdentity(ctx, userID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRemoveIdentityResponse(rsp)
+}
+
+// SetIdentityWithBodyWithResponse Let a user log in at the identity provider
+//
+// Instead of the identity they had, with which their sessions end. 409 already_exists when somebody else has it, 404 where
+// no provider is configured. For administrators of every unit that the user belongs to or holds a role at. Nobody does it to themselves: 403.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/users/{user_id}/identity (the `SetIdentity` operationId).
+func (c *ClientWithResponses) SetIdentityWithBodyWithResponse(ctx context.Context, userID UserID, params *SetIdentityParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetIdentityResponse, error) {
+	rsp, err := c.SetIdentityWithBody(ctx, userID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetIdentityResponse(rsp)
+}
+
+// SetIdentityWithResponse Let a user log in at the identity provider
+//
+// Instead of the identity they had, with which their sessions end. 409 already_exists when somebody else has it, 404 where
+// no provider is configured. For administrators of every unit that the user belongs to or holds a role at. Nobody does it to themselves: 403.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/users/{user_id}/identity (the `SetIdentity` operationId).
+func (c *ClientWithResponses) SetIdentityWithResponse(ctx context.Context, userID UserID, params *SetIdentityParams, body SetIdentityJSONRequestBody, reqEditors ...RequestEditorFn) (*SetIdentityResponse, error) {
+	rsp, err := c.SetIdentity(ctx, userID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetIdentityResponse(rsp)
 }
 
 // ResetPasswordWithBodyWithResponse Give a user another password
@@ -11314,6 +17348,138 @@ func ParseSummariseContactsResponse(rsp *http.Response) (*SummariseContactsRespo
 	return response, nil
 }
 
+// ParseDrawContingencyResponse parses an HTTP response from a DrawContingencyWithResponse call
+func ParseDrawContingencyResponse(rsp *http.Response) (*DrawContingencyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DrawContingencyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest ContingencyDraw
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetCreditResponse parses an HTTP response from a GetCreditWithResponse call
+func ParseGetCreditResponse(rsp *http.Response) (*GetCreditResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetCreditResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CreditFiguresList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListCreditGrantsResponse parses an HTTP response from a ListCreditGrantsWithResponse call
+func ParseListCreditGrantsResponse(rsp *http.Response) (*ListCreditGrantsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListCreditGrantsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CreditGrantPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseClawBackCreditResponse parses an HTTP response from a ClawBackCreditWithResponse call
+func ParseClawBackCreditResponse(rsp *http.Response) (*ClawBackCreditResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ClawBackCreditResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CreditGrant
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseDecideApprovalResponse parses an HTTP response from a DecideApprovalWithResponse call
 func ParseDecideApprovalResponse(rsp *http.Response) (*DecideApprovalResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -11396,6 +17562,72 @@ func ParseListHistoryResponse(rsp *http.Response) (*ListHistoryResponse, error) 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest HistoryPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetLedgerResponse parses an HTTP response from a GetLedgerWithResponse call
+func ParseGetLedgerResponse(rsp *http.Response) (*GetLedgerResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetLedgerResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CampaignLedger
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListLedgerEntriesResponse parses an HTTP response from a ListLedgerEntriesWithResponse call
+func ParseListLedgerEntriesResponse(rsp *http.Response) (*ListLedgerEntriesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListLedgerEntriesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest LedgerPage
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -11657,6 +17889,39 @@ func ParseListRevisionsResponse(rsp *http.Response) (*ListRevisionsResponse, err
 	return response, nil
 }
 
+// ParseGetDifferenceResponse parses an HTTP response from a GetDifferenceWithResponse call
+func ParseGetDifferenceResponse(rsp *http.Response) (*GetDifferenceResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetDifferenceResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PlanDifference
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParsePreviewRouteResponse parses an HTTP response from a PreviewRouteWithResponse call
 func ParsePreviewRouteResponse(rsp *http.Response) (*PreviewRouteResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -11855,6 +18120,171 @@ func ParseWithdrawCampaignResponse(rsp *http.Response) (*WithdrawCampaignRespons
 	return response, nil
 }
 
+// ParseListCreditPoolsResponse parses an HTTP response from a ListCreditPoolsWithResponse call
+func ParseListCreditPoolsResponse(rsp *http.Response) (*ListCreditPoolsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListCreditPoolsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CreditPoolList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseOpenCreditPoolResponse parses an HTTP response from a OpenCreditPoolWithResponse call
+func ParseOpenCreditPoolResponse(rsp *http.Response) (*OpenCreditPoolResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &OpenCreditPoolResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest CreditPool
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetCreditPoolResponse parses an HTTP response from a GetCreditPoolWithResponse call
+func ParseGetCreditPoolResponse(rsp *http.Response) (*GetCreditPoolResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetCreditPoolResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CreditPool
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAllocateCreditResponse parses an HTTP response from a AllocateCreditWithResponse call
+func ParseAllocateCreditResponse(rsp *http.Response) (*AllocateCreditResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AllocateCreditResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CreditPool
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRecordCreditUsesResponse parses an HTTP response from a RecordCreditUsesWithResponse call
+func ParseRecordCreditUsesResponse(rsp *http.Response) (*RecordCreditUsesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RecordCreditUsesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest OutcomeResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListAttributesResponse parses an HTTP response from a ListAttributesWithResponse call
 func ParseListAttributesResponse(rsp *http.Response) (*ListAttributesResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -12013,6 +18443,72 @@ func ParseStreamEventsResponse(rsp *http.Response) (*StreamEventsResponse, error
 	return response, nil
 }
 
+// ParseGetFreezeResponse parses an HTTP response from a GetFreezeWithResponse call
+func ParseGetFreezeResponse(rsp *http.Response) (*GetFreezeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetFreezeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Freeze
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseLiftFreezeResponse parses an HTTP response from a LiftFreezeWithResponse call
+func ParseLiftFreezeResponse(rsp *http.Response) (*LiftFreezeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &LiftFreezeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Freeze
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetMeResponse parses an HTTP response from a GetMeWithResponse call
 func ParseGetMeResponse(rsp *http.Response) (*GetMeResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -12121,6 +18617,336 @@ func ParseRecordOutcomesResponse(rsp *http.Response) (*RecordOutcomesResponse, e
 	return response, nil
 }
 
+// ParseListPoliciesResponse parses an HTTP response from a ListPoliciesWithResponse call
+func ParseListPoliciesResponse(rsp *http.Response) (*ListPoliciesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListPoliciesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PolicyPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseProposePolicyResponse parses an HTTP response from a ProposePolicyWithResponse call
+func ParseProposePolicyResponse(rsp *http.Response) (*ProposePolicyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ProposePolicyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest PolicyDetail
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetPolicyResponse parses an HTTP response from a GetPolicyWithResponse call
+func ParseGetPolicyResponse(rsp *http.Response) (*GetPolicyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetPolicyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PolicyDetail
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDecidePolicyResponse parses an HTTP response from a DecidePolicyWithResponse call
+func ParseDecidePolicyResponse(rsp *http.Response) (*DecidePolicyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DecidePolicyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Policy
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseWithdrawPolicyResponse parses an HTTP response from a WithdrawPolicyWithResponse call
+func ParseWithdrawPolicyResponse(rsp *http.Response) (*WithdrawPolicyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &WithdrawPolicyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Policy
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListProgrammesResponse parses an HTTP response from a ListProgrammesWithResponse call
+func ParseListProgrammesResponse(rsp *http.Response) (*ListProgrammesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListProgrammesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ProgrammePage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseProposeProgrammeResponse parses an HTTP response from a ProposeProgrammeWithResponse call
+func ParseProposeProgrammeResponse(rsp *http.Response) (*ProposeProgrammeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ProposeProgrammeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest ProgrammeDetail
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetProgrammeResponse parses an HTTP response from a GetProgrammeWithResponse call
+func ParseGetProgrammeResponse(rsp *http.Response) (*GetProgrammeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetProgrammeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ProgrammeDetail
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCloseProgrammeResponse parses an HTTP response from a CloseProgrammeWithResponse call
+func ParseCloseProgrammeResponse(rsp *http.Response) (*CloseProgrammeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CloseProgrammeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ProgrammeDetail
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDecideProgrammeResponse parses an HTTP response from a DecideProgrammeWithResponse call
+func ParseDecideProgrammeResponse(rsp *http.Response) (*DecideProgrammeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DecideProgrammeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ProgrammeDetail
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseEndSessionsResponse parses an HTTP response from a EndSessionsWithResponse call
 func ParseEndSessionsResponse(rsp *http.Response) (*EndSessionsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -12158,6 +18984,39 @@ func ParseEndSessionsResponse(rsp *http.Response) (*EndSessionsResponse, error) 
 			headers.SetCookie = value
 		}
 		response.Headers204 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListLoginMethodsResponse parses an HTTP response from a ListLoginMethodsWithResponse call
+func ParseListLoginMethodsResponse(rsp *http.Response) (*ListLoginMethodsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListLoginMethodsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest LoginMethodList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
 	}
 
 	return response, nil
@@ -12246,6 +19105,121 @@ func ParseLogoutResponse(rsp *http.Response) (*LogoutResponse, error) {
 			headers.SetCookie = value
 		}
 		response.Headers204 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseBeginOIDCLoginResponse parses an HTTP response from a BeginOIDCLoginWithResponse call
+func ParseBeginOIDCLoginResponse(rsp *http.Response) (*BeginOIDCLoginResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &BeginOIDCLoginResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 303:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 303:
+		var headers BeginOIDCLoginResponse303Headers
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		if values := rsp.Header.Values("Set-Cookie"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Set-Cookie", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.SetCookie = value
+		}
+		response.Headers303 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseFinishOIDCLoginResponse parses an HTTP response from a FinishOIDCLoginWithResponse call
+func ParseFinishOIDCLoginResponse(rsp *http.Response) (*FinishOIDCLoginResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &FinishOIDCLoginResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Me
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case rsp.StatusCode == 303:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers FinishOIDCLoginResponse200Headers
+		if values := rsp.Header.Values("Set-Cookie"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Set-Cookie", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.SetCookie = value
+		}
+		response.Headers200 = &headers
+	case rsp.StatusCode == 303:
+		var headers FinishOIDCLoginResponse303Headers
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		if values := rsp.Header.Values("Set-Cookie"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Set-Cookie", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.SetCookie = value
+		}
+		response.Headers303 = &headers
 	}
 
 	return response, nil
@@ -12788,6 +19762,72 @@ func ParseAddGrantResponse(rsp *http.Response) (*AddGrantResponse, error) {
 	}
 
 	response := &AddGrantResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest User
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRemoveIdentityResponse parses an HTTP response from a RemoveIdentityWithResponse call
+func ParseRemoveIdentityResponse(rsp *http.Response) (*RemoveIdentityResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RemoveIdentityResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest User
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSetIdentityResponse parses an HTTP response from a SetIdentityWithResponse call
+func ParseSetIdentityResponse(rsp *http.Response) (*SetIdentityResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SetIdentityResponse{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}

@@ -70,7 +70,7 @@ func reachDatabase(ctx context.Context, url string) error {
 }
 
 // openStore connects to the database with the key that seals phone numbers.
-func (g *globals) openStore(url string, v config.Vault) (*store.Store, error) {
+func (g *globals) openStore(url string, v config.Vault, with ...store.Option) (*store.Store, error) {
 	key, err := config.VaultKey(v.VaultKeyFile, g.dir)
 	if err != nil {
 		return nil, err
@@ -82,7 +82,7 @@ func (g *globals) openStore(url string, v config.Vault) (*store.Store, error) {
 	if err := reachDatabase(g, url); err != nil {
 		return nil, err
 	}
-	return store.Open(g, url, store.WithVault(vault))
+	return store.Open(g, url, append(with, store.WithVault(vault))...)
 }
 
 func (g *globals) dialTemporal(t config.Temporal, role string) (client.Client, error) {
@@ -98,7 +98,7 @@ func (g *globals) attach(db *config.Database, t *config.Temporal, v config.Vault
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	enforcer, err := policies.New(g, st.Grants)
+	enforcer, err := policies.New(g, st.Grants, st.ActivePolicies)
 	if err != nil {
 		st.Close()
 		return nil, nil, nil, err
@@ -121,7 +121,7 @@ func (c *migrateCommand) Run(g *globals) error {
 	if err := g.instance(&c.Database, nil); err != nil {
 		return err
 	}
-	st, err := g.openStore(c.DatabaseURL, c.Vault)
+	st, err := g.openStore(c.DatabaseURL, c.Vault, store.AsOwner())
 	if err != nil {
 		return err
 	}
@@ -137,5 +137,5 @@ func migrate(ctx context.Context, st *store.Store) error {
 	if n > 0 {
 		fmt.Printf("  database schema: %d migration(s) applied\n", n)
 	}
-	return nil
+	return st.StorePolicyStandard(ctx, policies.Standard())
 }

@@ -51,7 +51,7 @@ func importInto(g *globals, db config.Database, v config.Vault, load func(*store
 	if err := g.instance(&db, nil); err != nil {
 		return err
 	}
-	st, err := g.openStore(db.DatabaseURL, v)
+	st, err := g.openStore(db.DatabaseURL, v, store.AsOwner())
 	if err != nil {
 		return err
 	}

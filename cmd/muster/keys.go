@@ -16,6 +16,7 @@ import (
 type keysCommand struct {
 	List   keysList   `cmd:"" help:"List the keys, the oldest first."`
 	Rotate keysRotate `cmd:"" help:"Add a key that signs after a notice, and retire the others after another. What they signed stays valid."`
+	Revoke keysRevoke `cmd:"" help:"End a key that got into the wrong hands, at once. What was recorded before stays valid."`
 }
 
 type keysList struct{ config.Keys }
@@ -39,6 +40,8 @@ func (c *keysList) Run(g *globals) error {
 			private = "here"
 		}
 		switch {
+		case !k.RevokedAt.IsZero():
+			state = "revoked " + k.RevokedAt.Format(time.RFC3339)
 		case k.ID == signer:
 			state = "signs"
 		case now.Before(k.NotBefore):
@@ -53,7 +56,7 @@ func (c *keysList) Run(g *globals) error {
 
 type keysRotate struct {
 	config.Keys
-	Notice time.Duration `default:"10m" help:"How long the new key is known before it signs; every process must have keys.json by then. 0 for a key that got into the wrong hands."`
+	Notice time.Duration `default:"10m" help:"How long the new key is known before it signs; every process must have keys.json by then. 0 for at once."`
 }
 
 // Run rotates the keys.
@@ -63,6 +66,20 @@ func (c *keysRotate) Run(g *globals) error {
 	}
 	dir := c.Folder(g.dir)
 	if err := assertion.Rotate(dir, time.Now(), c.Notice); err != nil {
+		return noKeys(dir, err)
+	}
+	return (&keysList{c.Keys}).Run(g)
+}
+
+type keysRevoke struct {
+	config.Keys
+	ID string `arg:"" help:"The key, as 'muster keys list' names it."`
+}
+
+// Run revokes the key.
+func (c *keysRevoke) Run(g *globals) error {
+	dir := c.Folder(g.dir)
+	if err := assertion.Revoke(dir, c.ID, time.Now()); err != nil {
 		return noKeys(dir, err)
 	}
 	return (&keysList{c.Keys}).Run(g)

@@ -30,7 +30,7 @@ type cli struct {
 	Migrate  migrateCommand  `cmd:"" help:"Bring the database schema up to date."`
 	Import   importCommand   `cmd:"" help:"Load customers."`
 	User     userCommand     `cmd:"" help:"Add and list the people who may log in."`
-	Keys     keysCommand     `cmd:"" help:"List and rotate the keys that sign commands and decisions."`
+	Keys     keysCommand     `cmd:"" help:"List, rotate and revoke the keys that sign commands and decisions."`
 	Campaign campaignCommand `cmd:"" help:"List, show and watch campaigns."`
 	Demo     demoCommand     `cmd:"" help:"Run the demo campaign on a running 'muster up --demo'."`
 	Sim      simCommand      `cmd:"" help:"Simulators: an SMS centre, a call centre, a market. Nothing leaves this machine."`

@@ -29,7 +29,7 @@ import (
 	"github.com/musterhq/muster/worker"
 )
 
-// policyReload is how soon a change of roles is seen by every process.
+// policyReload is how soon a change of roles or of a policy is seen by every process.
 const policyReload = 3 * time.Second
 
 type apiCommand struct {
@@ -37,12 +37,16 @@ type apiCommand struct {
 	config.Temporal
 	config.Vault
 	config.Keys
+	config.OIDC
 	Listen        string `env:"MUSTER_LISTEN" default:"127.0.0.1:8480" help:"Address to listen on."`
 	SecureCookies bool   `env:"MUSTER_SECURE_COOKIES" help:"The API is reached over TLS: cookies are for TLS only."`
 }
 
 // Run serves the API until Ctrl-C.
 func (c *apiCommand) Run(g *globals) error {
+	if err := c.OIDC.Check(); err != nil {
+		return err
+	}
 	keys, err := g.signingKeys(c.Keys)
 	if err != nil {
 		return err
@@ -62,7 +66,12 @@ func (c *apiCommand) Run(g *globals) error {
 	fmt.Printf("API on http://%s\n", l.Addr())
 	return serveAPI(g, g, l, api.Deps{
 		Store: st, Policies: enforcer, Orchestrator: temporalconn.NewOrchestrator(t), Keys: keys, SecureCookies: c.SecureCookies,
+		OIDC: identityProvider(c.OIDC),
 	})
+}
+
+func identityProvider(c config.OIDC) api.OIDC {
+	return api.OIDC{Issuer: c.OIDCIssuer, ClientID: c.OIDCClientID, ClientSecret: c.OIDCClientSecret, RedirectURL: c.OIDCRedirectURL, Name: c.OIDCName}
 }
 
 // listen takes the address, or says plainly that it is taken.
@@ -89,9 +98,10 @@ func serveAPI(ctx context.Context, g *globals, l net.Listener, d api.Deps) error
 	return server.Serve(ctx, l)
 }
 
-// keepPolicies follows changes of roles until ctx ends. Until one can be read the old
-// ones hold.
+// keepPolicies follows changes of roles and policies until ctx ends. Until one can be read
+// the old ones hold.
 func keepPolicies(ctx context.Context, g *globals, e *policies.Enforcer) {
+	var told string
 	tick := time.NewTicker(policyReload)
 	defer tick.Stop()
 	for {
@@ -100,8 +110,16 @@ func keepPolicies(ctx context.Context, g *globals, e *policies.Enforcer) {
 			return
 		case <-tick.C:
 			if err := e.Reload(ctx); err != nil && ctx.Err() == nil {
-				g.log.WarnContext(ctx, "roles were not read again", "error", err)
+				g.log.WarnContext(ctx, "roles and policies were not read again", "error", err)
 			}
+			now := ""
+			if err := e.Degraded(); err != nil {
+				now = err.Error()
+			}
+			if now != told && now != "" {
+				g.log.ErrorContext(ctx, "an active policy is not decided by; the one before it holds", "error", now)
+			}
+			told = now
 		}
 	}
 }
@@ -197,6 +215,7 @@ func sweeps(st *store.Store, o *temporalconn.Orchestrator, a *audit.Archiver, ac
 		{Name: "ended leases", Every: time.Minute, Do: func(ctx context.Context) error { _, err := st.SweepLeases(ctx); return err }},
 		// Temporal forgets a closed run after its retention, which a long campaign outlives.
 		{Name: "closed histories", Every: time.Hour, Do: func(ctx context.Context) error { return archiveClosed(ctx, st, a) }},
+		{Name: "invariants", Every: 30 * time.Second, Do: acts.Inspect}, // whoever comes first after five minutes
 		{Name: "money of unknown messages", Every: 10 * time.Minute, Do: acts.SettleUnknown},
 		{Name: "task leases", Every: 5 * time.Second, Do: func(ctx context.Context) error { _, err := st.SweepTasks(ctx); return err }},
 	}

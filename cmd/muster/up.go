@@ -15,6 +15,7 @@ import (
 	"github.com/musterhq/muster/api"
 	"github.com/musterhq/muster/campaign"
 	"github.com/musterhq/muster/internal/config"
+	"github.com/musterhq/muster/internal/demo"
 	"github.com/musterhq/muster/internal/embedded"
 	"github.com/musterhq/muster/internal/population"
 	"github.com/musterhq/muster/internal/sim/market"
@@ -30,6 +31,7 @@ type upCommand struct {
 	config.Vault
 	config.Keys
 	config.SMPP
+	config.OIDC
 	Listen         string `env:"MUSTER_LISTEN" default:"127.0.0.1:8480" help:"Address of the API."`
 	TemporalPort   int    `env:"MUSTER_TEMPORAL_PORT" help:"Port of the embedded Temporal server; 0 takes the last run's."`
 	TemporalUIPort int    `name:"temporal-ui-port" env:"MUSTER_TEMPORAL_UI_PORT" help:"Port of Temporal's web UI; 0 takes the last run's."`
@@ -52,6 +54,9 @@ const (
 // Run brings everything up and keeps it up until Ctrl-C.
 func (c *upCommand) Run(g *globals) (err error) {
 	began := time.Now()
+	if err := c.OIDC.Check(); err != nil {
+		return err
+	}
 	if c.Demo && !loopback(c.Listen) {
 		return campaign.Errorf(campaign.CodeInvalidParameter,
 			"the passwords of the demo users are published, so a demo listens on this machine only: choose --listen 127.0.0.1:port")
@@ -190,22 +195,16 @@ func logToFolder(g *globals) (func(), error) {
 func (c *upCommand) serve(
 	g *globals, folder *embedded.Folder, stack *stack, died <-chan error, l net.Listener, ui string, began time.Time,
 ) error {
+	loaded, users, err := c.prepare(g)
+	if err != nil {
+		return err
+	}
 	st, err := g.openStore(c.DatabaseURL, c.Vault)
 	if err != nil {
 		return err
 	}
 	stack.push(func(context.Context) error { st.Close(); return nil })
-	if err := migrate(g, st); err != nil {
-		return err
-	}
-	var loaded population.Loaded
-	var users []population.DemoUser
-	if c.Demo {
-		if loaded, users, err = c.loadDemo(g, st); err != nil {
-			return err
-		}
-	}
-	enforcer, err := policies.New(g, st.Grants)
+	enforcer, err := policies.New(g, st.Grants, st.ActivePolicies)
 	if err != nil {
 		return err
 	}
@@ -252,6 +251,7 @@ func (c *upCommand) serve(
 	group.Go(func() error {
 		return serveAPI(ctx, g, l, api.Deps{
 			Store: st, Policies: enforcer, Orchestrator: temporalconn.NewOrchestrator(t), Keys: keys, Simulated: c.Demo && c.SMPPSimulated,
+			OIDC: identityProvider(c.OIDC),
 		})
 	})
 	announce(running, users, anybody, loaded, time.Since(began))
@@ -266,6 +266,23 @@ func (c *upCommand) serve(
 		}
 	}
 	return err
+}
+
+// prepare does what the owner of the database must do before the application may work:
+// it brings the schema up to date, and for the demonstration loads people and customers.
+func (c *upCommand) prepare(g *globals) (loaded population.Loaded, users []population.DemoUser, err error) {
+	owner, err := g.openStore(c.DatabaseURL, c.Vault, store.AsOwner())
+	if err != nil {
+		return loaded, users, err
+	}
+	defer owner.Close()
+	if err := migrate(g, owner); err != nil {
+		return loaded, users, err
+	}
+	if c.Demo {
+		loaded, users, err = c.loadDemo(g, owner)
+	}
+	return loaded, users, err
 }
 
 // loadDemo makes the demo's people and customers.
@@ -346,12 +363,12 @@ func announce(i config.Instance, users []population.DemoUser, anybody bool, load
 	fmt.Println()
 }
 
-// runDemo brings an unfinished demo campaign to its end, or runs the first one.
+// runDemo brings unfinished demo campaigns to their end, or runs the first ones.
 func (c *upCommand) runDemo(ctx context.Context, g *globals, baseURL string, loaded population.Loaded) error {
-	err := runDemo(ctx, baseURL, loaded.Kind, market.Default(), false, os.Stdout)
+	err := runDemo(ctx, demo.Options{API: baseURL, Population: loaded.Kind, Truth: market.Default(), Out: os.Stdout})
 	if err != nil && ctx.Err() == nil {
 		// The demonstration failing is told; the installation stays up.
-		fmt.Println("The demo campaign did not go as it should:", plain(err))
+		fmt.Println("The demonstration did not go as it should:", plain(err))
 		g.log.ErrorContext(ctx, "demo", "error", err)
 	}
 	return nil

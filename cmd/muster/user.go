@@ -114,7 +114,7 @@ func (g *globals) openUsers(db *config.Database) (st *store.Store, empty bool, e
 	if err := reachDatabase(g, db.DatabaseURL); err != nil {
 		return nil, false, err
 	}
-	if st, err = store.Open(g, db.DatabaseURL); err != nil {
+	if st, err = store.Open(g, db.DatabaseURL, store.AsOwner()); err != nil {
 		return nil, false, err
 	}
 	has, wants, err := st.Schema(g)

@@ -37,7 +37,7 @@ func TestAUserIsAddedAndMayLogIn(t *testing.T) {
 		typed(t, input)
 		return run(append([]string{"user", "add", db, dir}, args...))
 	}
-	st, err := store.Open(t.Context(), strings.TrimPrefix(db, "--database-url="))
+	st, err := store.Open(t.Context(), strings.TrimPrefix(db, "--database-url="), store.AsOwner())
 	require.NoError(t, err)
 	defer st.Close()
 	require.Zero(t, run([]string{"user", "list", db, dir}), "of an empty database")
@@ -115,7 +115,7 @@ func TestOnlyAnEmptyDatabaseIsMigratedForAUser(t *testing.T) {
 		return (&userAdd{Database: db, Name: login, Role: []campaign.Role{campaign.RolePlanner}, Unit: "operator"}).Run(g)
 	}
 	require.NoError(t, add("alice"))
-	st, err := store.Open(t.Context(), db.DatabaseURL)
+	st, err := store.Open(t.Context(), db.DatabaseURL, store.AsOwner())
 	require.NoError(t, err)
 	defer st.Close()
 	has, wants, err := st.Schema(t.Context())

@@ -22,14 +22,14 @@ import (
 // people make and sign a bench's campaigns, and have what proves it. Nobody can log in as
 // them: no password has their hash.
 type people struct {
-	planner, finance campaign.Actor
-	keys             *assertion.Keys
-	policies         *policies.Enforcer
+	planner, manager, finance campaign.Actor
+	keys                      *assertion.Keys
+	policies                  *policies.Enforcer
 }
 
 func ensurePeople(ctx context.Context, st *store.Store) (people, error) {
 	var p people
-	for login, actor := range map[string]*campaign.Actor{"bench-planner": &p.planner, "bench-finance": &p.finance} {
+	for login, actor := range map[string]*campaign.Actor{"bench-planner": &p.planner, "bench-manager": &p.manager, "bench-finance": &p.finance} {
 		u, err := st.UserByLogin(ctx, login)
 		if campaign.CodeOf(err) == campaign.CodeNotFound {
 			u = store.User{ID: uuid.NewString(), Login: login, Name: login, PasswordHash: "none"}
@@ -44,9 +44,15 @@ func ensurePeople(ctx context.Context, st *store.Store) (people, error) {
 	if p.keys, err = newKeys(); err != nil {
 		return p, err
 	}
+	if err := st.StorePolicyStandard(ctx, policies.Standard()); err != nil {
+		return p, err
+	}
 	p.policies, err = policies.New(ctx, func(context.Context) ([]campaign.Grant, error) {
-		return []campaign.Grant{{UserID: p.finance.UserID, Role: campaign.RoleFinance, Unit: population.OperatorUnit}}, nil
-	})
+		return []campaign.Grant{
+			{UserID: p.manager.UserID, Role: campaign.RoleManager, Unit: population.OperatorUnit},
+			{UserID: p.finance.UserID, Role: campaign.RoleFinance, Unit: population.OperatorUnit},
+		}, nil
+	}, st.ActivePolicies)
 	return p, err
 }
 
@@ -63,8 +69,9 @@ func newKeys() (_ *assertion.Keys, err error) {
 	return assertion.Open(filepath.Join(dir, "keys"))
 }
 
-// newCampaign stores a campaign with a plan that is signed, and returns its id.
-func newCampaign(ctx context.Context, st *store.Store, p people, plan campaign.Plan) (string, error) {
+// newCampaign stores a campaign with a plan that is signed for so many customers, and
+// returns its id.
+func newCampaign(ctx context.Context, st *store.Store, p people, plan campaign.Plan, customers int64) (string, error) {
 	if err := plan.Validate(); err != nil {
 		return "", err
 	}
@@ -76,16 +83,19 @@ func newCampaign(ctx context.Context, st *store.Store, p people, plan campaign.P
 	if err != nil {
 		return "", err
 	}
-	facts.Alone = true // a bench makes one campaign after the other
-	round := campaign.Round{CampaignID: id, Round: 1, Revision: 1, Digest: plan.Digest(), Requester: p.planner.UserID, Routed: campaign.Routed{
-		Facts: facts, Rule: "bench", PolicyVersion: p.policies.Version(),
-		Route: []campaign.ApprovalLevel{{Level: 1, Name: "finance", Action: campaign.ActApprovalFinance, DueAfter: hour}},
-	}}
+	facts.Audience, facts.Alone = customers, true // a bench makes one campaign after the other
+	routed, err := p.policies.Route(facts)
+	if err != nil {
+		return "", err
+	}
+	round := campaign.Round{CampaignID: id, Round: 1, Revision: 1, Digest: plan.Digest(), Requester: p.planner.UserID, Routed: routed}
 	if err := st.OpenRound(ctx, round); err != nil {
 		return "", err
 	}
-	if err := p.sign(ctx, st, plan, round); err != nil {
-		return "", err
+	for _, level := range round.Route {
+		if err := p.sign(ctx, st, plan, round, level); err != nil {
+			return "", err
+		}
 	}
 	// Past its approval and in nobody's workflow: what a wave finds.
 	status := campaign.Status{Stage: campaign.StageRunning, Hold: campaign.HoldNone, Revision: 1}
@@ -98,17 +108,21 @@ func newCampaign(ctx context.Context, st *store.Store, p people, plan campaign.P
 	return id, nil
 }
 
-// sign signs a round and counts the signature.
-func (p people) sign(ctx context.Context, st *store.Store, plan campaign.Plan, round campaign.Round) error {
+// sign signs a level of a round and counts the signature.
+func (p people) sign(ctx context.Context, st *store.Store, plan campaign.Plan, round campaign.Round, level campaign.ApprovalLevel) error {
+	who, role := p.finance, campaign.RoleFinance
+	if level.Action == campaign.ActApprovalManager {
+		who, role = p.manager, campaign.RoleManager
+	}
 	route, err := campaign.DigestOf(round.Route)
 	if err != nil {
 		return err
 	}
 	digests, now := plan.Digests(), time.Now().UTC().Truncate(time.Second)
 	sign := store.SignOff{
-		ID: uuid.NewString(), CampaignID: round.CampaignID, Revision: 1, Round: 1, Digest: round.Digest, Level: 1, UserID: p.finance.UserID,
+		ID: uuid.NewString(), CampaignID: round.CampaignID, Revision: 1, Round: 1, Digest: round.Digest, Level: level.Level, UserID: who.UserID,
 		ContentDigest: digests.Content, AudienceDigest: digests.Audience, BudgetDigest: digests.Budget, RouteDigest: route,
-		Role: campaign.RoleFinance, Unit: plan.Unit, Amount: round.Facts.Amount, Currency: plan.Currency, Authority: "*",
+		Role: role, Unit: plan.Unit, Amount: round.Facts.Amount, Currency: plan.Currency, Authority: "*",
 		PolicyVersion: round.PolicyVersion, Decision: campaign.DecisionApprove, AuthTime: now, IssuedAt: now,
 	}
 	claims, err := audit.SignOffClaims(sign, plan.Unit)
@@ -123,9 +137,9 @@ func (p people) sign(ctx context.Context, st *store.Store, plan campaign.Plan, r
 		return err
 	}
 	return st.CountSignOff(ctx, campaign.SignOffClaim{
-		CampaignID: round.CampaignID, Round: 1, Levels: 1, Amount: sign.Amount,
+		CampaignID: round.CampaignID, Round: 1, Levels: len(round.Route), Amount: sign.Amount,
 		Decide: campaign.Decide{
-			Command: campaign.Command{Actor: p.finance}, SignOffID: sign.ID, Revision: 1, Digest: sign.Digest, Level: 1, Decision: sign.Decision,
+			Command: campaign.Command{Actor: who}, SignOffID: sign.ID, Revision: 1, Digest: sign.Digest, Level: level.Level, Decision: sign.Decision,
 		},
 	}, func(j store.Judged) (campaign.Action, error) { return j.For.Action, nil })
 }

@@ -97,7 +97,7 @@ type dispatch struct {
 func (d *dispatch) target(ctx context.Context, acts *activities.Activities) (id string, err error) {
 	id, err = newCampaign(ctx, d.st, d.people, plan("Bench of dispatch", campaign.Audience{
 		Filter: "true", MaximumTargets: int64(d.o.Messages), Tiers: []campaign.TierRule{{Tier: campaign.TierGeneral, Filter: "true"}},
-	}, int64(d.o.Messages)))
+	}, int64(d.o.Messages)), int64(d.o.Messages))
 	if err != nil {
 		return "", err
 	}

@@ -133,7 +133,7 @@ func (e *Engines) database(ctx context.Context, name string) (*store.Store, erro
 	}
 	u := *e.server
 	u.Path = "/" + name
-	st, err := store.Open(ctx, u.String(), store.WithVault(e.vault))
+	st, err := store.Open(ctx, u.String(), store.WithVault(e.vault), store.AsOwner())
 	if err != nil {
 		return nil, err
 	}

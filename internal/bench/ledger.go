@@ -58,7 +58,7 @@ func (s *Suite) Ledger(ctx context.Context, operations, connections int) (*Repor
 	for range manyBudgets {
 		id, err := newCampaign(ctx, st, people, plan("Bench of the ledger", campaign.Audience{
 			Filter: "true", Tiers: []campaign.TierRule{{Tier: campaign.TierGeneral, Filter: "true"}},
-		}, 1))
+		}, 1), 1)
 		if err != nil {
 			return nil, err
 		}

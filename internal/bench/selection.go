@@ -97,10 +97,11 @@ func (s *Suite) audience(ctx context.Context, rows, targets int) (_ *audience, e
 			st.Close()
 		}
 	}()
-	a := &audience{st: st, acts: activities.New(activities.Deps{Store: st, Instance: "bench"})}
+	a := &audience{st: st}
 	if a.people, err = ensurePeople(ctx, st); err != nil {
 		return nil, err
 	}
+	a.acts = activities.New(activities.Deps{Store: st, Policies: a.people.policies, Keys: a.people.keys, Instance: "bench"})
 	const open = "has_mobile AND NOT opt_out_sms"
 	bill := func(place int) (fen int64, err error) {
 		err = st.Pool().QueryRow(ctx, "SELECT arpu FROM customer WHERE "+open+" ORDER BY arpu DESC OFFSET $1 LIMIT 1", place).Scan(&fen)
@@ -155,7 +156,7 @@ func (a *audience) muster(ctx context.Context, w *stopwatch) (int64, error) {
 	id, err := newCampaign(ctx, a.st, a.people, plan("Bench of selection", campaign.Audience{
 		Filter: a.filter, ControlPercent: 10,
 		Tiers: []campaign.TierRule{{Tier: campaign.TierCore, Filter: a.core}, {Tier: campaign.TierGeneral, Filter: "true"}},
-	}, a.targets))
+	}, a.targets), a.targets)
 	if err != nil {
 		return 0, err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/mock"
 	"github.com/stretchr/testify/require"
+	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/mocks"
@@ -102,5 +103,25 @@ func TestUpdateIsRefusedAtOnce(t *testing.T) {
 	c.On("UpdateWorkflow", mock.Anything, mock.Anything).Return(handle, nil).Once()
 	_, err := NewOrchestrator(c).Update(t.Context(), "c1", "u1", campaign.UpdateStop, nil)
 	require.Equal(t, campaign.CodeStateConflict, campaign.CodeOf(err))
+	c.AssertExpectations(t)
+}
+
+// A campaign has one workflow for ever: starting it again, while it runs or after it has
+// ended, changes nothing and is no error.
+func TestACampaignIsStartedOnce(t *testing.T) {
+	c := &mocks.Client{}
+	once := mock.MatchedBy(func(o client.StartWorkflowOptions) bool {
+		return o.ID == campaign.CampaignWorkflowID("c1") && o.WorkflowIDReusePolicy == enumspb.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE &&
+			o.WorkflowIDConflictPolicy == enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING
+	})
+	start := func() *mock.Call {
+		return c.On("ExecuteWorkflow", mock.Anything, once, string(campaign.WorkflowCampaign), campaign.Start{CampaignID: "c1"})
+	}
+	start().Return(&mocks.WorkflowRun{}, nil).Once()
+	require.NoError(t, NewOrchestrator(c).StartCampaign(t.Context(), "c1"))
+	start().Return(nil, serviceerror.NewWorkflowExecutionAlreadyStarted("already", "request", "run")).Once()
+	require.NoError(t, NewOrchestrator(c).StartCampaign(t.Context(), "c1"))
+	start().Return(nil, serviceerror.NewUnavailable("away")).Once()
+	require.Error(t, NewOrchestrator(c).StartCampaign(t.Context(), "c1"))
 	c.AssertExpectations(t)
 }

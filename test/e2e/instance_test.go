@@ -183,10 +183,10 @@ func (i *instance) command(t *testing.T, args ...string) string {
 	return output
 }
 
-// open connects to the instance's database.
+// open connects to the instance's database as its owner.
 func (i *instance) open(t *testing.T) *store.Store {
 	t.Helper()
-	st, err := store.Open(t.Context(), i.DatabaseURL)
+	st, err := store.Open(t.Context(), i.DatabaseURL, store.AsOwner())
 	require.NoError(t, err)
 	t.Cleanup(st.Close)
 	return st
