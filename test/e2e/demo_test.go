@@ -47,7 +47,7 @@ func TestDemo(t *testing.T) {
 	inside.requireInsideProgramme(t)
 	r.requireCredit(t)
 	i.requireDemoMoney(t, r)
-	i.requireDemoMessages(t, r)
+	i.requireDemoMessages(t, r, returned, inside)
 	i.requireCommands(t, r)
 	keepHistories(t, i, r, "demo")
 	keepCreditHistory(t, i, r, "demo")
@@ -207,6 +207,9 @@ func (i *instance) requireDemoMoney(t *testing.T, r *running) {
 		case campaign.DriverPerOrder:
 			want = line.UnitCost * report.Goal.Actual
 		}
+		if line.Credit != nil {
+			want = report.Credit[0].Granted
+		}
 		require.Equal(t, want, actual[line.Line], line.Line)
 		require.Positive(t, want, "the demonstration spends on every line, also on %s", line.Line)
 	}
@@ -221,16 +224,27 @@ func (i *instance) requireDemoMoney(t *testing.T, r *running) {
 	}
 }
 
-// requireDemoMessages compares the SMS centre's journal with the contacts.
-func (i *instance) requireDemoMessages(t *testing.T, r *running) {
+// requireDemoMessages compares the SMS centre's journal with the contacts of all campaigns.
+func (i *instance) requireDemoMessages(t *testing.T, all ...*running) {
 	t.Helper()
 	journal, err := smsc.ReadJournal(filepath.Join(i.dir, "smsc.jsonl"))
 	require.NoError(t, err)
-	i.requireAcceptedOnce(t, r, journal)
-	require.NotEmpty(t, journal.Accepted)
-	for at, states := range r.contacts(t) {
-		require.Zero(t, states[campaign.ContactUnknown], "%v", at)
+	known := 0
+	for _, r := range all {
+		messages, own := i.messages(t, r), &smsc.Journal{Receipts: journal.Receipts}
+		for _, a := range journal.Accepted {
+			if _, ours := messages[a.ContactID]; ours {
+				own.Accepted = append(own.Accepted, a)
+			}
+		}
+		require.NotEmpty(t, own.Accepted)
+		known += len(own.Accepted)
+		i.requireAcceptedOnce(t, r, own)
+		for at, states := range r.contacts(t) {
+			require.Zero(t, states[campaign.ContactUnknown], "%v", at)
+		}
 	}
+	require.Len(t, journal.Accepted, known, "every message is some campaign's")
 }
 
 // requireCommands tries the commands that look at a campaign.
