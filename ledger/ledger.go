@@ -197,12 +197,20 @@ func (l *Ledger) DrawContingency(ctx context.Context, key, campaignID, line stri
 
 // step calls a function whose first two arguments are the actor and the reason.
 func (l *Ledger) step(ctx context.Context, call string, args ...any) (Entry, error) {
-	var e Entry
-	row := l.db.QueryRow(ctx, "SELECT journal, replayed FROM "+call, append([]any{optional(l.actor), l.reason}, args...)...)
-	if err := row.Scan(&e.Journal, &e.Replayed); err != nil {
-		return Entry{}, translate(err)
+	_, within := l.db.(pgx.Tx) // whose owner begins it again
+	for {
+		var e Entry
+		row := l.db.QueryRow(ctx, "SELECT journal, replayed FROM "+call, append([]any{optional(l.actor), l.reason}, args...)...)
+		err := row.Scan(&e.Journal, &e.Replayed)
+		var pg *pgconn.PgError
+		if overtaken := errors.As(err, &pg) && pg.Code == "40001"; overtaken && !within {
+			continue
+		}
+		if err != nil {
+			return Entry{}, translate(err)
+		}
+		return e, nil
 	}
-	return e, nil
 }
 
 // Ceiling is the most that a budget line may cost.
@@ -211,6 +219,7 @@ type Ceiling struct {
 	Category campaign.Category
 	Pool     string // of prepaid credit that pays for the line; empty for the campaign's own money
 	Amount   int64  // minor units
+	Keep     int64  // of it, what is spent or owed by now; a lower Amount is refused
 }
 
 // Budget is what a campaign's plan asks for.
@@ -222,20 +231,21 @@ type Budget struct {
 	Lines       []Ceiling
 }
 
-// ReserveAll brings the allocation and the reservation of a campaign up to its budget,
-// all of it or nothing. What an earlier budget asked for is not asked for again: a
-// repetition does nothing, a higher ceiling adds the difference and a lower one takes
-// nothing away. It returns the minor units that were newly reserved, and fails with
-// CodeBudgetInsufficient and the figure "available" when the programme or pool has less.
+// ReserveAll brings the allocation and the reservation of a campaign to its budget, all of
+// it or nothing. What an earlier budget asked for is not asked for again: a repetition does
+// nothing, a higher ceiling adds the difference, and a lower one of the campaign's own
+// money goes back to where it came from. It returns the minor units that were newly
+// reserved, and fails with CodeBudgetInsufficient and the figure "available" when the
+// programme or pool has less, or when a line has spent more than it would keep.
 func (l *Ledger) ReserveAll(ctx context.Context, b Budget) (int64, error) {
 	lines, categories := make([]string, len(b.Lines)), make([]string, len(b.Lines))
-	pools, amounts := make([]*string, len(b.Lines)), make([]int64, len(b.Lines))
+	pools, amounts, keeps := make([]*string, len(b.Lines)), make([]int64, len(b.Lines)), make([]int64, len(b.Lines))
 	for i, c := range b.Lines {
-		lines[i], categories[i], pools[i], amounts[i] = c.Line, string(c.Category), optional(c.Pool), c.Amount
+		lines[i], categories[i], pools[i], amounts[i], keeps[i] = c.Line, string(c.Category), optional(c.Pool), c.Amount, c.Keep
 	}
 	var added int64
-	err := l.db.QueryRow(ctx, "SELECT ledger_reserve_ceilings($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-		b.CampaignID, optional(b.Programme), b.Currency, b.Contingency, lines, categories, pools, amounts, optional(l.actor), l.reason).Scan(&added)
+	err := l.db.QueryRow(ctx, "SELECT ledger_fit_budget($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+		b.CampaignID, optional(b.Programme), b.Currency, b.Contingency, lines, categories, pools, amounts, keeps, optional(l.actor), l.reason).Scan(&added)
 	return added, translate(err)
 }
 

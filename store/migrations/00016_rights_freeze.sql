@@ -101,7 +101,10 @@ INSERT INTO invariant_check (began_at) VALUES ('-infinity');
 --
 -- Everybody who spends from a line waits while another's step holds its row, so a step does
 -- no more than it must: what sets money aside or free has no second account to be found by,
--- and the checks of a step's arguments are calls only where they say why not.
+-- and the checks of a step's arguments are calls only where they say why not. A reservation
+-- and a capture write their row in the journal before they take hold of the line. What
+-- brings money writes it while it holds the line, because the journal's order tells what was
+-- available when; a reservation that money overtook begins again, after it.
 
 DROP INDEX ledger_journal_to;
 CREATE INDEX ledger_journal_to ON ledger_journal (to_id, id) WHERE to_id IS NOT NULL AND kind <> 'capture';
@@ -118,31 +121,31 @@ BEGIN
     IF (p_amount BETWEEN 1 AND 1000000000000000 AND length(p_key) BETWEEN 1 AND 200 AND NOT starts_with(p_key, '~')) IS NOT TRUE THEN
         PERFORM ledger_check_amount(p_amount), ledger_check_key(p_key);
     END IF;
+    SELECT id, tenant INTO acc FROM ledger_account
+        WHERE owner = p_campaign AND line = p_line AND kind = 'line' AND currency = coalesce(p_currency, currency);
+    IF NOT FOUND THEN
+        acc := ledger_lock_line(p_campaign, p_line, p_currency);
+    END IF;
+    INSERT INTO ledger_journal (tenant, key, fingerprint, kind, from_id, amount, actor, reason)
+        VALUES (acc.tenant, p_key, asked, 'reserve', acc.id, p_amount, p_actor, p_reason)
+        ON CONFLICT (tenant, key) DO NOTHING RETURNING id INTO journal;
+    replayed := journal IS NULL;
+    IF replayed THEN
+        journal := ledger_repeated(acc.tenant, p_key, asked);
+        RETURN;
+    END IF;
     LOOP
         UPDATE ledger_account SET held = held + p_amount, reserved = reserved + p_amount
-            WHERE owner = p_campaign AND line = p_line AND kind = 'line' AND currency = coalesce(p_currency, currency)
-              AND hold_open AND closed_at IS NULL AND posted - held - floor >= p_amount
-            RETURNING id, tenant INTO acc;
-        IF FOUND THEN
-            INSERT INTO ledger_journal (tenant, key, fingerprint, kind, from_id, amount, actor, reason)
-                VALUES (acc.tenant, p_key, asked, 'reserve', acc.id, p_amount, p_actor, p_reason)
-                ON CONFLICT (tenant, key) DO NOTHING RETURNING id INTO journal;
-            replayed := journal IS NULL;
-            IF replayed THEN
-                journal := ledger_repeated(acc.tenant, p_key, asked);
-                UPDATE ledger_account SET held = held - p_amount, reserved = reserved - p_amount WHERE id = acc.id;
-            END IF;
-            RETURN;
-        END IF;
+            WHERE id = acc.id AND hold_open AND closed_at IS NULL AND posted - held - floor >= p_amount;
+        EXIT WHEN FOUND;
         acc := ledger_lock_line(p_campaign, p_line, p_currency);
-        journal := ledger_repeated(acc.tenant, p_key, asked);
-        replayed := journal IS NOT NULL;
-        IF replayed THEN
-            RETURN;
-        END IF;
         PERFORM ledger_refuse_closed(a), ledger_refuse_overspending(a, p_amount) FROM ledger_account a WHERE a.id = acc.id;
         UPDATE ledger_account SET hold_open = true WHERE id = acc.id;
     END LOOP;
+    IF EXISTS (SELECT FROM ledger_journal j WHERE j.from_id = acc.id AND j.id > journal AND j.kind IN ('release', 'expire'))
+        OR EXISTS (SELECT FROM ledger_journal j WHERE j.to_id = acc.id AND j.id > journal AND j.kind <> 'capture') THEN
+        RAISE EXCEPTION 'money came to the line after this step was written down' USING ERRCODE = '40001';
+    END IF;
 END $$;
 -- +goose StatementEnd
 
@@ -159,34 +162,30 @@ BEGIN
     IF (p_amount BETWEEN 1 AND 1000000000000000 AND length(p_key) BETWEEN 1 AND 200 AND NOT starts_with(p_key, '~')) IS NOT TRUE THEN
         PERFORM ledger_check_amount(p_amount), ledger_check_key(p_key);
     END IF;
+    SELECT id, tenant, pays INTO acc FROM ledger_account
+        WHERE owner = p_campaign AND line = p_line AND kind = 'line' AND currency = coalesce(p_currency, currency);
+    IF NOT FOUND THEN
+        acc := ledger_lock_line(p_campaign, p_line, p_currency);
+    END IF;
+    SELECT id, closed_at INTO STRICT payee FROM ledger_account WHERE owner = p_campaign AND line = p_line AND kind = acc.pays;
+    INSERT INTO ledger_journal (tenant, key, fingerprint, kind, from_id, to_id, amount, actor, reason)
+        VALUES (acc.tenant, p_key, asked, 'capture', acc.id, payee.id, p_amount, p_actor, p_reason)
+        ON CONFLICT (tenant, key) DO NOTHING RETURNING id INTO journal;
+    replayed := journal IS NULL;
+    IF replayed THEN
+        journal := ledger_repeated(acc.tenant, p_key, asked);
+        RETURN;
+    END IF;
     LOOP
         UPDATE ledger_account SET held = held - p_amount, captured = captured + p_amount, posted = posted - p_amount
-            WHERE owner = p_campaign AND line = p_line AND kind = 'line' AND currency = coalesce(p_currency, currency)
-              AND hold_open AND closed_at IS NULL AND held >= p_amount
-            RETURNING id, tenant, pays INTO acc;
-        IF FOUND THEN
-            UPDATE ledger_account SET posted = posted + p_amount
-                WHERE owner = p_campaign AND line = p_line AND kind = acc.pays RETURNING id, closed_at INTO STRICT payee;
-            INSERT INTO ledger_journal (tenant, key, fingerprint, kind, from_id, to_id, amount, actor, reason)
-                VALUES (acc.tenant, p_key, asked, 'capture', acc.id, payee.id, p_amount, p_actor, p_reason)
-                ON CONFLICT (tenant, key) DO NOTHING RETURNING id INTO journal;
-            replayed := journal IS NULL;
-            IF replayed THEN
-                journal := ledger_repeated(acc.tenant, p_key, asked);
-                UPDATE ledger_account SET held = held + p_amount, captured = captured - p_amount, posted = posted + p_amount WHERE id = acc.id;
-                UPDATE ledger_account SET posted = posted - p_amount WHERE id = payee.id;
-            ELSIF payee.closed_at IS NOT NULL THEN
-                PERFORM ledger_refuse_closed(a) FROM ledger_account a WHERE a.id = payee.id;
-            END IF;
-            RETURN;
-        END IF;
+            WHERE id = acc.id AND hold_open AND closed_at IS NULL AND held >= p_amount;
+        EXIT WHEN FOUND;
         acc := ledger_lock_line(p_campaign, p_line, p_currency);
-        journal := ledger_repeated(acc.tenant, p_key, asked);
-        replayed := journal IS NOT NULL;
-        IF replayed THEN
-            RETURN;
-        END IF;
         PERFORM ledger_refuse_hold(a, p_amount) FROM ledger_account a WHERE a.id = acc.id;
     END LOOP;
+    UPDATE ledger_account SET posted = posted + p_amount WHERE id = payee.id RETURNING id, closed_at INTO STRICT payee;
+    IF payee.closed_at IS NOT NULL THEN
+        PERFORM ledger_refuse_closed(a) FROM ledger_account a WHERE a.id = payee.id;
+    END IF;
 END $$;
 -- +goose StatementEnd
