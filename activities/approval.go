@@ -51,9 +51,13 @@ func (a *Activities) openRound(ctx context.Context, in campaign.Round) error {
 	return a.Store.OpenRound(ctx, in)
 }
 
-// chooseRoute finds the route of a plan revision. It counts audiences, which takes its time.
+// chooseRoute finds the route of a plan revision that leaves enough for what is spent. It
+// counts audiences, which takes its time.
 func (a *Activities) chooseRoute(ctx context.Context, in campaign.RouteRequest) (path routing.Path, err error) {
 	err = alive(ctx, func() error {
+		if err := a.leavesEnough(ctx, in.PlanRef); err != nil {
+			return err
+		}
 		path, err = routing.Router{Store: a.Store, Policies: a.Policies}.Route(ctx, in)
 		return err
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/musterhq/muster/campaign"
@@ -12,7 +13,8 @@ import (
 )
 
 // Reserve allocates and holds every budget line up to its ceiling, from the plan's programme
-// where it is inside one. For a later revision it adds the differences.
+// where it is inside one. For a later revision it adds the differences and gives back what
+// lines fall by; one that would fall below what it has spent is CodeBudgetInsufficient.
 func (a *Activities) Reserve(ctx context.Context, in campaign.PlanRef) error {
 	plan, err := a.Store.LoadPlan(ctx, in)
 	if err != nil {
@@ -21,14 +23,7 @@ func (a *Activities) Reserve(ctx context.Context, in campaign.PlanRef) error {
 	if err := a.enter(ctx, in, plan.Plan); err != nil {
 		return failure(ctx, err)
 	}
-	ceilings := make([]ledger.Ceiling, len(plan.Plan.Budget))
-	for i, l := range plan.Plan.Budget {
-		ceilings[i] = ledger.Ceiling{Line: l.Line, Category: l.Category, Amount: l.Amount}
-		if l.Credit != nil {
-			ceilings[i].Pool = l.Credit.PoolID
-		}
-	}
-	_, err = a.Ledger.ReserveAll(ctx, ledger.Budget{CampaignID: in.CampaignID, Currency: plan.Plan.Currency, Programme: plan.Plan.ProgrammeID, Contingency: plan.Plan.Contingency, Lines: ceilings})
+	err = a.till(ctx, in.CampaignID, plan.Plan.Currency, func(t *till) error { return t.fit(ctx, &plan.Plan) })
 	if err != nil {
 		return failure(ctx, err)
 	}
@@ -56,7 +51,7 @@ func (a *Activities) CaptureChannel(ctx context.Context, in campaign.ChannelRef)
 			if err != nil {
 				return err
 			}
-			return t.spend(ctx, line.Line, cost.spent)
+			return t.spend(ctx, line, cost.spent)
 		})
 	}))
 }
@@ -190,6 +185,75 @@ func (a *Activities) cost(
 	return c, err
 }
 
+// used returns, for every line that has less by a plan than by the ledger, what the plan must
+// leave it at least, in minor units: what it has spent and what may be billed yet, but no more
+// than it has. Prepaid credit is not taken back.
+func (a *Activities) used(ctx context.Context, campaignID string, plan *campaign.Plan) (map[string]int64, error) {
+	balances, err := a.Ledger.Balances(ctx, campaignID)
+	if err != nil {
+		return nil, err
+	}
+	used := map[string]int64{}
+	for _, b := range balances {
+		i := slices.IndexFunc(plan.Budget, func(l campaign.BudgetLine) bool { return l.Line == b.Line })
+		if i < 0 || plan.Budget[i].Credit != nil {
+			continue
+		}
+		line, err := a.Store.Funded(ctx, campaignID, plan.Budget[i])
+		if err != nil {
+			return nil, err
+		}
+		has := b.Allocated - b.Returned
+		if line.Amount >= has {
+			continue
+		}
+		cost, err := a.cost(ctx, campaignID, line, plan.Goal.Outcome, a.Store.ChannelSpend)
+		if err != nil {
+			return nil, err
+		}
+		used[b.Line] = min(has, max(b.Captured, cost.spent+cost.possible))
+	}
+	return used, nil
+}
+
+// leavesEnough makes sure that a plan leaves to its campaign's lines, and of its contingency,
+// what is spent: CodeInvalidPlan with every field at fault.
+func (a *Activities) leavesEnough(ctx context.Context, in campaign.PlanRef) error {
+	plan, err := a.Store.LoadPlan(ctx, in)
+	if err != nil {
+		return err
+	}
+	used, err := a.used(ctx, in.CampaignID, &plan.Plan)
+	if err != nil {
+		return err
+	}
+	draws, err := a.Store.ContingencyDraws(ctx, in.CampaignID)
+	if err != nil {
+		return err
+	}
+	var fields []campaign.FieldError
+	atLeast := func(field string, amount, least int64) {
+		if amount < least {
+			fields = append(fields, campaign.FieldError{Field: field, Code: campaign.CodeBudgetInsufficient,
+				Message: fmt.Sprintf("must be at least %s, which is spent or may be billed yet", campaign.Money{Minor: least, Currency: plan.Plan.Currency})})
+		}
+	}
+	drawn := map[string]int64{}
+	var all int64
+	for _, d := range draws {
+		drawn[d.Line] += d.Amount
+		all += d.Amount
+	}
+	for i, l := range plan.Plan.Budget {
+		atLeast(fmt.Sprintf("budget[%d].amount", i), l.Amount, used[l.Line]-drawn[l.Line])
+	}
+	atLeast("contingency", plan.Plan.Contingency, all)
+	if len(fields) > 0 {
+		return &campaign.Error{Code: campaign.CodeInvalidPlan, Message: "the plan takes away money that is spent", Fields: fields}
+	}
+	return nil
+}
+
 // channelCost works out what the line of a channel's contacts has cost. What messages of
 // unknown fate may cost yet depends on what was counted before them.
 func channelCost(line campaign.BudgetLine, n store.ChannelSpend) (c lineCost, err error) {
@@ -230,19 +294,39 @@ func (t *till) money(minor int64) campaign.Money {
 	return campaign.Money{Minor: minor, Currency: t.currency}
 }
 
-// spend captures until total is spent. No line is overspent: what was reserved is the
-// most that is captured, and the rest is recorded as exceeding the budget.
-func (t *till) spend(ctx context.Context, line string, total int64) error {
-	b, err := t.balance(ctx, line)
+// fit brings the ledger to a plan, see Reserve.
+func (t *till) fit(ctx context.Context, plan *campaign.Plan) error {
+	used, err := t.used(ctx, t.campaignID, plan)
+	if err != nil {
+		return err
+	}
+	budget := ledger.Budget{CampaignID: t.campaignID, Currency: plan.Currency, Programme: plan.ProgrammeID, Contingency: plan.Contingency}
+	for _, l := range plan.Budget {
+		c := ledger.Ceiling{Line: l.Line, Category: l.Category, Amount: l.Amount, Keep: used[l.Line]}
+		if l.Credit != nil {
+			c.Pool = l.Credit.PoolID
+		}
+		budget.Lines = append(budget.Lines, c)
+	}
+	_, err = t.Ledger.ReserveAll(ctx, budget)
+	return err
+}
+
+// spend captures until total is spent. No line is overspent: what was reserved, and what line
+// has by the plan in force and by draws, is the most that is captured, and the rest is
+// recorded as exceeding the budget.
+func (t *till) spend(ctx context.Context, line campaign.BudgetLine, total int64) error {
+	b, err := t.balance(ctx, line.Line)
 	if err != nil {
 		return err
 	}
 	due := total - b.Captured
-	if over := due - b.Held; over > 0 {
-		due = b.Held
-		key := fmt.Sprintf("%s:exceeded:%s:%d", t.campaignID, line, total)
+	most := max(min(b.Held, line.Amount-b.Captured), 0)
+	if over := due - most; over > 0 {
+		due = most
+		key := fmt.Sprintf("%s:exceeded:%s:%d", t.campaignID, line.Line, total)
 		err := t.Store.RecordOnce(ctx, store.CampaignEvent(t.campaignID, key, "budget.exceeded", campaign.Actor{},
-			map[string]any{"line": line, "cost": total, "exceeds_by": over}))
+			map[string]any{"line": line.Line, "cost": total, "exceeds_by": over}))
 		if err != nil {
 			return err
 		}
@@ -250,13 +334,17 @@ func (t *till) spend(ctx context.Context, line string, total int64) error {
 	if due <= 0 {
 		return nil
 	}
-	_, err = t.Ledger.Capture(ctx, fmt.Sprintf("capture:%s:%s:%d", t.campaignID, line, b.Captured+due), t.campaignID, line, t.money(due))
+	_, err = t.Ledger.Capture(ctx, fmt.Sprintf("capture:%s:%s:%d", t.campaignID, line.Line, b.Captured+due), t.campaignID, line.Line, t.money(due))
 	return err
 }
 
 // bring spends what a line has cost and keeps what it may cost yet.
 func (t *till) bring(ctx context.Context, line campaign.BudgetLine, cost lineCost) error {
-	if err := t.spend(ctx, line.Line, cost.spent); err != nil {
+	line, err := t.Store.Funded(ctx, t.campaignID, line)
+	if err != nil {
+		return err
+	}
+	if err := t.spend(ctx, line, cost.spent); err != nil {
 		return err
 	}
 	return t.keep(ctx, line.Line, cost.possible)

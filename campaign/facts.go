@@ -17,9 +17,12 @@ type Facts struct {
 	// 0 for a whole plan. Amount is then what this amendment and the approved ones of the last
 	// 30 days add to the campaign, so that slices do not slip under a limit, and Total is what
 	// the whole plan may spend.
-	Base     int        `json:"base,omitempty"`
-	Added    int64      `json:"added,omitempty"`
-	Total    int64      `json:"total,omitempty"`
+	Base  int   `json:"base,omitempty"`
+	Added int64 `json:"added,omitempty"`
+	Total int64 `json:"total,omitempty"`
+	// Whole means that Total chooses the route of such an amendment, as if the whole plan were
+	// new: nobody has signed yet for as much as now counts together.
+	Whole    bool       `json:"whole,omitempty"`
 	Together []Together `json:"together,omitempty"`
 	// Alone means that the campaigns of Together are told and not counted: nobody could sign
 	// for the whole, and the campaign is simulated.
@@ -96,6 +99,9 @@ func (f Facts) Holds(targets int64) error {
 // counted together with it, or CodeAmountOutOfRange.
 func (f Facts) Counted() (int64, error) {
 	sum := f.Amount
+	if f.Whole {
+		sum = f.Total
+	}
 	if f.Alone {
 		return sum, nil
 	}

@@ -253,7 +253,7 @@ func TestReserveAll(t *testing.T) {
 	balances, err := l.Balances(ctx, id)
 	require.NoError(t, err)
 	require.Equal(t, []LineBalance{
-		{Line: "calls", Currency: "CNY", Allocated: 1000, Held: 1000},
+		{Line: "calls", Currency: "CNY", Allocated: 1000, Held: 400, Released: 600, Returned: 600},
 		{Line: "gifts", Currency: "CNY", Allocated: 50, Held: 50},
 		{Line: "sms", Currency: "CNY", Allocated: 500, Held: 400, Captured: 100},
 	}, balances)
@@ -271,11 +271,11 @@ func TestReserveAll(t *testing.T) {
 	balances, err = l.Balances(ctx, id)
 	require.NoError(t, err)
 	require.Equal(t, []LineBalance{
-		{Line: "calls", Currency: "CNY", Allocated: 1000, Released: 1000, Available: 1000},
+		{Line: "calls", Currency: "CNY", Allocated: 1000, Released: 1000, Returned: 600, Available: 400},
 		{Line: "gifts", Currency: "CNY", Allocated: 50, Released: 50, Available: 50},
 		{Line: "sms", Currency: "CNY", Allocated: 500, Captured: 100, Released: 400, Available: 400},
 	}, balances)
-	added, err = l.ReserveAll(ctx, Budget{CampaignID: id, Currency: "CNY", Lines: []Ceiling{{Line: "calls", Amount: 1000}, {Line: "gifts", Amount: 50}, {Line: "sms", Amount: 500}}})
+	added, err = l.ReserveAll(ctx, Budget{CampaignID: id, Currency: "CNY", Lines: []Ceiling{{Line: "calls", Amount: 400}, {Line: "gifts", Amount: 50}, {Line: "sms", Amount: 500}}})
 	require.NoError(t, err)
 	require.Zero(t, added, "a late repetition must not reserve what settlement set free")
 	requireSound(t, l)

@@ -448,3 +448,55 @@ func TestStepsInATransactionGoWithIt(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 700, got.Available)
 }
+
+// A lower budget gives back what is not spent, and is refused where that is too little.
+func TestALowerBudgetGivesBack(t *testing.T) {
+	l, ctx := open(t), t.Context()
+	programme := newProgramme(t, l, 1000)
+	id, pool := newCampaign(t, l, "operator"), uuid.NewString()
+	require.NoError(t, l.OpenPool(ctx, "operator", pool, "CNY"))
+	_, err := l.Allocate(ctx, "fill", Account{Kind: KindPool, Owner: pool}, cny(100))
+	require.NoError(t, err)
+	budget := func(calls, keep, sms, gift, contingency int64) Budget {
+		return Budget{CampaignID: id, Currency: "CNY", Programme: programme, Contingency: contingency, Lines: []Ceiling{
+			{Line: "calls", Category: campaign.CategoryContact, Amount: calls, Keep: keep}, {Line: "sms", Category: campaign.CategoryContact, Amount: sms},
+			{Line: "gift", Category: campaign.CategoryPrepaid, Pool: pool, Amount: gift},
+		}}
+	}
+	_, err = l.ReserveAll(ctx, budget(700, 0, 200, 100, 100))
+	require.NoError(t, err)
+	_, err = l.Capture(ctx, "spent", id, "calls", cny(300))
+	require.NoError(t, err)
+	_, err = l.DrawContingency(ctx, "drawn", id, "calls", cny(60))
+	require.NoError(t, err)
+
+	_, err = l.ReserveAll(ctx, budget(239, 0, 200, 100, 100))
+	require.Equal(t, map[string]any{"line": "calls", "spent": 300.0, "available": 460.0}, requireCode(t, campaign.CodeBudgetInsufficient, err).Details)
+	_, err = l.ReserveAll(ctx, budget(300, 361, 200, 100, 100))
+	requireCode(t, campaign.CodeBudgetInsufficient, err)
+	_, err = l.ReserveAll(ctx, budget(700, 0, 1101, 100, 0))
+	requireCode(t, campaign.CodeBudgetInsufficient, err)
+	requireSound(t, l)
+
+	for range 2 {
+		_, err = l.ReserveAll(ctx, budget(300, 350, 600, 50, 0))
+		require.NoError(t, err, "what calls give back is there for messages")
+		got, err := l.Programme(ctx, programme)
+		require.NoError(t, err)
+		require.Equal(t, FundBalance{Currency: "CNY", Allocated: 1000, Given: 960, Spent: 300, Available: 40}, got, "of the contingency goes what was not drawn")
+		balances, err := l.Balances(ctx, id)
+		require.NoError(t, err)
+		require.Equal(t, []LineBalance{
+			{Line: "calls", Currency: "CNY", Allocated: 760, Held: 60, Captured: 300, Released: 400, Returned: 400},
+			{Line: "gift", Currency: "CNY", Allocated: 100, Held: 100},
+			{Line: "sms", Currency: "CNY", Allocated: 600, Held: 600},
+		}, balances, "credit is not taken back")
+		requireSound(t, l)
+	}
+	_, err = l.ReserveAll(ctx, budget(310, 0, 600, 100, 0))
+	require.NoError(t, err, "and it may be asked for again")
+	balances, err := l.Balances(ctx, id)
+	require.NoError(t, err)
+	require.EqualValues(t, 70, balances[0].Held)
+	requireSound(t, l)
+}

@@ -16,10 +16,26 @@ type comparison struct {
 	attributes []store.Attribute
 	mine       targeting.Selection
 
-	together []campaign.Together // in the order of the neighbours, each campaign once
-	ruled    []store.Neighbour   // plans that are compared by their rules
-	rules    []targeting.Selection
-	frozen   []store.Neighbour // campaigns that are compared by their targets
+	counted []counted         // in the order of the neighbours, each campaign once
+	ruled   []store.Neighbour // plans that are compared by their rules
+	rules   []targeting.Selection
+	frozen  []store.Neighbour // campaigns that are compared by their targets
+}
+
+// counted is a campaign that counts together with a plan.
+type counted struct {
+	store.Neighbour
+	why campaign.WhyCounted
+}
+
+// together says how much of each campaign counts with a plan of these facts.
+func together(all []counted, f campaign.Facts) (out []campaign.Together) {
+	for _, n := range all {
+		if amount := n.Counts(f); amount > 0 {
+			out = append(out, campaign.Together{CampaignID: n.CampaignID, Number: n.Number, Amount: amount, Why: n.why})
+		}
+	}
+	return out
 }
 
 // add takes a plan into the comparison. The requester's own counts in any case; the targets
@@ -52,15 +68,15 @@ func (c *comparison) add(ctx context.Context, n store.Neighbour) error {
 }
 
 func (c *comparison) count(n store.Neighbour, why campaign.WhyCounted) {
-	if !slices.ContainsFunc(c.together, func(t campaign.Together) bool { return t.CampaignID == n.CampaignID }) {
-		c.together = append(c.together, campaign.Together{CampaignID: n.CampaignID, Number: n.Number, Amount: n.Amount, Why: why})
+	if !slices.ContainsFunc(c.counted, func(o counted) bool { return o.CampaignID == n.CampaignID }) {
+		c.counted = append(c.counted, counted{n, why})
 	}
 }
 
-// conclude compares the audiences, tells facts which campaigns count, and returns how many
-// customers the plan reaches.
-func (c *comparison) conclude(ctx context.Context, facts *campaign.Facts) (int64, error) {
-	sql, args := targeting.OverlapSQL(string(facts.Unit.Tenant()), c.mine, c.rules)
+// conclude compares the audiences and returns how many of a tenant's customers the plan
+// reaches.
+func (c *comparison) conclude(ctx context.Context, tenant campaign.OrgUnit) (int64, error) {
+	sql, args := targeting.OverlapSQL(string(tenant), c.mine, c.rules)
 	mine, others, err := c.Store.Overlap(ctx, sql, args)
 	if err != nil {
 		return 0, err
@@ -87,6 +103,5 @@ func (c *comparison) conclude(ctx context.Context, facts *campaign.Facts) (int64
 			overlaps(n, targets[n.CampaignID])
 		}
 	}
-	facts.Together = c.together
 	return mine, nil
 }

@@ -74,7 +74,11 @@ func (r Router) RoutePlan(ctx context.Context, in campaign.RouteRequest, plan ca
 	if err := r.difference(ctx, in.CampaignID, p.LoadedPlan, &facts); err != nil {
 		return p, err
 	}
-	if err := r.measure(ctx, in, p.LoadedPlan, &facts); err != nil {
+	others, err := r.measure(ctx, in, p.LoadedPlan, &facts)
+	if err != nil {
+		return p, err
+	}
+	if err := r.count(ctx, in.CampaignID, others, &facts); err != nil {
 		return p, err
 	}
 	people, err := r.people(ctx, in)
@@ -86,14 +90,18 @@ func (r Router) RoutePlan(ctx context.Context, in campaign.RouteRequest, plan ca
 		return p, err
 	}
 	alone := p
+	told := facts
 	facts.Alone = true
+	if err := r.count(ctx, in.CampaignID, others, &facts); err != nil {
+		return p, err
+	}
 	if r.ask(&alone, facts, people) != nil {
 		return p, err
 	}
 	if p.Plan.Simulated {
 		return alone, nil
 	}
-	return p, aggregated(err, facts)
+	return p, aggregated(err, told)
 }
 
 // aggregated gives the refusal of a plan that alone could be signed its own code.
@@ -197,37 +205,82 @@ func (r Router) difference(ctx context.Context, campaignID string, plan campaign
 
 // measure counts the customers that a plan reaches and finds the campaigns that count
 // together with it: those of the same requester, and those that reach the same people.
-func (r Router) measure(ctx context.Context, in campaign.RouteRequest, plan campaign.LoadedPlan, facts *campaign.Facts) error {
+func (r Router) measure(ctx context.Context, in campaign.RouteRequest, plan campaign.LoadedPlan, facts *campaign.Facts) ([]counted, error) {
 	attributes, err := r.Store.CustomerAttributes(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	rules, err := audience.Selection(attributes, in.CampaignID, plan)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var neighbours []store.Neighbour
-	// What is inside a programme has the programme's budget as its limit, and what is added to
-	// a campaign was counted together with others when that was approved.
-	if facts.Owner == "" && facts.Base == 0 {
+	// What is inside a programme has the programme's budget as its limit.
+	if facts.Owner == "" {
 		if neighbours, err = r.Store.Neighbours(ctx, in.CampaignID, in.Requester, *facts); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	c := comparison{Router: r, attributes: attributes, mine: rules}
 	for _, n := range neighbours {
 		if err := c.add(ctx, n); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	mine, err := c.conclude(ctx, facts)
+	mine, err := c.conclude(ctx, facts.Unit.Tenant())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if facts.Audience == 0 || mine < facts.Audience {
 		facts.Audience = mine
 	}
+	return c.counted, nil
+}
+
+// count tells facts which campaigns count, and with how much. An amendment of nothing but
+// money takes the route of the whole plan among its neighbours, unless the campaign was
+// signed for by that rule already: then what it and others were amended by counts.
+func (r Router) count(ctx context.Context, campaignID string, others []counted, facts *campaign.Facts) error {
+	facts.Whole = facts.Base != 0
+	facts.Together = together(others, *facts)
+	if !facts.Whole {
+		return nil
+	}
+	signed, err := r.signed(ctx, campaignID, *facts)
+	if err != nil || !signed {
+		return err
+	}
+	facts.Whole = false
+	facts.Together = together(others, *facts)
 	return nil
+}
+
+// signed reports whether an approved round of a campaign took the rule of these facts, or
+// counted for more.
+func (r Router) signed(ctx context.Context, campaignID string, facts campaign.Facts) (bool, error) {
+	wanted, err := facts.Counted()
+	if err != nil {
+		return false, err
+	}
+	before, err := r.Store.SignedFor(ctx, campaign.PlanRef{CampaignID: campaignID, Revision: facts.Base})
+	if err != nil || before >= wanted {
+		return err == nil, err
+	}
+	now, err := r.Policies.Route(facts)
+	if err != nil {
+		return false, ruled(err)
+	}
+	facts.Whole, facts.Together, facts.Amount = false, nil, before
+	then, err := r.Policies.Route(facts)
+	return then.Rule == now.Rule, ruled(err)
+}
+
+// ruled takes from an error that there is no rule.
+func ruled(err error) error {
+	if code := campaign.CodeOf(err); code == campaign.CodeNoRoute || code == campaign.CodeAggregateLimit {
+		return nil
+	}
+	return err
 }
 
 // Due returns by when each level is overdue if the round is opened at now and every

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -40,31 +41,36 @@ func field(name, message string) error {
 // UserDetail is a user with the roles they hold.
 type UserDetail struct {
 	User
-	Locked   bool // after too many wrong passwords
-	Grants   []campaign.Grant
-	Identity *Identity // at an identity provider; nil for none
+	Locked          bool // after too many wrong passwords
+	Grants          []campaign.Grant
+	Waiting         []WaitingGrant
+	Identity        *Identity // at an identity provider; nil for none
+	IdentityWaiting bool      // to be confirmed: nobody logs in by it yet
+}
+
+// WaitingGrant is a role with which nothing is signed or decided until somebody else
+// confirms it.
+type WaitingGrant struct {
+	campaign.Grant
+	By campaign.Actor // who gave it, or chose the user's password since; without a login
 }
 
 // At reports whether the user belongs to one of the units or a unit below them, or holds
 // a role at one.
 func (u UserDetail) At(units []campaign.OrgUnit) bool {
-	return u.Unit != nil && withinAny(*u.Unit, units) || anyGrant(u.Grants, func(g campaign.Grant) bool { return withinAny(g.Unit, units) })
+	return u.Unit != nil && withinAny(*u.Unit, units) || u.anyGrant(func(g campaign.Grant) bool { return withinAny(g.Unit, units) })
 }
 
 // Only reports whether the user belongs and holds roles nowhere but at the units and
 // below them, and at least there.
 func (u UserDetail) Only(units []campaign.OrgUnit) bool {
 	return u.At(units) && (u.Unit == nil || withinAny(*u.Unit, units)) &&
-		!anyGrant(u.Grants, func(g campaign.Grant) bool { return !withinAny(g.Unit, units) })
+		!u.anyGrant(func(g campaign.Grant) bool { return !withinAny(g.Unit, units) })
 }
 
-func anyGrant(grants []campaign.Grant, f func(campaign.Grant) bool) bool {
-	for _, g := range grants {
-		if f(g) {
-			return true
-		}
-	}
-	return false
+// anyGrant also asks of roles that wait.
+func (u UserDetail) anyGrant(f func(campaign.Grant) bool) bool {
+	return slices.ContainsFunc(u.Grants, f) || slices.ContainsFunc(u.Waiting, func(w WaitingGrant) bool { return f(w.Grant) })
 }
 
 func withinAny(u campaign.OrgUnit, units []campaign.OrgUnit) bool {
@@ -77,21 +83,32 @@ func withinAny(u campaign.OrgUnit, units []campaign.OrgUnit) bool {
 }
 
 const userDetail = `SELECT u.id::text, u.login, u.name, u.kind, u.unit, u.password_temporary, u.disabled, u.demo, u.created_at,
-		coalesce(u.locked_until > now(), false), coalesce(r.roles, '{}'), coalesce(r.units, '{}'), i.issuer, i.subject
-	FROM app_user u LEFT JOIN user_identity i ON i.user_id = u.id LEFT JOIN LATERAL (SELECT array_agg(g.role ORDER BY g.unit, g.role) AS roles, array_agg(g.unit ORDER BY g.unit, g.role) AS units
-		FROM role_grant g WHERE g.user_id = u.id) r ON true`
+		coalesce(u.locked_until > now(), false), coalesce(r.roles, '{}'), coalesce(r.units, '{}'), coalesce(r.waiting, '{}'), coalesce(r.givers, '{}'), coalesce(r.names, '{}'),
+		i.issuer, i.subject, coalesce(i.waiting, false)
+	FROM app_user u LEFT JOIN user_identity i ON i.user_id = u.id LEFT JOIN LATERAL (
+		SELECT array_agg(g.role ORDER BY g.unit, g.role) AS roles, array_agg(g.unit ORDER BY g.unit, g.role) AS units, array_agg(g.waiting OR g.suspended ORDER BY g.unit, g.role) AS waiting,
+			array_agg(coalesce(b.id::text, '') ORDER BY g.unit, g.role) AS givers, array_agg(coalesce(b.name, '') ORDER BY g.unit, g.role) AS names
+		FROM role_grant g LEFT JOIN app_user b ON b.id = CASE WHEN g.waiting THEN g.granted_by ELSE u.password_by END WHERE g.user_id = u.id) r ON true`
 
 func scanUser(row pgx.CollectableRow) (UserDetail, error) {
 	var u UserDetail
 	var roles []campaign.Role
 	var units []campaign.OrgUnit
+	var waiting []bool
+	var givers, names []string
 	var issuer, subject *string
-	err := row.Scan(&u.ID, &u.Login, &u.Name, &u.Kind, &u.Unit, &u.PasswordTemporary, &u.Disabled, &u.Demo, &u.CreatedAt, &u.Locked, &roles, &units, &issuer, &subject)
+	err := row.Scan(&u.ID, &u.Login, &u.Name, &u.Kind, &u.Unit, &u.PasswordTemporary, &u.Disabled, &u.Demo, &u.CreatedAt, &u.Locked,
+		&roles, &units, &waiting, &givers, &names, &issuer, &subject, &u.IdentityWaiting)
 	if issuer != nil {
 		u.Identity = &Identity{Issuer: *issuer, Subject: *subject}
 	}
 	for i, role := range roles {
-		u.Grants = append(u.Grants, campaign.Grant{UserID: u.ID, Role: role, Unit: units[i]})
+		g := campaign.Grant{UserID: u.ID, Role: role, Unit: units[i]}
+		if waiting[i] {
+			u.Waiting = append(u.Waiting, WaitingGrant{Grant: g, By: campaign.Actor{UserID: givers[i], Name: names[i]}})
+		} else {
+			u.Grants = append(u.Grants, g)
+		}
 	}
 	return u, err
 }
@@ -131,7 +148,7 @@ func (s *Store) Users(ctx context.Context, f UserFilter) ([]UserDetail, error) {
 	}
 	rows, err := s.pool.Query(ctx, userDetail+` WHERE u.login > $1 AND ($2 = '' OR position(lower($2) IN lower(u.login || ' ' || u.name)) > 0)
 		AND EXISTS (SELECT FROM (SELECT u.unit, '' WHERE u.unit IS NOT NULL AND $3 = ''
-				UNION ALL SELECT g.unit, g.role FROM role_grant g WHERE g.user_id = u.id) p (unit, role)
+				UNION ALL SELECT g.unit, g.role FROM role_grant g WHERE g.user_id = u.id AND ($3 = '' OR NOT g.waiting)) p (unit, role)
 			WHERE ($3 = '' OR p.role = $3) AND (p.unit = ANY($4) OR p.unit LIKE ANY($5))
 			  AND ($6 = '' OR p.unit = ANY($7) OR p.unit LIKE ANY($8)))
 		ORDER BY u.login LIMIT $9`, f.After, f.Text, f.Role, exact, patterns, f.Unit, wanted, wantedPatterns, f.Limit)
@@ -171,9 +188,18 @@ func (s *Store) SetDisabled(ctx context.Context, userID string, disabled bool, b
 // AddGrant gives a person a role at a unit; giving it again changes nothing. It fails
 // with CodeInvalidParameter when the unit does not exist or the user is no person.
 func (s *Store) AddGrant(ctx context.Context, g campaign.Grant, by campaign.Actor) error {
-	return s.changeGrant(ctx, "user.role_added", g, by, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, `INSERT INTO role_grant (user_id, role, unit) SELECT id, $2, $3 FROM app_user WHERE id = $1 AND kind = $4
-			ON CONFLICT (user_id, role, unit) DO UPDATE SET role = EXCLUDED.role`, g.UserID, g.Role, g.Unit, KindPerson)
+	return s.giveRole(ctx, "user.role_added", g, false, by)
+}
+
+// ProposeGrant is AddGrant of a role that counts once it is confirmed.
+func (s *Store) ProposeGrant(ctx context.Context, g campaign.Grant, by campaign.Actor) error {
+	return s.giveRole(ctx, "user.role_proposed", g, true, by)
+}
+
+func (s *Store) giveRole(ctx context.Context, event string, g campaign.Grant, waiting bool, by campaign.Actor) error {
+	return s.changeGrant(ctx, event, g, by, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `INSERT INTO role_grant (user_id, role, unit, waiting, granted_by) SELECT id, $2, $3, $5, nullif($6, '')::uuid FROM app_user
+			WHERE id = $1 AND kind = $4 ON CONFLICT (user_id, role, unit) DO UPDATE SET role = EXCLUDED.role`, g.UserID, g.Role, g.Unit, KindPerson, waiting, by.UserID)
 		if foreignKeyViolation(err, "role_grant_unit_fkey") {
 			return field("unit", fmt.Sprintf("there is no org unit %q", g.Unit))
 		}
@@ -203,7 +229,7 @@ func (s *Store) changeGrant(ctx context.Context, event string, g campaign.Grant,
 			return err
 		}
 		after, err := rolesOf(ctx, tx, g.UserID)
-		if err != nil || len(after) == len(before) {
+		if err != nil || slices.Equal(before, after) {
 			return err
 		}
 		return recordOnce(ctx, tx, byActor(by, event, map[string]any{"user": g.UserID, "role": g.Role, "unit": g.Unit, "before": before, "after": after}))
@@ -212,7 +238,7 @@ func (s *Store) changeGrant(ctx context.Context, event string, g campaign.Grant,
 
 // rolesOf writes the roles of a user as evidence does.
 func rolesOf(ctx context.Context, tx pgx.Tx, userID string) ([]string, error) {
-	rows, err := tx.Query(ctx, `SELECT role || ' at ' || unit FROM role_grant WHERE user_id = $1 ORDER BY unit, role`, userID)
+	rows, err := tx.Query(ctx, `SELECT role || ' at ' || unit || CASE WHEN waiting OR suspended THEN ' (waiting)' ELSE '' END FROM role_grant WHERE user_id = $1 ORDER BY unit, role`, userID)
 	if err != nil {
 		return nil, err
 	}
@@ -228,7 +254,7 @@ func (s *Store) changeRoles(ctx context.Context, what, userID string, f func(pgx
 			return err
 		}
 		rows, err := tx.Query(ctx, `SELECT g.unit FROM role_grant g JOIN app_user u ON u.id = g.user_id
-			WHERE g.user_id = $1 AND g.role = $2 AND NOT u.disabled`, userID, campaign.RoleAdmin)
+			WHERE g.user_id = $1 AND g.role = $2 AND NOT g.waiting AND NOT u.disabled`, userID, campaign.RoleAdmin)
 		if err != nil {
 			return err
 		}
@@ -242,7 +268,7 @@ func (s *Store) changeRoles(ctx context.Context, what, userID string, f func(pgx
 		var left []string
 		err = tx.QueryRow(ctx, `SELECT coalesce(array_agg(a), '{}') FROM unnest($1::text[]) a WHERE NOT EXISTS (
 				SELECT FROM role_grant g JOIN app_user u ON u.id = g.user_id
-				WHERE g.role = $2 AND NOT u.disabled AND (a = g.unit OR starts_with(a, g.unit || '/')))`, administered, campaign.RoleAdmin).Scan(&left)
+				WHERE g.role = $2 AND NOT g.waiting AND NOT u.disabled AND (a = g.unit OR starts_with(a, g.unit || '/')))`, administered, campaign.RoleAdmin).Scan(&left)
 		if err != nil {
 			return err
 		}

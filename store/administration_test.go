@@ -193,7 +193,7 @@ func TestTenWrongPasswordsLockALogin(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, store.LoginAttempt{Locks: i == store.LoginAttempts-1}, a, "a new row of attempts after the lock")
 	}
-	require.NoError(t, st.SetPassword(ctx, nora.UserID, aHash, campaign.Actor{UserID: uuid.NewString()}))
+	require.NoError(t, st.SetPassword(ctx, nora.UserID, aHash, nora))
 	a, err := st.BeginLogin(ctx, nora.UserID)
 	require.NoError(t, err)
 	require.Zero(t, a, "another password lifts the lock")

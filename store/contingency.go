@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -37,17 +38,18 @@ type ContingencyDraw struct {
 // DrawContingency keeps a draw, once, together with the step that move makes in the ledger:
 // both count or neither. It fails with CodeStateConflict unless the campaign is running,
 // with CodeInvalidParameter and the lines there are when the plan in force has no such line,
-// and with CodeSelfApproval when the person asked for an approval of the campaign or wrote
-// one of its plans.
+// with CodeSelfApproval when the person asked for an approval of the campaign or wrote one
+// of its plans, and with CodeLimitExceeded when all that they drew for the campaign would be
+// more than their limit.
 func (s *Store) DrawContingency(ctx context.Context, d ContingencyDraw, by campaign.Actor, move func(pgx.Tx) (journal int64, err error)) (ContingencyDraw, error) {
 	err := s.change(ctx, "draw contingency", func(tx pgx.Tx) error {
 		var stage campaign.Stage
 		var hold campaign.Hold
 		var inForce, newest int
 		var asked bool
-		// The campaign's row keeps it from ending meanwhile.
+		// The campaign's row keeps it from ending meanwhile, and draws one after the other.
 		err := tx.QueryRow(ctx, `SELECT stage, hold, revision, draft_revision,
-				EXISTS (SELECT FROM approval_round r WHERE r.campaign_id = c.id AND r.requester = $2) FROM campaign c WHERE id = $1 FOR SHARE`,
+				EXISTS (SELECT FROM approval_round r WHERE r.campaign_id = c.id AND r.requester = $2) FROM campaign c WHERE id = $1 FOR NO KEY UPDATE`,
 			d.CampaignID, by.UserID).Scan(&stage, &hold, &inForce, &newest, &asked)
 		if err != nil {
 			return notFound(err, "campaign")
@@ -71,6 +73,9 @@ func (s *Store) DrawContingency(ctx context.Context, d ContingencyDraw, by campa
 		}
 		if !slices.ContainsFunc(plan.Plan.Budget, func(l campaign.BudgetLine) bool { return l.Line == d.Line }) {
 			return unknownLine(plan.Plan.Budget)
+		}
+		if err := withinLimit(ctx, tx, d, by); err != nil {
+			return err
 		}
 		if d.JournalID, err = move(tx); err != nil {
 			return err
@@ -99,6 +104,27 @@ func (s *Store) DrawContingency(ctx context.Context, d ContingencyDraw, by campa
 		return d, errors.Join(err, notFound(pgx.ErrNoRows, "draw"))
 	}
 	return kept[0], nil
+}
+
+// withinLimit counts what the person drew before: a limit is not one for each draw.
+func withinLimit(ctx context.Context, tx pgx.Tx, d ContingencyDraw, by campaign.Actor) error {
+	if d.Authority == "*" {
+		return nil
+	}
+	limit, err := strconv.ParseInt(d.Authority, 10, 64)
+	if err != nil {
+		return err
+	}
+	var drawn int64
+	err = tx.QueryRow(ctx, `SELECT coalesce(sum(amount), 0)::bigint FROM contingency_draw WHERE campaign_id = $1 AND user_id = $2`, d.CampaignID, by.UserID).Scan(&drawn)
+	if err != nil {
+		return err
+	}
+	if total, err := campaign.AddMinor(drawn, d.Amount); err != nil || total > limit {
+		return campaign.Errorf(campaign.CodeLimitExceeded, "you may draw up to %d minor units for a campaign; you drew %d, and this is %d more", limit, drawn, d.Amount).
+			With("limit", limit).With("drawn", drawn).With("amount", d.Amount)
+	}
+	return nil
 }
 
 func unknownLine(budget []campaign.BudgetLine) error {

@@ -47,13 +47,14 @@ type usedGrant struct {
 // together or not at all. A row at fault keeps no other from being recorded.
 func (s *Store) RecordCreditUses(ctx context.Context, units []campaign.OrgUnit, by campaign.Actor, source string, batch []CreditUse, move CreditLedger) (landed Landed, err error) {
 	batch = slices.Clone(batch)
-	// A reference that another batch is recording at the same time is there at the next try.
+	// A reference that another batch is recording at the same time is there at the next try,
+	// and who wanted the ledger's accounts in another order has them behind it.
 	for range 3 {
 		err = s.inTx(ctx, func(tx pgx.Tx) error {
 			landed = Landed{Faults: []campaign.FieldError{}}
 			return recordUses(ctx, tx, units, by, source, batch, move, &landed)
 		})
-		if !uniqueViolation(err, "credit_use_pkey") {
+		if !uniqueViolation(err, "credit_use_pkey") && !deadlocked(err) {
 			break
 		}
 	}

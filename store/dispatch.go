@@ -112,7 +112,7 @@ const due = `(lease_until IS NULL OR lease_until <= now() OR not_after <= now())
 const running = `hold = 'running' AND stage NOT IN ('rejected', 'settlement', 'evaluation', 'closed')`
 
 // dispatching is the condition that a campaign may contact anybody.
-const dispatching = running + ` AND ` + unfrozen
+var dispatching = running + ` AND ` + unfrozen("campaign.id")
 
 // interrupted is the reason of a contact whose worker died in the middle of sending.
 const interrupted = "interrupted while sending"

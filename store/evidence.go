@@ -59,7 +59,9 @@ type Standing struct {
 	Facts         campaign.Facts
 	PolicyVersion string
 	Policy        campaign.PolicyDocument // of that version; the zero value when it is not there
-	Owner         string                  // of the programme that Plan is inside of; empty outside
+	// Unkept says that the round was opened, and took its route, before policies were kept at all.
+	Unkept bool
+	Owner  string // of the programme that Plan is inside of; empty outside
 	// Base is what the round's base rests on, when it signed for no more than what an
 	// amendment adds to that; nil when the whole plan was signed for.
 	Base *Standing
@@ -210,6 +212,11 @@ func (st *Standing) lookUp(ctx context.Context, tx pgx.Tx) error {
 		return err
 	}
 	st.Policy = p.PolicyDocument
+	err = tx.QueryRow(ctx, `SELECT coalesce(opened_at < (SELECT min(proposed_at) FROM policy_document), false) FROM approval_round WHERE campaign_id = $1 AND round = $2`,
+		st.CampaignID, st.Round.Round).Scan(&st.Unkept)
+	if err != nil {
+		return fmt.Errorf("read when the round was opened: %w", err)
+	}
 	if st.Plan.Plan.ProgrammeID == "" {
 		return nil
 	}

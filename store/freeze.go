@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -16,23 +17,29 @@ import (
 // Check is something that looks for broken invariants.
 type Check func(context.Context) ([]campaign.Violation, error)
 
-// Broken is an invariant for which nobody new is contacted, in any campaign.
+// Broken is an invariant for which nobody new is contacted, by its campaign or, where that
+// is empty, by any.
 type Broken struct {
 	Invariant  string
-	Violations int64  // when it was last looked at; 0 once it is whole again
-	Example    string // one of them, in words
+	CampaignID string
+	Unit       campaign.OrgUnit // of the campaign
+	Violations int64            // when it was last looked at; 0 once it is whole again
+	Example    string           // one of them, in words
 	FrozenAt   time.Time
 	CheckedAt  time.Time
 }
 
-// unfrozen is the condition that anybody may be contacted at all.
-const unfrozen = `NOT EXISTS (SELECT FROM dispatch_freeze WHERE lifted_at IS NULL)`
+// unfrozen is the condition that the campaign with that id may contact anybody at all.
+func unfrozen(id string) string {
+	return `NOT EXISTS (SELECT FROM dispatch_freeze f WHERE f.lifted_at IS NULL AND (f.campaign_id IS NULL OR f.campaign_id = ` + id + `))`
+}
 
-// Inspect looks at the invariants of every campaign that is under way, and runs the other
-// checks.
+// Inspect looks at the invariants of every campaign that is under way or whose credit still
+// runs, and runs the other checks.
 func (s *Store) Inspect(ctx context.Context, others ...Check) ([]campaign.Violation, error) {
 	var found []campaign.Violation
-	rows, err := s.pool.Query(ctx, `SELECT id::text FROM campaign WHERE stage NOT IN ('draft', 'rejected', 'closed') ORDER BY id`)
+	rows, err := s.pool.Query(ctx, `SELECT id::text FROM campaign WHERE stage NOT IN ('draft', 'rejected', 'closed')
+		OR EXISTS (SELECT FROM credit_line l WHERE l.campaign_id = campaign.id AND l.ended_at IS NULL) ORDER BY id`)
 	if err != nil {
 		return nil, fmt.Errorf("list campaigns: %w", err)
 	}
@@ -44,7 +51,7 @@ func (s *Store) Inspect(ctx context.Context, others ...Check) ([]campaign.Violat
 		others = append(others, func(ctx context.Context) ([]campaign.Violation, error) {
 			broken, err := s.CheckInvariants(ctx, id)
 			for i := range broken {
-				broken[i].What = "campaign " + id + ": " + broken[i].What
+				broken[i].CampaignID, broken[i].What = id, "campaign "+id+": "+broken[i].What
 			}
 			return broken, err
 		})
@@ -73,49 +80,84 @@ func (s *Store) InspectEvery(ctx context.Context, every time.Duration, others ..
 	if err != nil {
 		return nil, err
 	}
-	return found, s.inTx(ctx, func(tx pgx.Tx) error { return freezeDispatch(ctx, tx, found) })
+	return found, s.inTx(ctx, func(tx pgx.Tx) error {
+		_, err := freezeDispatch(ctx, tx, found)
+		return err
+	})
 }
 
-// freezeDispatch writes what a check found.
-func freezeDispatch(ctx context.Context, tx pgx.Tx, found []campaign.Violation) error {
-	count, example := map[string]int64{}, map[string]string{}
-	var names []string
+// fault is an invariant that is broken, and the campaign that breaks it.
+type fault struct{ invariant, campaignID string }
+
+// faults sorts the violations that freeze dispatch: what was acknowledged before does not.
+func faults(ctx context.Context, tx pgx.Tx, found []campaign.Violation) (order []fault, all map[fault][]string, err error) {
+	var words []string
 	for _, v := range found {
-		if v.Late() {
-			continue
-		}
-		if count[v.Invariant]++; count[v.Invariant] == 1 {
-			names = append(names, v.Invariant)
-			example[v.Invariant] = v.What
+		if v.Past() {
+			words = append(words, v.What)
 		}
 	}
-	for _, name := range names {
+	rows, err := tx.Query(ctx, `SELECT invariant, what FROM violation_acknowledged WHERE what = ANY ($1)`, words)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read acknowledged violations: %w", err)
+	}
+	known := map[[2]string]bool{}
+	var k [2]string
+	if _, err := pgx.ForEachRow(rows, []any{&k[0], &k[1]}, func() error { known[k] = true; return nil }); err != nil {
+		return nil, nil, fmt.Errorf("read acknowledged violations: %w", err)
+	}
+	all = map[fault][]string{}
+	for _, v := range found {
+		if v.Late() || known[[2]string{v.Invariant, v.What}] {
+			continue
+		}
+		f := fault{v.Invariant, v.CampaignID}
+		if all[f] == nil {
+			order = append(order, f)
+		}
+		all[f] = append(all[f], v.What)
+	}
+	return order, all, nil
+}
+
+// freezeDispatch writes what a check found, and returns the violations that freeze.
+func freezeDispatch(ctx context.Context, tx pgx.Tx, found []campaign.Violation) (map[fault][]string, error) {
+	order, all, err := faults(ctx, tx, found)
+	if err != nil {
+		return nil, err
+	}
+	var broken []int64
+	for _, f := range order {
 		var id int64
 		var known bool
-		err := tx.QueryRow(ctx, `INSERT INTO dispatch_freeze (invariant, violations, example) VALUES ($1, $2, $3)
-			ON CONFLICT (invariant) WHERE lifted_at IS NULL DO UPDATE SET violations = excluded.violations, example = excluded.example, checked_at = now()
-			RETURNING id, xmax <> 0`, name, count[name], example[name]).Scan(&id, &known)
+		err := tx.QueryRow(ctx, `INSERT INTO dispatch_freeze (invariant, campaign_id, violations, example) VALUES ($1, nullif($2, '')::uuid, $3, $4)
+			ON CONFLICT (invariant, campaign_id) WHERE lifted_at IS NULL DO UPDATE SET violations = excluded.violations, example = excluded.example, checked_at = now()
+			RETURNING id, xmax <> 0`, f.invariant, f.campaignID, len(all[f]), all[f][0]).Scan(&id, &known)
 		if err != nil {
-			return fmt.Errorf("freeze dispatch: %w", err)
+			return nil, fmt.Errorf("freeze dispatch: %w", err)
 		}
+		broken = append(broken, id)
 		if known {
 			continue
 		}
 		key := fmt.Sprintf("freeze:%d", id)
-		err = recordOnce(ctx, tx, AuditEvent{EventKey: &key, Event: "dispatch.frozen", Allowed: true,
-			Data: map[string]any{"invariant": name, "violations": count[name], "example": example[name]}})
-		if err != nil {
-			return err
+		e := AuditEvent{EventKey: &key, Event: "dispatch.frozen", Allowed: true,
+			Data: map[string]any{"invariant": f.invariant, "violations": len(all[f]), "example": all[f][0]}}
+		if f.campaignID != "" {
+			e.CampaignID = &f.campaignID
+		}
+		if err := recordOnce(ctx, tx, e); err != nil {
+			return nil, err
 		}
 	}
-	_, err := tx.Exec(ctx, `UPDATE dispatch_freeze SET violations = 0, checked_at = now() WHERE lifted_at IS NULL AND NOT invariant = ANY (coalesce($1::text[], '{}'))`, names)
+	_, err = tx.Exec(ctx, `UPDATE dispatch_freeze SET violations = 0, checked_at = now() WHERE lifted_at IS NULL AND NOT id = ANY (coalesce($1::bigint[], '{}'))`, broken)
 	if err == nil {
 		_, err = tx.Exec(ctx, `UPDATE invariant_check SET ended_at = clock_timestamp(), violations = $1`, len(found))
 	}
 	if err != nil {
-		return fmt.Errorf("write check of invariants: %w", err)
+		return nil, fmt.Errorf("write check of invariants: %w", err)
 	}
-	return nil
+	return all, nil
 }
 
 // Frozen returns what dispatch is frozen for, nothing when it is not, and when the invariants
@@ -125,7 +167,8 @@ func (s *Store) Frozen(ctx context.Context) ([]Broken, time.Time, error) {
 	if err := s.pool.QueryRow(ctx, `SELECT ended_at FROM invariant_check`).Scan(&checked); err != nil {
 		return nil, time.Time{}, fmt.Errorf("read check of invariants: %w", err)
 	}
-	rows, err := s.pool.Query(ctx, `SELECT invariant, violations, example, frozen_at, checked_at FROM dispatch_freeze WHERE lifted_at IS NULL ORDER BY id`)
+	rows, err := s.pool.Query(ctx, `SELECT f.invariant, coalesce(f.campaign_id::text, ''), coalesce(c.unit, ''), f.violations, f.example, f.frozen_at, f.checked_at
+		FROM dispatch_freeze f LEFT JOIN campaign c ON c.id = f.campaign_id WHERE f.lifted_at IS NULL ORDER BY f.id`)
 	if err != nil {
 		return nil, time.Time{}, fmt.Errorf("read freezes: %w", err)
 	}
@@ -139,14 +182,26 @@ func (s *Store) Frozen(ctx context.Context) ([]Broken, time.Time, error) {
 	return all, *checked, nil
 }
 
-// Lift ends a freeze by a person's word, after everything was checked again. What is still
-// broken keeps dispatch frozen: CodeStateConflict with the figures.
-func (s *Store) Lift(ctx context.Context, by campaign.Actor, words string, others ...Check) error {
-	rows, err := s.pool.Query(ctx, `SELECT id FROM dispatch_freeze WHERE lifted_at IS NULL ORDER BY id`)
+// openFreeze is a freeze as it was before a person lifts it.
+type openFreeze struct {
+	id int64
+	fault
+	told int64 // violations that the person could know of
+}
+
+// Lift ends, by a person's word, the freezes of the ledger and of the campaigns of tenants,
+// after everything was checked again. Violations that lie in the past are acknowledged, no
+// more of them than were told before; what else is still broken keeps them all frozen:
+// CodeStateConflict with the figures.
+func (s *Store) Lift(ctx context.Context, tenants []campaign.OrgUnit, by campaign.Actor, words string, others ...Check) error {
+	rows, err := s.pool.Query(ctx, `SELECT f.id, f.invariant, coalesce(f.campaign_id::text, ''), f.violations FROM dispatch_freeze f LEFT JOIN campaign c ON c.id = f.campaign_id
+		WHERE f.lifted_at IS NULL AND (f.campaign_id IS NULL OR split_part(c.unit, '/', 1) = ANY ($1)) ORDER BY f.id`, tenants)
 	if err != nil {
 		return fmt.Errorf("read freezes: %w", err)
 	}
-	open, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	open, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (o openFreeze, err error) {
+		return o, row.Scan(&o.id, &o.invariant, &o.campaignID, &o.told)
+	})
 	if err != nil {
 		return fmt.Errorf("read freezes: %w", err)
 	}
@@ -159,18 +214,14 @@ func (s *Store) Lift(ctx context.Context, by campaign.Actor, words string, other
 	}
 	var refused *campaign.Error
 	err = s.inTx(ctx, func(tx pgx.Tx) error {
-		if err := freezeDispatch(ctx, tx, found); err != nil {
+		now, err := freezeDispatch(ctx, tx, found)
+		if err != nil {
 			return err
 		}
-		if refused = stillBroken(found); refused != nil {
+		if refused = stillBroken(open, now); refused != nil {
 			return nil //nolint:nilerr // what was found is kept
 		}
-		// What another check has found since is not lifted.
-		_, err := tx.Exec(ctx, `UPDATE dispatch_freeze SET lifted_at = now(), lifted_by = $2, words = $3 WHERE id = ANY ($1) AND lifted_at IS NULL`, open, by.UserID, words)
-		if err != nil {
-			return fmt.Errorf("lift freeze: %w", err)
-		}
-		return recordOnce(ctx, tx, AuditEvent{ActorID: &by.UserID, Actor: by.Name, Event: "dispatch.lifted", Allowed: true, Data: map[string]any{"freezes": open, "words": words}})
+		return liftFreezes(ctx, tx, open, now, by, words)
 	})
 	if err == nil && refused != nil {
 		return refused
@@ -178,21 +229,43 @@ func (s *Store) Lift(ctx context.Context, by campaign.Actor, words string, other
 	return err
 }
 
-func stillBroken(found []campaign.Violation) *campaign.Error {
+// liftFreezes lifts what was frozen before, and nothing that a check has found since.
+func liftFreezes(ctx context.Context, tx pgx.Tx, open []openFreeze, now map[fault][]string, by campaign.Actor, words string) error {
+	ids := make([]int64, len(open))
+	acknowledged := map[string]int{}
+	for i, o := range open {
+		ids[i] = o.id
+		past := now[o.fault]
+		if len(past) == 0 {
+			continue
+		}
+		acknowledged[o.invariant] += len(past)
+		_, err := tx.Exec(ctx, `INSERT INTO violation_acknowledged (invariant, what, freeze_id) SELECT $1, what, $3 FROM unnest($2::text[]) what ON CONFLICT DO NOTHING`, o.invariant, past, o.id)
+		if err != nil {
+			return fmt.Errorf("acknowledge violations: %w", err)
+		}
+	}
+	_, err := tx.Exec(ctx, `UPDATE dispatch_freeze SET lifted_at = now(), lifted_by = $2, words = $3 WHERE id = ANY ($1) AND lifted_at IS NULL`, ids, by.UserID, words)
+	if err != nil {
+		return fmt.Errorf("lift freeze: %w", err)
+	}
+	return recordOnce(ctx, tx, AuditEvent{ActorID: &by.UserID, Actor: by.Name, Event: "dispatch.lifted", Allowed: true,
+		Data: map[string]any{"freezes": ids, "words": words, "acknowledged": acknowledged}})
+}
+
+// stillBroken says why freezes cannot be lifted; nil when they can.
+func stillBroken(open []openFreeze, now map[fault][]string) *campaign.Error {
 	violations := map[string]int{}
-	for _, v := range found {
-		if !v.Late() {
-			violations[v.Invariant]++
+	for _, o := range open {
+		past := campaign.Violation{Invariant: o.invariant}.Past()
+		if n := len(now[o.fault]); n > 0 && (!past || int64(n) > o.told) {
+			violations[o.invariant] += n
 		}
 	}
 	if len(violations) == 0 {
 		return nil
 	}
-	var names []string
-	for name := range violations {
-		names = append(names, name)
-	}
-	slices.Sort(names)
+	names := slices.Sorted(maps.Keys(violations))
 	return campaign.Errorf(campaign.CodeStateConflict, "invariant %s is still broken; dispatch stays frozen until it is whole again", strings.Join(names, ", ")).
 		With("violations", violations)
 }
@@ -207,7 +280,7 @@ func refuseFrozen(ctx context.Context, q querier, campaignID string) error {
 	var id int64
 	var invariant string
 	err := q.QueryRow(ctx, `SELECT f.id, f.invariant FROM dispatch_freeze f JOIN campaign ON campaign.id = $1
-		WHERE f.lifted_at IS NULL AND `+running+` ORDER BY f.id LIMIT 1`, campaignID).Scan(&id, &invariant)
+		WHERE f.lifted_at IS NULL AND (f.campaign_id IS NULL OR f.campaign_id = campaign.id) AND `+running+` ORDER BY f.id LIMIT 1`, campaignID).Scan(&id, &invariant)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil
 	}

@@ -20,11 +20,11 @@ type Identity struct {
 	Subject string `json:"subject"`
 }
 
-// UserByIdentity returns the person who has the identity, or CodeNotFound.
+// UserByIdentity returns the person who has the identity, confirmed, or CodeNotFound.
 func (s *Store) UserByIdentity(ctx context.Context, i Identity) (User, error) {
 	var u User
 	err := s.pool.QueryRow(ctx, `SELECT u.id::text, u.login, u.name, u.kind, u.session_epoch, u.disabled
-		FROM user_identity i JOIN app_user u ON u.id = i.user_id WHERE i.issuer = $1 AND i.subject = $2`, i.Issuer, i.Subject).
+		FROM user_identity i JOIN app_user u ON u.id = i.user_id WHERE i.issuer = $1 AND i.subject = $2 AND NOT i.waiting`, i.Issuer, i.Subject).
 		Scan(&u.ID, &u.Login, &u.Name, &u.Kind, &u.SessionEpoch, &u.Disabled)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return User{}, notFound(err, "user")
@@ -36,7 +36,8 @@ func (s *Store) UserByIdentity(ctx context.Context, i Identity) (User, error) {
 }
 
 // SetIdentity gives a person an identity in place of the one they had; giving the same
-// again changes nothing. Sessions that began with the former one end. It fails with
+// again changes nothing. It counts once it is confirmed, or at once when by is the zero
+// Actor: whoever has the database. The person's sessions end. It fails with
 // CodeInvalidParameter when the user is no person or the subject none, and with
 // CodeAlreadyExists when somebody else has the identity.
 func (s *Store) SetIdentity(ctx context.Context, userID string, i Identity, by campaign.Actor) error {
@@ -50,8 +51,9 @@ func (s *Store) SetIdentity(ctx context.Context, userID string, i Identity, by c
 		if kind != KindPerson {
 			return field("user_id", "is the principal of a service token, which logs in nowhere")
 		}
-		_, err := tx.Exec(ctx, `INSERT INTO user_identity (user_id, issuer, subject) VALUES ($1, $2, $3)
-			ON CONFLICT (user_id) DO UPDATE SET issuer = EXCLUDED.issuer, subject = EXCLUDED.subject`, userID, i.Issuer, i.Subject)
+		_, err := tx.Exec(ctx, `INSERT INTO user_identity AS had (user_id, issuer, subject, given_by, waiting) VALUES ($1, $2, $3, nullif($4, '')::uuid, $4 <> '')
+			ON CONFLICT (user_id) DO UPDATE SET issuer = EXCLUDED.issuer, subject = EXCLUDED.subject, given_by = EXCLUDED.given_by, waiting = EXCLUDED.waiting
+			WHERE (had.issuer, had.subject) <> (EXCLUDED.issuer, EXCLUDED.subject)`, userID, i.Issuer, i.Subject, by.UserID)
 		if uniqueViolation(err, "user_identity_issuer_subject_key") {
 			return campaign.Errorf(campaign.CodeAlreadyExists, "somebody else has this identity")
 		}
@@ -60,7 +62,7 @@ func (s *Store) SetIdentity(ctx context.Context, userID string, i Identity, by c
 }
 
 // RemoveIdentity takes a person's identity away; taking it again changes nothing.
-// Sessions that began with it end.
+// Their sessions end.
 func (s *Store) RemoveIdentity(ctx context.Context, userID string, by campaign.Actor) error {
 	return s.changeIdentity(ctx, userID, "user.identity_removed", by, func(tx pgx.Tx, _ string) error {
 		_, err := tx.Exec(ctx, `DELETE FROM user_identity WHERE user_id = $1`, userID)
@@ -90,10 +92,8 @@ func (s *Store) changeIdentity(ctx context.Context, userID, event string, by cam
 		if before == nil && after == nil || before != nil && after != nil && *before == *after {
 			return nil
 		}
-		if before != nil {
-			if _, err := tx.Exec(ctx, `UPDATE app_user SET session_epoch = session_epoch + 1 WHERE id = $1`, userID); err != nil {
-				return err
-			}
+		if _, err := tx.Exec(ctx, `UPDATE app_user SET session_epoch = session_epoch + 1 WHERE id = $1`, userID); err != nil {
+			return err
 		}
 		return recordOnce(ctx, tx, byActor(by, event, map[string]any{"user": userID, "before": before, "after": after}))
 	})

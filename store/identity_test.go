@@ -30,7 +30,16 @@ func TestIdentities(t *testing.T) {
 		require.NoError(t, st.SetIdentity(ctx, nora.UserID, one, admin))
 	}
 	require.EqualValues(t, 1, events(), "the same again is no change")
-	require.Zero(t, epoch(nora), "a first identity ends no session")
+	require.EqualValues(t, 1, epoch(nora), "sessions end")
+	_, err = st.UserByIdentity(ctx, one)
+	require.Equal(t, campaign.CodeNotFound, campaign.CodeOf(err), "it is not confirmed")
+	require.Equal(t, campaign.CodeSameActor, campaign.CodeOf(st.ConfirmIdentity(ctx, nora.UserID, one, admin)))
+	require.Equal(t, campaign.CodeNotFound, campaign.CodeOf(st.ConfirmIdentity(ctx, nora.UserID, store.Identity{Issuer: one.Issuer, Subject: "2"}, nora)), "of another subject")
+	for range 2 {
+		require.NoError(t, st.ConfirmIdentity(ctx, nora.UserID, one, nora))
+	}
+	require.NoError(t, st.SetIdentity(ctx, nora.UserID, one, admin), "the same again")
+	require.EqualValues(t, 2, events(), "a confirmation is one event")
 	found, err := st.UserByIdentity(ctx, one)
 	require.NoError(t, err)
 	require.Equal(t, nora.UserID, found.ID)
@@ -41,16 +50,17 @@ func TestIdentities(t *testing.T) {
 	require.Equal(t, campaign.CodeAlreadyExists, campaign.CodeOf(st.SetIdentity(ctx, omar.UserID, one, admin)))
 
 	require.NoError(t, st.SetIdentity(ctx, nora.UserID, store.Identity{Issuer: one.Issuer, Subject: "2"}, admin))
-	require.EqualValues(t, 1, epoch(nora), "sessions of the former end")
+	require.EqualValues(t, 2, epoch(nora), "sessions of the former end")
 	require.NoError(t, st.SetIdentity(ctx, omar.UserID, one, admin), "it is free now")
 	for range 2 {
 		require.NoError(t, st.RemoveIdentity(ctx, nora.UserID, admin))
 	}
-	require.EqualValues(t, 2, epoch(nora))
-	require.EqualValues(t, 4, events())
+	require.EqualValues(t, 3, epoch(nora))
+	require.EqualValues(t, 5, events())
 	detail, err := st.User(ctx, omar.UserID)
 	require.NoError(t, err)
 	require.Equal(t, &one, detail.Identity)
+	require.True(t, detail.IdentityWaiting)
 	detail, err = st.User(ctx, nora.UserID)
 	require.NoError(t, err)
 	require.Nil(t, detail.Identity)

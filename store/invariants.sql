@@ -138,7 +138,7 @@ WHERE c.id = $1 AND CASE p.kind WHEN 'programme' THEN p.owner::text ELSE '' END 
 -- P2: what was drawn from the contingency for a line is what the ledger holds beyond the plan's amount
 SELECT format('line %s: %s drawn, %s reserved beyond its ceiling', coalesce(d.line, a.line), coalesce(d.drawn, 0), coalesce(a.beyond, 0))
 FROM (SELECT line, sum(amount) AS drawn FROM contingency_draw WHERE campaign_id = $1 GROUP BY line) d
-FULL JOIN (SELECT line, reserved - ceiling AS beyond FROM ledger_account WHERE owner = $1 AND kind = 'line') a ON a.line = d.line
+FULL JOIN (SELECT line, reserved - lowered - ceiling AS beyond FROM ledger_account WHERE owner = $1 AND kind = 'line') a ON a.line = d.line
 WHERE coalesce(d.drawn, 0) <> coalesce(a.beyond, 0);
 
 -- C1: what customers were granted, and what became of it, is what the ledger says of their line, which holds all that they are promised

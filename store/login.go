@@ -52,24 +52,39 @@ func (s *Store) EndLogin(ctx context.Context, userID string) error {
 }
 
 // SetPassword gives a user another password, argon2id in its usual text form, and ends
-// their sessions and any lock. When by is somebody else the user must change it first.
+// their sessions and any lock.
 func (s *Store) SetPassword(ctx context.Context, userID, hash string, by campaign.Actor) error {
-	own := userID == by.UserID
 	return s.change(ctx, "set password", func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, `UPDATE app_user SET password_hash = $2, password_temporary = $3, session_epoch = session_epoch + 1,
-			failed_logins = 0, locked_until = NULL WHERE id = $1 AND kind = $4`, userID, hash, !own, KindPerson)
+		if err := setPassword(ctx, tx, userID, hash, nil); err != nil {
+			return err
+		}
+		return recordOnce(ctx, tx, byActor(by, "user.password_changed", map[string]any{"user": userID}))
+	})
+}
+
+// ResetPassword is SetPassword by somebody else. The user must change it first, and those of
+// their roles that weigh are suspended until another confirms them: by knows the password.
+// What the user signed before stands.
+func (s *Store) ResetPassword(ctx context.Context, userID, hash string, weighs func(campaign.Grant) bool, by campaign.Actor) error {
+	return s.changeRoles(ctx, "reset password", userID, func(tx pgx.Tx) error {
+		if err := setPassword(ctx, tx, userID, hash, &by.UserID); err != nil {
+			return err
+		}
+		suspended, err := suspend(ctx, tx, userID, weighs)
 		if err != nil {
 			return err
 		}
-		if tag.RowsAffected() == 0 {
-			return campaign.Errorf(campaign.CodeNotFound, "there is no such user")
-		}
-		event := "user.password_reset"
-		if own {
-			event = "user.password_changed"
-		}
-		return recordOnce(ctx, tx, byActor(by, event, map[string]any{"user": userID}))
+		return recordOnce(ctx, tx, byActor(by, "user.password_reset", map[string]any{"user": userID, "suspended": suspended}))
 	})
+}
+
+func setPassword(ctx context.Context, tx pgx.Tx, userID, hash string, chosenBy *string) error {
+	tag, err := tx.Exec(ctx, `UPDATE app_user SET password_hash = $2, password_temporary = $3::uuid IS NOT NULL, password_by = coalesce($3::uuid, password_by),
+		session_epoch = session_epoch + 1, failed_logins = 0, locked_until = NULL WHERE id = $1 AND kind = $4`, userID, hash, chosenBy, KindPerson)
+	if err == nil && tag.RowsAffected() == 0 {
+		return campaign.Errorf(campaign.CodeNotFound, "there is no such user")
+	}
+	return err
 }
 
 // EndSessions ends all sessions of a user at once.

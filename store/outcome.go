@@ -140,7 +140,9 @@ func resolve(ctx context.Context, tx pgx.Tx, campaignID string, batch []Outcome)
 
 // insertOutcomes writes outcomes of known customers and returns how many are new. It
 // writes in the order of their keys, so that two batches with the same ones wait for
-// each other and never in a circle.
+// each other and never in a circle. Who opted out is locked and marked before: an outcome
+// counts as received once nothing can hold it up any more, since nobody who sends sees it
+// before its transaction ends.
 func insertOutcomes(ctx context.Context, tx pgx.Tx, campaignID string, simulated bool, batch []Outcome) (int, error) {
 	if len(batch) == 0 {
 		return 0, nil
@@ -164,6 +166,13 @@ func insertOutcomes(ctx context.Context, tx pgx.Tx, campaignID string, simulated
 			optedOut = append(optedOut, o.CustomerID)
 		}
 	}
+	if len(optedOut) > 0 {
+		_, err := tx.Exec(ctx, `UPDATE customer SET opted_out = true WHERE id IN (
+			SELECT id FROM customer WHERE id = ANY($1::uuid[]) AND NOT opted_out ORDER BY id FOR UPDATE)`, optedOut)
+		if err != nil {
+			return 0, fmt.Errorf("opt out: %w", err)
+		}
+	}
 	tag, err := tx.Exec(ctx, `INSERT INTO outcome (id, campaign_id, customer_id, contact_id, kind, value, at, source, source_id, simulated)
 		SELECT u.id, $1, u.customer_id, u.contact_id, u.kind, u.value, u.at, u.source, u.source_id, $2
 		FROM unnest($3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::bigint[], $8::timestamptz[], $9::text[], $10::text[])
@@ -173,13 +182,6 @@ func insertOutcomes(ctx context.Context, tx pgx.Tx, campaignID string, simulated
 		campaignID, simulated, ids, customers, contacts, kinds, values, times, sources, sourceIDs)
 	if err != nil {
 		return 0, fmt.Errorf("write outcomes: %w", err)
-	}
-	if len(optedOut) > 0 {
-		_, err := tx.Exec(ctx, `UPDATE customer SET opted_out = true WHERE id IN (
-			SELECT id FROM customer WHERE id = ANY($1::uuid[]) AND NOT opted_out ORDER BY id FOR UPDATE)`, optedOut)
-		if err != nil {
-			return 0, fmt.Errorf("opt out: %w", err)
-		}
 	}
 	return int(tag.RowsAffected()), nil
 }

@@ -197,6 +197,7 @@ func current(ctx context.Context, tx pgx.Tx, tenant campaign.OrgUnit, base int64
 //   - CodeNotFound when there is no such version,
 //   - CodeStateConflict when it is decided or withdrawn,
 //   - CodeSelfApproval when by proposed it,
+//   - CodeSameActor when by and whoever did may be one,
 //   - CodeReasonRequired on a rejection without words,
 //   - CodeVersionChanged on an approval when another version was activated since.
 func (s *Store) DecidePolicy(ctx context.Context, version int64, approve bool, words string, by campaign.Actor) (Policy, error) {
@@ -207,6 +208,9 @@ func (s *Store) DecidePolicy(ctx context.Context, version int64, approve bool, w
 	return s.endProposal(ctx, version, to, event, words, by, func(tx pgx.Tx, p Policy) error {
 		if *p.ProposedBy == by.UserID {
 			return campaign.Errorf(campaign.CodeSelfApproval, "nobody decides on a policy that they proposed themselves")
+		}
+		if err := apart(ctx, tx, by.UserID, *p.ProposedBy); err != nil {
+			return err
 		}
 		if !approve {
 			return nil

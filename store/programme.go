@@ -339,8 +339,8 @@ func (s *Store) ProgrammeOf(ctx context.Context, p *campaign.Plan) (Programme, e
 }
 
 // Unreserved returns the minor units that a plan asks of the tenant or its programme beyond
-// what its campaign has asked for before, and what the programme has available, which is 0
-// without one.
+// what its campaign has asked for before, less what it gives back, and what the programme has
+// available, which is 0 without one.
 func (s *Store) Unreserved(ctx context.Context, campaignID string, p *campaign.Plan) (wanted, available int64, err error) {
 	rows, err := s.pool.Query(ctx, `SELECT kind || line, ceiling FROM ledger_account WHERE owner = $1 AND kind IN ('campaign', 'line')
 		UNION ALL SELECT kind, posted - held FROM ledger_account WHERE kind = 'programme' AND owner::text = $2`, campaignID, strings.ToLower(p.ProgrammeID))
@@ -353,15 +353,17 @@ func (s *Store) Unreserved(ctx context.Context, campaignID string, p *campaign.P
 	if _, err := pgx.ForEachRow(rows, []any{&name, &minor}, func() error { figures[name] = minor; return nil }); err != nil {
 		return 0, 0, fmt.Errorf("read balances: %w", err)
 	}
-	wanted = max(p.Contingency-figures["campaign"], 0)
+	wanted = p.Contingency
+	had := figures["campaign"]
 	for _, l := range p.Budget {
 		if l.Credit == nil { // credit is paid from its pool
-			if wanted, err = campaign.AddMinor(wanted, max(l.Amount-figures["line"+l.Line], 0)); err != nil {
+			if wanted, err = campaign.AddMinor(wanted, l.Amount); err != nil {
 				return 0, 0, err
 			}
+			had += figures["line"+l.Line]
 		}
 	}
-	return wanted, figures["programme"], nil
+	return max(wanted-had, 0), figures["programme"], nil
 }
 
 // ClosedProgramme returns the id of the programme that pays for a campaign if it is closed,

@@ -28,13 +28,28 @@ func (s *Store) RecordReplies(ctx context.Context, channel campaign.Channel, rep
 	if s.vault == nil {
 		return campaign.Errorf(campaign.CodeInvalidParameter, "replies cannot be told apart without the key of the phone vault")
 	}
+	lookups := make([][]byte, len(replies))
+	var optedOut [][]byte
+	for i, r := range replies {
+		if number := NormaliseMSISDN(r.From); number != "" {
+			lookups[i] = s.vault.Lookup(number)
+			if r.Kind == campaign.OutcomeOptedOut {
+				optedOut = append(optedOut, lookups[i])
+			}
+		}
+	}
 	return s.inTx(ctx, func(tx pgx.Tx) error {
-		for _, r := range replies {
-			number := NormaliseMSISDN(r.From)
-			if number == "" {
+		// All of them before the first outcome is written, as insertOutcomes does.
+		_, err := tx.Exec(ctx, `UPDATE customer SET opted_out = true WHERE id IN (
+			SELECT id FROM customer WHERE NOT opted_out AND id IN (SELECT customer_id FROM phone_vault WHERE lookup = ANY($1)) ORDER BY id FOR UPDATE)`, optedOut)
+		if err != nil {
+			return fmt.Errorf("opt out: %w", err)
+		}
+		for i, r := range replies {
+			if lookups[i] == nil {
 				continue
 			}
-			if err := recordReply(ctx, tx, channel, r, s.vault.Lookup(number)); err != nil {
+			if err := recordReply(ctx, tx, channel, r, lookups[i]); err != nil {
 				return fmt.Errorf("record reply: %w", err)
 			}
 		}
@@ -43,13 +58,6 @@ func (s *Store) RecordReplies(ctx context.Context, channel campaign.Channel, rep
 }
 
 func recordReply(ctx context.Context, tx pgx.Tx, channel campaign.Channel, r Reply, lookup []byte) error {
-	if r.Kind == campaign.OutcomeOptedOut {
-		_, err := tx.Exec(ctx, `UPDATE customer SET opted_out = true WHERE NOT opted_out
-			AND id IN (SELECT customer_id FROM phone_vault WHERE lookup = $1)`, lookup)
-		if err != nil {
-			return err
-		}
-	}
 	rows, err := tx.Query(ctx, `SELECT k.id::text, k.simulated, c.customer_id, c.id
 		FROM phone_vault v CROSS JOIN campaign k JOIN LATERAL (
 		    SELECT c.id, c.customer_id FROM contact_batch b JOIN contact c

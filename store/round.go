@@ -89,7 +89,7 @@ func roundOpened(ctx context.Context, q querier, r campaign.Round) (bool, error)
 // allCounted makes sure that no campaign of the requester has come since the route was
 // chosen.
 func allCounted(ctx context.Context, tx pgx.Tx, r campaign.Round) error {
-	if r.Facts.Owner != "" || r.Facts.Alone || r.Facts.Base != 0 {
+	if r.Facts.Owner != "" || r.Facts.Alone {
 		return nil
 	}
 	counted := map[string]int64{}
@@ -101,7 +101,7 @@ func allCounted(ctx context.Context, tx pgx.Tx, r campaign.Round) error {
 		return err
 	}
 	for _, n := range now {
-		if amount, ok := counted[n.CampaignID]; n.Mine && (!ok || amount < n.Amount) {
+		if n.Mine && counted[n.CampaignID] < n.Counts(r.Facts) {
 			return campaign.Errorf(campaign.CodeRouteOutdated, "campaign %d was submitted in the same moment and counts with this one; submit again", n.Number)
 		}
 	}
@@ -116,8 +116,18 @@ type Neighbour struct {
 	Number     int64
 	Revision   int   // of the plan that was submitted
 	Amount     int64 // the most that a plan of the campaign may spend, approved or waiting
+	Added      int64 // what amendments of nothing but money added to it in that time, approved or waiting
 	Mine       bool  // the requester asked for a plan of the campaign
 	Frozen     bool  // it has frozen targets
+}
+
+// Counts is how much of the campaign counts with a plan: what amendments added to it with an
+// amendment for which its own difference counts, and otherwise all.
+func (n Neighbour) Counts(f campaign.Facts) int64 {
+	if f.Base != 0 && !f.Whole {
+		return n.Added
+	}
+	return n.Amount
 }
 
 // Neighbours returns the plans submitted in the last 30 days, by the database's clock,
@@ -134,15 +144,16 @@ func (s *Store) Neighbours(ctx context.Context, campaignID, requester string, f 
 // difference counts for the whole plan.
 func recent(ctx context.Context, q querier, campaignID, requester string, f campaign.Facts) ([]Neighbour, error) {
 	exact, patterns := below([]campaign.OrgUnit{f.Unit})
-	rows, err := q.Query(ctx, `SELECT campaign_id::text, number, revision, amount, mine, EXISTS (SELECT FROM selection s WHERE s.campaign_id = plans.campaign_id)
+	rows, err := q.Query(ctx, `SELECT campaign_id::text, number, revision, amount, added, mine, EXISTS (SELECT FROM selection s WHERE s.campaign_id = plans.campaign_id)
 		FROM (
-			SELECT campaign_id, number, unit, revision, max(opened_at) OVER campaign AS opened_at, max(amount) OVER campaign AS amount,
-				bool_or(requester = $2) OVER campaign AS mine
-			FROM (SELECT DISTINCT ON (r.campaign_id, r.result IS NULL) r.campaign_id, c.number, c.unit, r.revision, r.opened_at, r.requester,
-					coalesce((r.facts->>'total')::bigint, r.amount) AS amount
+			SELECT campaign_id, number, unit, revision, added, mine, max(opened_at) OVER campaign AS opened_at, max(amount) OVER campaign AS amount
+			FROM (SELECT DISTINCT ON (r.campaign_id, r.result IS NULL) r.campaign_id, c.number, c.unit, r.revision, r.opened_at,
+					coalesce((r.facts->>'total')::bigint, r.amount) AS amount,
+					coalesce(sum((r.facts->>'added')::bigint) OVER asked, 0)::bigint AS added, bool_or(r.requester = $2) OVER asked AS mine
 				FROM approval_round r JOIN campaign c ON c.id = r.campaign_id JOIN campaign mine ON mine.id = $1
 				WHERE r.tenant = $3 AND r.opened_at > clock_timestamp() - $4::interval AND r.currency = $5 AND r.owner IS NULL
 				  AND r.campaign_id <> $1 AND c.simulated = mine.simulated AND c.stage <> $6 AND (r.result IS NULL OR r.result = $7)
+				WINDOW asked AS (PARTITION BY r.campaign_id)
 				ORDER BY r.campaign_id, r.result IS NULL, r.round DESC) latest
 			WINDOW campaign AS (PARTITION BY campaign_id)) plans
 		WHERE mine OR unit = ANY($8) OR unit LIKE ANY($9) OR unit = ANY($10)
@@ -169,6 +180,28 @@ func (s *Store) AddedLately(ctx context.Context, campaignID string) (int64, erro
 		return 0, fmt.Errorf("read amendments: %w", err)
 	}
 	return added, nil
+}
+
+// SignedFor returns the highest amount that chose the route of an approved round of a
+// campaign, of its revisions up to one, in minor units; 0 without such a round.
+func (s *Store) SignedFor(ctx context.Context, in campaign.PlanRef) (int64, error) {
+	rows, err := s.pool.Query(ctx, `SELECT amount, facts FROM approval_round WHERE campaign_id = $1 AND revision <= $2 AND result = $3`,
+		in.CampaignID, in.Revision, campaign.ApprovalApproved)
+	if err != nil {
+		return 0, fmt.Errorf("read rounds: %w", err)
+	}
+	var most, amount int64
+	var facts campaign.Facts
+	_, err = pgx.ForEachRow(rows, []any{&amount, &facts}, func() error {
+		counted, err := facts.Counted()
+		most = max(most, amount, counted)
+		facts = campaign.Facts{}
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("read rounds: %w", err)
+	}
+	return most, nil
 }
 
 // Overlap is how many customers a campaign reaches, and how many of those another one

@@ -40,8 +40,8 @@ type Task struct {
 }
 
 // claimable is the condition that task t of a running campaign c can be claimed now.
-const claimable = `t.state IN ('open', 'claimed') AND t.not_before <= now() AND t.not_after > now()
-	AND (t.state = 'open' OR t.lease_until < now()) AND c.hold = 'running' AND ` + unfrozen + `
+var claimable = `t.state IN ('open', 'claimed') AND t.not_before <= now() AND t.not_after > now()
+	AND (t.state = 'open' OR t.lease_until < now()) AND c.hold = 'running' AND ` + unfrozen("c.id") + `
 	AND (t.unit = ANY($1) OR t.unit LIKE ANY($2))`
 
 // TaskClaim asks for open tasks.

@@ -37,6 +37,7 @@ type User struct {
 	LockedUntil       *time.Time        // after too many wrong passwords
 	Disabled          bool
 	Demo              bool // made for demonstrations, with a published password
+	Suspended         bool `gorm:"-"` // signs and decides nothing: somebody else chose the password, and nobody has confirmed the roles since
 	CreatedAt         time.Time
 }
 
@@ -74,6 +75,18 @@ var loginPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
 //
 // Policies decide by the grants once they are read again.
 func (s *Store) AddUser(ctx context.Context, u User, grants []campaign.Grant, by campaign.Actor, newUnits ...campaign.OrgUnit) (string, error) {
+	return s.addUser(ctx, u, grants, func(campaign.Grant) bool { return false }, by, newUnits)
+}
+
+// ProposeUser is AddUser for an administrator: of the roles, those that weigh count once
+// they are confirmed.
+func (s *Store) ProposeUser(ctx context.Context, u User, grants []campaign.Grant, weighs func(campaign.Grant) bool, by campaign.Actor) (string, error) {
+	return s.addUser(ctx, u, grants, weighs, by, nil)
+}
+
+func (s *Store) addUser(
+	ctx context.Context, u User, grants []campaign.Grant, weighs func(campaign.Grant) bool, by campaign.Actor, newUnits []campaign.OrgUnit,
+) (string, error) {
 	if err := checkUser(u, grants); err != nil {
 		return "", err
 	}
@@ -85,8 +98,14 @@ func (s *Store) AddUser(ctx context.Context, u User, grants []campaign.Grant, by
 		u.ID = id.String()
 	}
 	roles, units, held := make([]campaign.Role, len(grants)), make([]campaign.OrgUnit, len(grants)), make([]map[string]any, len(grants))
+	waiting := make([]bool, len(grants))
 	for i, g := range grants {
-		roles[i], units[i], held[i] = g.Role, g.Unit, map[string]any{"role": g.Role, "unit": g.Unit}
+		waiting[i] = weighs(g)
+		roles[i], units[i], held[i] = g.Role, g.Unit, map[string]any{"role": g.Role, "unit": g.Unit, "waiting": waiting[i]}
+	}
+	var adder *string
+	if by.UserID != "" {
+		adder = &by.UserID
 	}
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
 		for _, unit := range newUnits {
@@ -114,24 +133,20 @@ func (s *Store) AddUser(ctx context.Context, u User, grants []campaign.Grant, by
 		if u.Unit == nil && len(units) > 0 {
 			u.Unit = &units[0]
 		}
-		_, err = tx.Exec(ctx, `INSERT INTO app_user (id, login, name, unit, password_hash, password_temporary, disabled, demo)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`, u.ID, u.Login, u.Name, u.Unit, u.PasswordHash, u.PasswordTemporary, u.Disabled, u.Demo)
+		_, err = tx.Exec(ctx, `INSERT INTO app_user (id, login, name, unit, password_hash, password_temporary, disabled, demo, added_by)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`, u.ID, u.Login, u.Name, u.Unit, u.PasswordHash, u.PasswordTemporary, u.Disabled, u.Demo, adder)
 		if uniqueViolation(err, "app_user_login_key") {
 			return campaign.Errorf(campaign.CodeAlreadyExists, "there is a user %q already", u.Login)
 		}
 		if err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, `INSERT INTO role_grant (user_id, role, unit) SELECT $1, r, p FROM unnest($2::text[], $3::text[]) g (r, p) ON CONFLICT DO NOTHING`,
-			u.ID, roles, units)
+		_, err = tx.Exec(ctx, `INSERT INTO role_grant (user_id, role, unit, waiting, granted_by)
+			SELECT $1, r, p, w, $5 FROM unnest($2::text[], $3::text[], $4::boolean[]) g (r, p, w) ON CONFLICT DO NOTHING`, u.ID, roles, units, waiting, adder)
 		if err != nil {
 			return err
 		}
-		e := AuditEvent{Actor: by.Name, Event: "user.added", Allowed: true, Data: map[string]any{"user": u.ID, "roles": held}}
-		if by.UserID != "" {
-			e.ActorID = &by.UserID
-		}
-		return recordOnce(ctx, tx, e)
+		return recordOnce(ctx, tx, byActor(by, "user.added", map[string]any{"user": u.ID, "roles": held}))
 	})
 	var rule *campaign.Error
 	if errors.As(err, &rule) {
@@ -186,15 +201,15 @@ func (s *Store) UserByLogin(ctx context.Context, login string) (User, error) {
 // statement, as every request needs it. What belongs to the password is not in it.
 func (s *Store) UserWithGrants(ctx context.Context, userID string) (User, []campaign.Grant, error) {
 	rows, err := s.pool.Query(ctx, `SELECT u.id::text, u.login, u.name, u.kind, u.unit, u.password_temporary, u.session_epoch, u.disabled, u.demo,
-			coalesce(g.role, ''), coalesce(g.unit, '')
-		FROM app_user u LEFT JOIN role_grant g ON g.user_id = u.id WHERE u.id = $1 ORDER BY g.unit, g.role`, userID)
+			EXISTS (SELECT FROM role_grant s WHERE s.user_id = u.id AND s.suspended), coalesce(g.role, ''), coalesce(g.unit, '')
+		FROM app_user u LEFT JOIN role_grant g ON g.user_id = u.id AND NOT g.waiting WHERE u.id = $1 ORDER BY g.unit, g.role`, userID)
 	if err != nil {
 		return User{}, nil, fmt.Errorf("read user: %w", err)
 	}
 	var u User
 	var g campaign.Grant
 	var grants []campaign.Grant
-	into := []any{&u.ID, &u.Login, &u.Name, &u.Kind, &u.Unit, &u.PasswordTemporary, &u.SessionEpoch, &u.Disabled, &u.Demo, &g.Role, &g.Unit}
+	into := []any{&u.ID, &u.Login, &u.Name, &u.Kind, &u.Unit, &u.PasswordTemporary, &u.SessionEpoch, &u.Disabled, &u.Demo, &u.Suspended, &g.Role, &g.Unit}
 	tag, err := pgx.ForEachRow(rows, into, func() error {
 		if g.Role != "" {
 			g.UserID = u.ID
@@ -211,11 +226,11 @@ func (s *Store) UserWithGrants(ctx context.Context, userID string) (User, []camp
 	return u, grants, nil
 }
 
-// Grants returns every role that is held by a user who may log in, and every action of
+// Grants returns every role that is held by a user who may log in and waits for nobody, and every action of
 // a service token that has not ended.
 func (s *Store) Grants(ctx context.Context) ([]campaign.Grant, error) {
 	rows, err := s.pool.Query(ctx, `SELECT g.user_id::text, g.role, g.unit, '' FROM role_grant g JOIN app_user u ON u.id = g.user_id
-		WHERE NOT u.disabled
+		WHERE NOT u.disabled AND NOT g.waiting
 		UNION ALL SELECT t.user_id::text, $1, u.unit, a FROM service_token t JOIN app_user u ON u.id = t.user_id, unnest(t.scopes) a
 		WHERE NOT u.disabled AND t.revoked_at IS NULL AND t.expires_at > now() AND a = ANY($2)
 		ORDER BY 1, 2, 3, 4`, campaign.RoleService, campaign.ServiceActions())
@@ -233,7 +248,7 @@ func (s *Store) Grants(ctx context.Context) ([]campaign.Grant, error) {
 // by name.
 func (s *Store) PeopleAt(ctx context.Context, unit campaign.OrgUnit) ([]User, error) {
 	rows, err := s.pool.Query(ctx, `SELECT u.id::text, u.login, u.name, u.kind FROM app_user u
-		WHERE NOT u.disabled AND EXISTS (SELECT FROM role_grant g WHERE g.user_id = u.id AND g.unit = ANY($1)) ORDER BY u.name, u.id`, unit.Chain())
+		WHERE NOT u.disabled AND EXISTS (SELECT FROM role_grant g WHERE g.user_id = u.id AND g.unit = ANY($1) AND NOT g.waiting) ORDER BY u.name, u.id`, unit.Chain())
 	if err != nil {
 		return nil, fmt.Errorf("read people: %w", err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"testing"
 
-	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/musterhq/muster/campaign"
@@ -18,7 +17,7 @@ func TestAddUser(t *testing.T) {
 	ctx, st := context.Background(), open(t)
 	require.NoError(t, st.CreateUnit(ctx, "operator/north", "North"))
 	wanted := []campaign.Grant{{Role: campaign.RolePlanner, Unit: "operator/north"}, {Role: campaign.RoleManager, Unit: "operator"}}
-	by := campaign.Actor{UserID: uuid.NewString(), Name: "Ada"}
+	by := person(t, st, "ada", "operator", campaign.RoleAdmin)
 
 	id, err := st.AddUser(ctx, store.User{Login: "nora", Name: "Nora North", PasswordHash: aHash}, wanted, by)
 	require.NoError(t, err)
@@ -28,6 +27,14 @@ func TestAddUser(t *testing.T) {
 	require.Len(t, grants, 2)
 	require.EqualValues(t, 1, one[int64](t, st, `SELECT count(*) FROM audit_event WHERE event = 'user.added' AND actor_id = $1 AND data->>'user' = $2
 		AND jsonb_array_length(data->'roles') = 2`, by.UserID, id))
+	weighs := func(g campaign.Grant) bool { return g.Role == campaign.RoleManager }
+	id, err = st.ProposeUser(ctx, store.User{Login: "omar", Name: "Omar", PasswordHash: aHash}, wanted, weighs, by)
+	require.NoError(t, err)
+	omar, err := st.User(ctx, id)
+	require.NoError(t, err)
+	require.Equal(t, []campaign.Grant{{UserID: id, Role: campaign.RolePlanner, Unit: "operator/north"}}, omar.Grants)
+	require.Equal(t, []store.WaitingGrant{{Grant: campaign.Grant{UserID: id, Role: campaign.RoleManager, Unit: "operator"}, By: campaign.Actor{UserID: by.UserID, Name: "ada"}}}, omar.Waiting)
+	require.Equal(t, []campaign.OrgUnit{"operator/north"}, one[[]campaign.OrgUnit](t, st, `SELECT array_agg(unit) FROM role_grant WHERE user_id = $1 AND NOT waiting`, id))
 
 	_, err = st.AddUser(ctx, store.User{Login: "nora", Name: "Another", PasswordHash: aHash}, nil, campaign.Actor{})
 	require.Equal(t, campaign.CodeAlreadyExists, campaign.CodeOf(err))
