@@ -71,10 +71,11 @@ type bout struct {
 // ask is what a round is about: the whole plan, or no more than the money that an amendment
 // adds to the plan it was made from.
 type ask struct {
-	base   int   // 0 for the whole plan
-	added  int64 // by this amendment alone
-	amount int64 // to sign for
-	credit int64 // of it, prepaid credit
+	base    int   // 0 for the whole plan
+	added   int64 // by this amendment alone
+	amount  int64 // to sign for
+	counted int64 // that chooses the route
+	credit  int64 // of amount, prepaid credit
 }
 
 // step is a level that must be signed.
@@ -168,12 +169,12 @@ func ladder(a ask) []step {
 	finance := step{2, campaign.ActApprovalFinance, "", 1, false}
 	var steps []step
 	switch {
-	case a.amount <= 2_000_000:
+	case a.counted <= 2_000_000:
 		steps = []step{manager}
-	case a.amount <= 50_000_000:
+	case a.counted <= 50_000_000:
 		manager.needs = 2
 		steps = []step{manager, finance}
-	case a.amount <= 5_000_000_000:
+	case a.counted <= 5_000_000_000:
 		steps = []step{manager, finance, {2, campaign.ActApprovalManager, "", 1, false}}
 	default:
 		return nil
@@ -186,10 +187,10 @@ func ladder(a ask) []step {
 
 // asks says what a revision needs signatures for: a plan that differs from a signed one in
 // nothing but that it spends more needs them for the difference, together with what such
-// amendments added before.
+// amendments added before: of those who sign for the whole, unless they signed before.
 func (b *rulebook) asks(revision int) ask {
 	p := b.plans[revision-1]
-	whole := ask{amount: p.amount(), credit: p.credit}
+	whole := ask{amount: p.amount(), counted: p.amount(), credit: p.credit}
 	if p.base == 0 {
 		return whole
 	}
@@ -202,6 +203,13 @@ func (b *rulebook) asks(revision int) ask {
 		if r.result == "approved" {
 			more.amount += r.added
 		}
+	}
+	more.counted = more.amount
+	band := func(money int64) int { return len(ladder(ask{counted: money})) }
+	if !slices.ContainsFunc(b.rounds, func(r *bout) bool {
+		return r.result == "approved" && r.revision <= p.base && (r.counted >= p.amount() || band(r.counted) == band(p.amount()))
+	}) {
+		more.counted = p.amount()
 	}
 	return more
 }

@@ -44,16 +44,19 @@ func (a *Activities) releaseCredit(ctx context.Context, campaignID string) (out 
 		return out, err
 	}
 	pulse := map[string]time.Duration{}
+	// A line that cannot be paid keeps no other from what is due on it.
+	var stuck []error
 	for _, l := range store.CreditLines(campaignID, &plan.Plan) {
-		promised, err := a.Store.PromiseCredit(ctx, l, false)
-		if err != nil {
-			return out, err
-		}
-		if err := a.moveDue(ctx, l, &out); err != nil {
-			return out, err
-		}
-		out.Customers += promised
 		pulse[l.Line] = l.Offer.Pulse()
+		promised, err := a.Store.PromiseCredit(ctx, l, false)
+		if err == nil {
+			out.Customers += promised
+			err = a.moveDue(ctx, l, &out)
+		}
+		stuck = append(stuck, err)
+	}
+	if err := errors.Join(stuck...); err != nil {
+		return out, err
 	}
 	standing, err := a.Store.CreditStanding(ctx, campaignID)
 	if err != nil {

@@ -518,6 +518,50 @@ func TestCreditThatCannotBeGrantedIsTold(t *testing.T) {
 	require.EqualValues(t, 1, f.count(`SELECT count(*) FROM audit_event WHERE event = 'credit.stuck'`))
 }
 
+// A line that is stuck keeps nobody from the credit of another.
+func TestOneLineIsStuckAlone(t *testing.T) {
+	f := newCredit(t, tenTimes(), 10_000)
+	f.draft(func(p *campaign.Plan) {
+		for _, line := range []string{"first", "second"} {
+			offer := tenTimes()
+			most, err := offer.Most()
+			require.NoError(t, err)
+			p.Budget = append(p.Budget, campaign.BudgetLine{Line: line, Category: campaign.CategoryPrepaid, Driver: campaign.DriverPerOrder, Amount: most, Credit: &offer})
+		}
+	})
+	f.run()
+	f.orders(campaign.ArmTreated, 1)
+	_, err := f.Ledger.Close(f.ctx, "mistake", f.id, "first", "CNY")
+	require.NoError(t, err)
+	_, err = f.ReleaseCredit(f.ctx, campaign.CreditInput{CampaignID: f.id})
+	require.Equal(t, campaign.CodeHoldClosed, code(t, err))
+	require.Zero(t, f.count(`SELECT count(*) FROM credit_instalment i JOIN credit_grant g ON g.id = i.grant_id WHERE g.line = 'first'`))
+	require.EqualValues(t, 1, f.count(`SELECT count(*) FROM credit_instalment i JOIN credit_grant g ON g.id = i.grant_id WHERE g.line = 'second'`))
+}
+
+// Two batches may want the ledger's accounts in another order: the one that loses records again.
+func TestUsesOutliveADeadlock(t *testing.T) {
+	f := newCredit(t, tenTimes(), 5000)
+	f.run()
+	f.orders(campaign.ArmTreated, 1)
+	f.release()
+	g := f.grants()[0]
+	tries := 0
+	landed, err := f.Store.RecordCreditUses(f.ctx, []campaign.OrgUnit{"operator"}, f.users["operator"], "billing", []store.CreditUse{{Reference: "a", GrantID: g.ID, Spent: 40}},
+		func(ctx context.Context, tx pgx.Tx, step campaign.CreditStep) (int64, error) {
+			if tries++; tries == 1 {
+				_, err := tx.Exec(ctx, `DO $$ BEGIN RAISE EXCEPTION 'deadlock detected' USING ERRCODE = '40P01'; END $$`)
+				return 0, err
+			}
+			return f.moveCredit(ctx, tx, step)
+		})
+	require.NoError(t, err)
+	require.Equal(t, 1, landed.Accepted)
+	require.Equal(t, 2, tries)
+	require.EqualValues(t, 40, f.count(`SELECT used FROM credit_grant`))
+	f.sound()
+}
+
 func TestPoolsOfCredit(t *testing.T) {
 	f := newCredit(t, tenTimes(), 5000)
 	by := f.users["finance"]

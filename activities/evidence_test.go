@@ -79,6 +79,34 @@ func TestARoundIsOpenedOnTheRouteThatThePlanMustTake(t *testing.T) {
 	require.EqualValues(t, 1, f.count(`SELECT count(*) FROM approval_round`))
 }
 
+// What an earlier build approved, before policies were kept, is dispatched after an upgrade.
+func TestRoundsFromBeforePoliciesWereKept(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change string
+		code   campaign.Code
+	}{
+		"as it was opened":     {`UPDATE approval_round SET policy_version = '3f8a12', opened_at = '2020-01-01'`, ""},
+		"a route left out":     {`UPDATE approval_round SET policy_version = '3f8a12', opened_at = '2020-01-01', route = jsonb_path_query_array(route, '$[0]')`, campaign.CodeAssertionMismatch},
+		"opened since":         {`UPDATE approval_round SET policy_version = '3f8a12'`, campaign.CodePolicyRejected},
+		"a policy that's kept": {`UPDATE approval_round SET opened_at = '2020-01-01', policy_version = '1-' || policy_version`, campaign.CodePolicyRejected},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, nil)
+			f.approve()
+			f.unguarded("approval_round")
+			require.EqualValues(t, 1, f.exec(tt.change))
+			_, err := f.SelectTargets(f.ctx, campaign.SelectionInput{CampaignID: f.id, Revision: 1})
+			if tt.code != "" {
+				require.Equal(t, tt.code, code(t, err))
+				return
+			}
+			require.NoError(t, err)
+			f.run()
+			require.NotZero(t, f.create(2, campaign.ChannelSMS).Contacts)
+		})
+	}
+}
+
 // A round with everything signed as it says, and which says too little.
 func TestNoDispatchOnARouteThatIsNotThePlans(t *testing.T) {
 	for name, change := range map[string]func(*fixture){

@@ -53,6 +53,7 @@ func soundRoute(st store.Standing) error {
 		says.Audience = facts.Audience
 	}
 	if facts.Base != 0 {
+		says.Whole = facts.Whole
 		if err := says.AddTo(facts.Base, facts.Added, facts.Amount-facts.Added); err != nil {
 			return err
 		}
@@ -66,6 +67,9 @@ func soundRoute(st store.Standing) error {
 		if !slices.Contains(campaign.SigningActions(), l.Action) {
 			return campaign.Errorf(campaign.CodeAssertionMismatch, "level %d of round %d is for %q, which signs nothing", l.Level, st.Round.Round, l.Action)
 		}
+	}
+	if st.Unkept && st.Policy.Version == 0 {
+		return nil // nobody can say any more what that policy asked for; what was signed names the route
 	}
 	routed, err := policies.RouteUnder(st.PolicyVersion, st.Policy, facts)
 	if err != nil {

@@ -96,6 +96,9 @@ func (s *Server) AllocateCredit(ctx context.Context, in AllocateCreditRequestObj
 	if strings.TrimSpace(b.Words) == "" {
 		return nil, campaign.Errorf(campaign.CodeReasonRequired, "say why the pool gets more")
 	}
+	if _, err := s.policies.Require(r.user.ID, r.action, p.Unit, b.Amount); err != nil {
+		return nil, s.refuse(ctx, r, "", err)
+	}
 	money := campaign.Money{Minor: b.Amount, Currency: p.Currency}
 	err = s.store.AllocateCredit(ctx, p.ID, b.Amount, b.Words, r.user.Actor(), func(ctx context.Context, tx pgx.Tx) (int64, error) {
 		e, err := s.ledger.By(r.user.ID, b.Words).In(tx).Allocate(ctx, "pool:"+r.resultID, ledger.Account{Kind: ledger.KindPool, Owner: p.ID}, money)
@@ -202,9 +205,17 @@ func (s *Server) ClawBackCredit(ctx context.Context, in ClawBackCreditRequestObj
 	if strings.TrimSpace(words) == "" {
 		return nil, campaign.Errorf(campaign.CodeReasonRequired, "say how the customer broke the contract")
 	}
-	g, err := s.store.ClawBackCredit(ctx, in.ID, in.GrantID, words, r.user.Actor(), s.moveCredit(r, words))
+	move := s.moveCredit(r, words)
+	// How much is left to take back is known once nobody else changes it.
+	limited := func(ctx context.Context, tx pgx.Tx, step campaign.CreditStep) (int64, error) {
+		if _, err := s.policies.Require(r.user.ID, r.action, r.campaign.Unit, step.Money.Minor); err != nil {
+			return 0, err
+		}
+		return move(ctx, tx, step)
+	}
+	g, err := s.store.ClawBackCredit(ctx, in.ID, in.GrantID, words, r.user.Actor(), limited)
 	if err != nil {
-		return nil, err
+		return nil, s.refuse(ctx, r, in.ID, err)
 	}
 	return ClawBackCredit200JSONResponse(creditGrantOf(g)), nil
 }

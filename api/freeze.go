@@ -7,38 +7,57 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/musterhq/muster/campaign"
 	"github.com/musterhq/muster/ledger"
 	"github.com/musterhq/muster/store"
 )
 
 // GetFreeze implements the operation.
 func (s *Server) GetFreeze(ctx context.Context, _ GetFreezeRequestObject) (GetFreezeResponseObject, error) {
-	f, err := s.freeze(ctx)
+	f, err := s.freeze(ctx, requestOf(ctx).units)
 	return GetFreeze200JSONResponse(f), err
 }
 
 // LiftFreeze implements the operation.
 func (s *Server) LiftFreeze(ctx context.Context, in LiftFreezeRequestObject) (LiftFreezeResponseObject, error) {
 	r := requestOf(ctx)
-	if err := s.store.Lift(ctx, r.user.Actor(), in.Body.Words, s.ledger.Check); err != nil {
+	tenants := topmost(r.units)
+	if len(tenants) == 0 {
+		return nil, s.refuse(ctx, r, "", campaign.Errorf(campaign.CodeForbidden, "none of your roles gives %s at a topmost unit", r.action).With("action", string(r.action)))
+	}
+	if err := s.store.Lift(ctx, tenants, r.user.Actor(), in.Body.Words, s.ledger.Check); err != nil {
 		return nil, s.refuse(ctx, r, "", err)
 	}
-	f, err := s.freeze(ctx)
+	f, err := s.freeze(ctx, r.units)
 	return LiftFreeze200JSONResponse(f), err
 }
 
-func (s *Server) freeze(ctx context.Context) (Freeze, error) {
+// topmost keeps the units that are at the top.
+func topmost(units []campaign.OrgUnit) []campaign.OrgUnit {
+	return slices.DeleteFunc(slices.Clone(units), func(u campaign.OrgUnit) bool { return u != u.Tenant() })
+}
+
+// freeze is what concerns somebody who may see the units. The ledger is everybody's, and what
+// breaks it is told at the top: it may be another's money.
+func (s *Server) freeze(ctx context.Context, units []campaign.OrgUnit) (Freeze, error) {
 	broken, checked, err := s.store.Frozen(ctx)
 	if err != nil {
 		return Freeze{}, err
 	}
-	f := Freeze{Frozen: len(broken) > 0, CheckedAt: checked, Broken: make([]BrokenInvariant, len(broken))}
-	for i, b := range broken {
-		f.Broken[i] = BrokenInvariant{
-			Invariant: b.Invariant, Promise: promise(b.Invariant), Violations: b.Violations, Example: b.Example,
-			FrozenAt: b.FrozenAt, CheckedAt: b.CheckedAt,
+	f := Freeze{CheckedAt: checked, Broken: []BrokenInvariant{}}
+	for _, b := range broken {
+		switch {
+		case b.CampaignID != "" && !slices.ContainsFunc(units, b.Unit.Within):
+			continue
+		case b.CampaignID == "" && len(topmost(units)) == 0:
+			b.Example = ""
 		}
+		f.Broken = append(f.Broken, BrokenInvariant{
+			Invariant: b.Invariant, CampaignID: b.CampaignID, Promise: promise(b.Invariant), Violations: b.Violations, Example: b.Example,
+			FrozenAt: b.FrozenAt, CheckedAt: b.CheckedAt,
+		})
 	}
+	f.Frozen = len(f.Broken) > 0
 	return f, nil
 }
 
@@ -74,8 +93,12 @@ func (m freezeMetrics) Collect(to chan<- prometheus.Metric) {
 	if err != nil {
 		return
 	}
+	violations := map[string]int64{}
 	for _, b := range broken {
-		to <- prometheus.MustNewConstMetric(frozenMetric, prometheus.GaugeValue, float64(b.Violations), b.Invariant)
+		violations[b.Invariant] += b.Violations
+	}
+	for invariant, n := range violations {
+		to <- prometheus.MustNewConstMetric(frozenMetric, prometheus.GaugeValue, float64(n), invariant)
 	}
 	if !checked.IsZero() {
 		to <- prometheus.MustNewConstMetric(checkMetric, prometheus.GaugeValue, float64(checked.UnixNano())/1e9)

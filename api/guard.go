@@ -122,6 +122,9 @@ func (s *Server) guard(rt route, op operation) echo.MiddlewareFunc {
 					return s.refuse(ctx, r, "", campaign.Errorf(campaign.CodePasswordChange, "somebody else chose your password: change it first (POST /v1/me/password)"))
 				}
 			}
+			if r.user.Suspended && rt.weighs() {
+				return s.refuse(ctx, r, "", campaign.Errorf(campaign.CodeForbidden, "an administrator chose your password: you sign and decide nothing until another one confirms your roles"))
+			}
 			key := c.Request().Header.Get("Idempotency-Key")
 			if rt.keyed {
 				if err := checkKey(key); err != nil {

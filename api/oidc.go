@@ -300,7 +300,7 @@ func (s *Server) FinishOIDCLogin(ctx context.Context, in FinishOIDCLoginRequestO
 			return nil, err
 		}
 		// They have just proved that this is their identity; an administrator needs it.
-		return nil, campaign.Errorf(campaign.CodeUnauthenticated, "no user who may log in has this identity; an administrator can give it to one").
+		return nil, campaign.Errorf(campaign.CodeUnauthenticated, "no user who may log in has this identity; an administrator can give it to one, and it counts once it is confirmed").
 			With("issuer", s.identities.Issuer).With("subject", who.subject)
 	}
 	s.attempts.undo("address " + r.address)

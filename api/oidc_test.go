@@ -230,6 +230,11 @@ func TestLogInAtTheIdentityProvider(t *testing.T) {
 
 	at := "/v1/users/" + e.users["manager"] + "/identity"
 	u := into[User](t, e.send("administrator", "PUT", at, NewIdentity{Subject: "subject-1"}))
+	require.Equal(t, Identity{Issuer: p.url, Subject: "subject-1", Waiting: true}, u.Identity)
+	require.Equal(t, "unauthenticated", get(t, browser(t), e.url+"/v1/sessions/oidc").problem(t).Code, "nobody else has confirmed it")
+	e.addUser("second", here, campaign.RoleAdmin)
+	e.reload()
+	u = into[User](t, e.send("second", "POST", at+"/confirm", NewIdentity{Subject: "subject-1"}))
 	require.Equal(t, Identity{Issuer: p.url, Subject: "subject-1"}, u.Identity)
 	e.exec(`UPDATE app_user SET password_temporary = true WHERE id = $1`, e.users["manager"])
 	c := browser(t)
@@ -245,7 +250,7 @@ func TestLogInAtTheIdentityProvider(t *testing.T) {
 	require.Equal(t, http.StatusOK, get(t, c, e.url+"/v1/approvals").status, "not only their own session")
 	require.EqualValues(t, 1, e.number(`SELECT count(*) FROM audit_event WHERE event = 'session.begun' AND actor_id = $1
 		AND data->>'subject' = 'subject-1' AND data->'methods' = '["pwd", "otp"]'`, e.users["manager"]))
-	require.EqualValues(t, 1, e.number(`SELECT count(*) FROM audit_event WHERE event = 'session.refused' AND data->>'reason' = 'unknown_identity'`))
+	require.EqualValues(t, 2, e.number(`SELECT count(*) FROM audit_event WHERE event = 'session.refused' AND data->>'reason' = 'unknown_identity'`))
 
 	// The session says when its user proved who they are: at the provider, an hour ago.
 	var token string

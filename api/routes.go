@@ -1,6 +1,11 @@
 package api
 
-import "github.com/musterhq/muster/campaign"
+import (
+	"slices"
+
+	"github.com/musterhq/muster/campaign"
+	"github.com/musterhq/muster/policies"
+)
 
 // scope says where the unit comes from at which an operation's action must be allowed.
 type scope int
@@ -29,6 +34,16 @@ type route struct {
 	keyed     bool // a write that needs an Idempotency-Key
 }
 
+// weighs reports whether by the operation somebody signs, decides or hands out what only
+// two administrators let them.
+func (rt route) weighs() bool {
+	switch rt.operation {
+	case "decideApproval", "decideProgramme", "createDelegation": // which action depends on what they are about
+		return true
+	}
+	return slices.Contains(policies.WeighingActions(), rt.action)
+}
+
 // routes is the whole table of operations and permissions.
 var routes = []route{
 	{"listLoginMethods", "", public, false},
@@ -39,6 +54,7 @@ var routes = []route{
 	{"endSessions", "", ofSession, false},
 	{"getMe", "", ofSession, false},
 	{"changePassword", "", ofSession, false},
+	{"confirmIdentity", "", self, true},
 
 	{"listUsers", campaign.ActUserRead, somewhere, false},
 	{"getUser", campaign.ActUserRead, ofUser, false},
@@ -51,8 +67,10 @@ var routes = []route{
 	{"endUserSessions", campaign.ActUserAdminister, ofUser, true},
 	{"addGrant", campaign.ActUserAdminister, ofUser, true},
 	{"removeGrant", campaign.ActUserAdminister, ofUser, true},
+	{"confirmGrant", campaign.ActUserAdminister, ofUser, true},
 	{"setIdentity", campaign.ActUserAdminister, ofUser, true},
 	{"removeIdentity", campaign.ActUserAdminister, ofUser, true},
+	{"confirmUserIdentity", campaign.ActUserAdminister, ofUser, true},
 
 	{"listUnits", "", self, false},
 	// createUnit asks at the unit above the new one.

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/musterhq/muster/campaign"
+	"github.com/musterhq/muster/store"
 )
 
 func TestEveryOperationHasARoute(t *testing.T) {
@@ -55,8 +56,15 @@ func samples(e *env, c CampaignDetail, id, task string) map[string]sample {
 	withoutAdmin := "planner manager finance credit operator reviewer analyst auditor"
 	e.addUser("subject", here, campaign.RoleAgent) // whom administrators lock out and let in
 	subject := "/v1/users/" + e.users["subject"]
+	// What another administrator gave waits for one.
+	e.addUser("signer", here, campaign.RoleAgent)
+	e.addUser("another", here, campaign.RoleAdmin)
+	another, signer := campaign.Actor{UserID: e.users["another"]}, "/v1/users/"+e.users["signer"]
+	require.NoError(e.t, e.store.ProposeGrant(e.t.Context(), campaign.Grant{UserID: e.users["signer"], Role: campaign.RoleManager, Unit: here}, another))
+	require.NoError(e.t, e.store.SetIdentity(e.t.Context(), e.users["signer"], store.Identity{Issuer: e.server.identities.Issuer, Subject: "signer"}, another))
 	grant := "?role=agent&unit=" + url.QueryEscape(string(here))
 	reason := HoldReason{Reason: "because"}
+	e.addUser("operator", here.Tenant(), campaign.RoleOperator) // a freeze is lifted at the top
 	// A policy is the tenant's own.
 	e.addUser("administrator", tenant, campaign.RoleAdmin)
 	e.addUser("finance", tenant, campaign.RoleFinance)
@@ -69,54 +77,56 @@ func samples(e *env, c CampaignDetail, id, task string) map[string]sample {
 	inProgramme := "/v1/programmes/" + programme.ID
 	creditReaders := "planner manager finance credit operator reviewer analyst auditor"
 	return map[string]sample{
-		"createUser":        {"/v1/users", NewUser{Login: "nora", Name: "Nora", Roles: []RoleGrant{{Role: campaign.RoleAgent, Unit: here}}}, "administrator"},
-		"listUsers":         {"/v1/users", nil, "auditor administrator"},
-		"getFreeze":         {"/v1/freeze", nil, readers},
-		"liftFreeze":        {"/v1/freeze/lift", FreezeLift{Words: "mended"}, "operator"},
-		"getUser":           {subject, nil, "auditor administrator"},
-		"disableUser":       {subject + "/disable", Reason{Reason: "left"}, "administrator"},
-		"enableUser":        {subject + "/enable", Reason{Reason: "came back"}, "administrator"},
-		"resetPassword":     {subject + "/password", PasswordReset{}, "administrator"},
-		"endUserSessions":   {subject + "/sessions", nil, "administrator"},
-		"addGrant":          {subject + "/grants", RoleGrant{Role: campaign.RoleAgent, Unit: here}, "administrator"},
-		"removeGrant":       {subject + "/grants" + grant, nil, "administrator"},
-		"setIdentity":       {subject + "/identity", NewIdentity{Subject: "at-the-provider"}, "administrator"},
-		"removeIdentity":    {subject + "/identity", nil, "administrator"},
-		"createUnit":        {"/v1/units", OrgUnit{Unit: here + "/harbin", Name: "Harbin"}, "administrator"},
-		"renameUnit":        {"/v1/units", OrgUnit{Unit: here, Name: "The North"}, "administrator"},
-		"listTokens":        {"/v1/tokens", nil, "administrator"},
-		"createToken":       {"/v1/tokens", NewToken{Name: "CRM", Unit: here, Scopes: []campaign.Action{campaign.ActOutcomeRecord}, ExpiresAt: time.Now().Add(time.Hour)}, "administrator"},
-		"revokeToken":       {"/v1/tokens/" + e.serviceToken().ID, nil, "administrator"},
-		"listPolicies":      {"/v1/policies", nil, "finance auditor administrator"},
-		"getPolicy":         {decided, nil, "finance auditor administrator"},
-		"proposePolicy":     {"/v1/policies", newPolicy(1, standard()), "administrator"},
-		"decidePolicy":      {decided + "/decision", NewPolicyDecision{Decision: "approve"}, "finance administrator"},
-		"withdrawPolicy":    {withdrawn + "/withdraw", Withdrawal{Words: "because"}, "administrator"},
-		"listCampaigns":     {"/v1/campaigns", nil, readers},
-		"createCampaign":    {"/v1/campaigns", NewCampaign{Plan: plan}, "planner"},
-		"getCampaign":       {"/v1/campaigns/" + id, nil, readers},
-		"listRevisions":     {"/v1/campaigns/" + id + "/revisions", nil, readers},
-		"putPlan":           {"/v1/campaigns/" + id + "/plan", plan, "planner"},
-		"submitCampaign":    {"/v1/campaigns/" + id + "/submit", Submission{Revision: 1}, "planner"},
-		"amendCampaign":     {"/v1/campaigns/" + id + "/amend", Amendment{Plan: plan, Reason: "because"}, "planner"},
-		"withdrawCampaign":  {"/v1/campaigns/" + id + "/withdraw", Withdrawal{Words: "because"}, "planner"},
-		"previewRoute":      {"/v1/campaigns/" + id + "/route", nil, "planner"},
-		"getDifference":     {"/v1/campaigns/" + id + "/revisions/1/difference", nil, readers},
-		"getAuthority":      {"/v1/campaigns/" + id + "/authority", nil, readers},
-		"pauseCampaign":     {"/v1/campaigns/" + id + "/pause", reason, "operator"},
-		"resumeCampaign":    {"/v1/campaigns/" + id + "/resume", reason, "operator"},
-		"stopCampaign":      {"/v1/campaigns/" + id + "/stop", reason, "planner operator"},
-		"listApprovals":     {"/v1/approvals", nil, "planner manager finance credit reviewer auditor"},
-		"getApproval":       {"/v1/campaigns/" + id + "/approval", nil, "planner manager finance credit reviewer auditor"},
-		"decideApproval":    {"/v1/campaigns/" + id + "/decisions", NewDecision{Revision: 1, Digest: c.Draft.Digest, Level: 1, Decision: campaign.DecisionApprove}, "manager"},
-		"getTargets":        {"/v1/campaigns/" + id + "/targets", nil, withoutAdmin},
-		"listTargets":       {"/v1/campaigns/" + id + "/targets/members", nil, withoutAdmin},
-		"listContacts":      {"/v1/campaigns/" + id + "/contacts", nil, "planner manager operator reviewer analyst auditor"},
-		"summariseContacts": {"/v1/campaigns/" + id + "/contacts/summary", nil, "planner manager operator reviewer analyst auditor"},
-		"listTasks":         {"/v1/tasks", nil, "manager operator agent auditor"},
-		"claimTasks":        {"/v1/tasks/claim", TaskClaim{Channel: campaign.ChannelCall, Limit: 1, LeaseSeconds: 10}, "agent"},
-		"completeTask":      {"/v1/tasks/" + task + "/complete", TaskReport{Result: campaign.OutcomeConnected}, "agent"},
-		"completeTasks":     {"/v1/tasks/complete-batch", TaskReportBatch{Reports: []NamedTaskReport{{TaskID: task, Result: campaign.OutcomeConnected}}}, "agent"},
+		"createUser":          {"/v1/users", NewUser{Login: "nora", Name: "Nora", Roles: []RoleGrant{{Role: campaign.RoleAgent, Unit: here}}}, "administrator"},
+		"listUsers":           {"/v1/users", nil, "auditor administrator"},
+		"getFreeze":           {"/v1/freeze", nil, readers},
+		"liftFreeze":          {"/v1/freeze/lift", FreezeLift{Words: "mended"}, "operator"},
+		"getUser":             {subject, nil, "auditor administrator"},
+		"disableUser":         {subject + "/disable", Reason{Reason: "left"}, "administrator"},
+		"enableUser":          {subject + "/enable", Reason{Reason: "came back"}, "administrator"},
+		"resetPassword":       {subject + "/password", PasswordReset{}, "administrator"},
+		"endUserSessions":     {subject + "/sessions", nil, "administrator"},
+		"addGrant":            {subject + "/grants", RoleGrant{Role: campaign.RoleAgent, Unit: here}, "administrator"},
+		"removeGrant":         {subject + "/grants" + grant, nil, "administrator"},
+		"confirmGrant":        {signer + "/grants/confirm", RoleGrant{Role: campaign.RoleManager, Unit: here}, "administrator"},
+		"confirmUserIdentity": {signer + "/identity/confirm", NewIdentity{Subject: "signer"}, "administrator"},
+		"setIdentity":         {subject + "/identity", NewIdentity{Subject: "at-the-provider"}, "administrator"},
+		"removeIdentity":      {subject + "/identity", nil, "administrator"},
+		"createUnit":          {"/v1/units", OrgUnit{Unit: here + "/harbin", Name: "Harbin"}, "administrator"},
+		"renameUnit":          {"/v1/units", OrgUnit{Unit: here, Name: "The North"}, "administrator"},
+		"listTokens":          {"/v1/tokens", nil, "administrator"},
+		"createToken":         {"/v1/tokens", NewToken{Name: "CRM", Unit: here, Scopes: []campaign.Action{campaign.ActOutcomeRecord}, ExpiresAt: time.Now().Add(time.Hour)}, "administrator"},
+		"revokeToken":         {"/v1/tokens/" + e.serviceToken().ID, nil, "administrator"},
+		"listPolicies":        {"/v1/policies", nil, "finance auditor administrator"},
+		"getPolicy":           {decided, nil, "finance auditor administrator"},
+		"proposePolicy":       {"/v1/policies", newPolicy(1, standard()), "administrator"},
+		"decidePolicy":        {decided + "/decision", NewPolicyDecision{Decision: "approve"}, "finance administrator"},
+		"withdrawPolicy":      {withdrawn + "/withdraw", Withdrawal{Words: "because"}, "administrator"},
+		"listCampaigns":       {"/v1/campaigns", nil, readers},
+		"createCampaign":      {"/v1/campaigns", NewCampaign{Plan: plan}, "planner"},
+		"getCampaign":         {"/v1/campaigns/" + id, nil, readers},
+		"listRevisions":       {"/v1/campaigns/" + id + "/revisions", nil, readers},
+		"putPlan":             {"/v1/campaigns/" + id + "/plan", plan, "planner"},
+		"submitCampaign":      {"/v1/campaigns/" + id + "/submit", Submission{Revision: 1}, "planner"},
+		"amendCampaign":       {"/v1/campaigns/" + id + "/amend", Amendment{Plan: plan, Reason: "because"}, "planner"},
+		"withdrawCampaign":    {"/v1/campaigns/" + id + "/withdraw", Withdrawal{Words: "because"}, "planner"},
+		"previewRoute":        {"/v1/campaigns/" + id + "/route", nil, "planner"},
+		"getDifference":       {"/v1/campaigns/" + id + "/revisions/1/difference", nil, readers},
+		"getAuthority":        {"/v1/campaigns/" + id + "/authority", nil, readers},
+		"pauseCampaign":       {"/v1/campaigns/" + id + "/pause", reason, "operator"},
+		"resumeCampaign":      {"/v1/campaigns/" + id + "/resume", reason, "operator"},
+		"stopCampaign":        {"/v1/campaigns/" + id + "/stop", reason, "planner operator"},
+		"listApprovals":       {"/v1/approvals", nil, "planner manager finance credit reviewer auditor"},
+		"getApproval":         {"/v1/campaigns/" + id + "/approval", nil, "planner manager finance credit reviewer auditor"},
+		"decideApproval":      {"/v1/campaigns/" + id + "/decisions", NewDecision{Revision: 1, Digest: c.Draft.Digest, Level: 1, Decision: campaign.DecisionApprove}, "manager"},
+		"getTargets":          {"/v1/campaigns/" + id + "/targets", nil, withoutAdmin},
+		"listTargets":         {"/v1/campaigns/" + id + "/targets/members", nil, withoutAdmin},
+		"listContacts":        {"/v1/campaigns/" + id + "/contacts", nil, "planner manager operator reviewer analyst auditor"},
+		"summariseContacts":   {"/v1/campaigns/" + id + "/contacts/summary", nil, "planner manager operator reviewer analyst auditor"},
+		"listTasks":           {"/v1/tasks", nil, "manager operator agent auditor"},
+		"claimTasks":          {"/v1/tasks/claim", TaskClaim{Channel: campaign.ChannelCall, Limit: 1, LeaseSeconds: 10}, "agent"},
+		"completeTask":        {"/v1/tasks/" + task + "/complete", TaskReport{Result: campaign.OutcomeConnected}, "agent"},
+		"completeTasks":       {"/v1/tasks/complete-batch", TaskReportBatch{Reports: []NamedTaskReport{{TaskID: task, Result: campaign.OutcomeConnected}}}, "agent"},
 		"recordOutcomes": {"/v1/outcomes", OutcomeBatch{CampaignID: id, Outcomes: []NewOutcome{
 			{CustomerID: uuid.NewString(), Kind: campaign.OutcomeOrdered, At: time.Now(), Source: "test", SourceID: "1"},
 		}}, "operator"},

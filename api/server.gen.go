@@ -37,6 +37,9 @@ type AddedUser struct {
 	// Password The password that Muster made, told this once; absent when it was given
 	Password string      `json:"password,omitempty,omitzero"`
 	Roles    []RoleGrant `json:"roles"`
+
+	// Waiting Roles that count once another administrator has confirmed them
+	Waiting []RoleGrant `json:"waiting"`
 }
 
 // AllowedAction defines model for AllowedAction.
@@ -170,9 +173,11 @@ type AuthorityList struct {
 
 // BrokenInvariant defines model for BrokenInvariant.
 type BrokenInvariant struct {
-	CheckedAt time.Time `json:"checked_at"`
+	// CampaignID The campaign that is frozen; absent when all are
+	CampaignID string    `json:"campaign_id,omitempty,omitzero"`
+	CheckedAt  time.Time `json:"checked_at"`
 
-	// Example One of the violations, in words
+	// Example One of the violations, in words; empty where it may be about another tenant's money
 	Example  string    `json:"example"`
 	FrozenAt time.Time `json:"frozen_at"`
 
@@ -580,6 +585,9 @@ type Identity struct {
 
 	// Subject What the provider calls them
 	Subject string `json:"subject"`
+
+	// Waiting To be confirmed: nobody logs in by it yet
+	Waiting bool `json:"waiting"`
 }
 
 // LedgerAccount defines model for LedgerAccount.
@@ -1610,6 +1618,9 @@ type User struct {
 
 	// Unit The unit the user belongs to, whose administrators look after them
 	Unit Unit `json:"unit,omitempty,omitzero"`
+
+	// Waiting Roles with which nothing is signed or decided until another administrator confirms them; one that was never confirmed gives nothing at all
+	Waiting []WaitingGrant `json:"waiting"`
 }
 
 // UserPage defines model for UserPage.
@@ -1630,6 +1641,16 @@ type WaitingApproval struct {
 	Approval  Approval        `json:"approval"`
 	Campaign  CampaignSummary `json:"campaign"`
 	Level     ApprovalLevel   `json:"level"`
+}
+
+// WaitingGrant defines model for WaitingGrant.
+type WaitingGrant struct {
+	// GrantedBy Who gave it, or reset the password since: somebody else confirms it
+	GrantedBy Person `json:"granted_by"`
+	Role      Role   `json:"role"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit Unit `json:"unit"`
 }
 
 // WavePlan An ordered part of the audience with its start and channels
@@ -1933,6 +1954,13 @@ type LiftFreezeParams struct {
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
 }
 
+// ConfirmIdentityParams defines parameters for ConfirmIdentity.
+type ConfirmIdentityParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
 // RecordOutcomesParams defines parameters for RecordOutcomes.
 type RecordOutcomesParams struct {
 	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
@@ -2118,6 +2146,13 @@ type AddGrantParams struct {
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
 }
 
+// ConfirmGrantParams defines parameters for ConfirmGrant.
+type ConfirmGrantParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
 // RemoveIdentityParams defines parameters for RemoveIdentity.
 type RemoveIdentityParams struct {
 	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
@@ -2127,6 +2162,13 @@ type RemoveIdentityParams struct {
 
 // SetIdentityParams defines parameters for SetIdentity.
 type SetIdentityParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// ConfirmUserIdentityParams defines parameters for ConfirmUserIdentity.
+type ConfirmUserIdentityParams struct {
 	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
 	// printable ASCII characters. Absent: 400 idempotency_key_required.
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
@@ -2196,6 +2238,9 @@ type CreateDelegationJSONRequestBody = NewDelegation
 // LiftFreezeJSONRequestBody defines body for LiftFreeze for application/json ContentType.
 type LiftFreezeJSONRequestBody = FreezeLift
 
+// ConfirmIdentityJSONRequestBody defines body for ConfirmIdentity for application/json ContentType.
+type ConfirmIdentityJSONRequestBody = NewIdentity
+
 // ChangePasswordJSONRequestBody defines body for ChangePassword for application/json ContentType.
 type ChangePasswordJSONRequestBody = PasswordChange
 
@@ -2253,8 +2298,14 @@ type EnableUserJSONRequestBody = Reason
 // AddGrantJSONRequestBody defines body for AddGrant for application/json ContentType.
 type AddGrantJSONRequestBody = RoleGrant
 
+// ConfirmGrantJSONRequestBody defines body for ConfirmGrant for application/json ContentType.
+type ConfirmGrantJSONRequestBody = RoleGrant
+
 // SetIdentityJSONRequestBody defines body for SetIdentity for application/json ContentType.
 type SetIdentityJSONRequestBody = NewIdentity
+
+// ConfirmUserIdentityJSONRequestBody defines body for ConfirmUserIdentity for application/json ContentType.
+type ConfirmUserIdentityJSONRequestBody = NewIdentity
 
 // ResetPasswordJSONRequestBody defines body for ResetPassword for application/json ContentType.
 type ResetPasswordJSONRequestBody = PasswordReset
@@ -2402,6 +2453,9 @@ type ServerInterface interface {
 	// GetMe Who am I and what may I do
 	// (GET /v1/me)
 	GetMe(ctx echo.Context) error
+	// ConfirmIdentity Confirm the identity that an administrator gave one
+	// (POST /v1/me/identity/confirm)
+	ConfirmIdentity(ctx echo.Context, params ConfirmIdentityParams) error
 	// ChangePassword Change one's own password
 	// (POST /v1/me/password)
 	ChangePassword(ctx echo.Context) error
@@ -2507,12 +2561,18 @@ type ServerInterface interface {
 	// AddGrant Give a user a role at a unit
 	// (POST /v1/users/{user_id}/grants)
 	AddGrant(ctx echo.Context, userID UserID, params AddGrantParams) error
+	// ConfirmGrant Confirm a role that another administrator gave
+	// (POST /v1/users/{user_id}/grants/confirm)
+	ConfirmGrant(ctx echo.Context, userID UserID, params ConfirmGrantParams) error
 	// RemoveIdentity Take a user's identity away
 	// (DELETE /v1/users/{user_id}/identity)
 	RemoveIdentity(ctx echo.Context, userID UserID, params RemoveIdentityParams) error
 	// SetIdentity Let a user log in at the identity provider
 	// (PUT /v1/users/{user_id}/identity)
 	SetIdentity(ctx echo.Context, userID UserID, params SetIdentityParams) error
+	// ConfirmUserIdentity Confirm an identity that another administrator gave
+	// (POST /v1/users/{user_id}/identity/confirm)
+	ConfirmUserIdentity(ctx echo.Context, userID UserID, params ConfirmUserIdentityParams) error
 	// ResetPassword Give a user another password
 	// (POST /v1/users/{user_id}/password)
 	ResetPassword(ctx echo.Context, userID UserID) error
@@ -3809,6 +3869,35 @@ func (w *ServerInterfaceWrapper) GetMe(ctx echo.Context) error {
 	return err
 }
 
+// ConfirmIdentity converts echo context to params.
+func (w *ServerInterfaceWrapper) ConfirmIdentity(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ConfirmIdentityParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ConfirmIdentity(ctx, params)
+	return err
+}
+
 // ChangePassword converts echo context to params.
 func (w *ServerInterfaceWrapper) ChangePassword(ctx echo.Context) error {
 	var err error
@@ -4683,6 +4772,42 @@ func (w *ServerInterfaceWrapper) AddGrant(ctx echo.Context) error {
 	return err
 }
 
+// ConfirmGrant converts echo context to params.
+func (w *ServerInterfaceWrapper) ConfirmGrant(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "user_id" -------------
+	var userID UserID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user_id", ctx.Param("user_id"), &userID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter user_id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ConfirmGrantParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ConfirmGrant(ctx, userID, params)
+	return err
+}
+
 // RemoveIdentity converts echo context to params.
 func (w *ServerInterfaceWrapper) RemoveIdentity(ctx echo.Context) error {
 	var err error
@@ -4752,6 +4877,42 @@ func (w *ServerInterfaceWrapper) SetIdentity(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.SetIdentity(ctx, userID, params)
+	return err
+}
+
+// ConfirmUserIdentity converts echo context to params.
+func (w *ServerInterfaceWrapper) ConfirmUserIdentity(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "user_id" -------------
+	var userID UserID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user_id", ctx.Param("user_id"), &userID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter user_id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ConfirmUserIdentityParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ConfirmUserIdentity(ctx, userID, params)
 	return err
 }
 
@@ -4862,6 +5023,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/v1/sessions/current", wrapper.Logout, options.OperationMiddlewares["logout"]...)
 	router.GET(options.BaseURL+"/v1/me", wrapper.GetMe, options.OperationMiddlewares["getMe"]...)
 	router.POST(options.BaseURL+"/v1/me/password", wrapper.ChangePassword, options.OperationMiddlewares["changePassword"]...)
+	router.POST(options.BaseURL+"/v1/me/identity/confirm", wrapper.ConfirmIdentity, options.OperationMiddlewares["confirmIdentity"]...)
 	router.GET(options.BaseURL+"/v1/users", wrapper.ListUsers, options.OperationMiddlewares["listUsers"]...)
 	router.POST(options.BaseURL+"/v1/users", wrapper.CreateUser, options.OperationMiddlewares["createUser"]...)
 	router.GET(options.BaseURL+"/v1/users/:user_id", wrapper.GetUser, options.OperationMiddlewares["getUser"]...)
@@ -4871,8 +5033,10 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/v1/users/:user_id/sessions", wrapper.EndUserSessions, options.OperationMiddlewares["endUserSessions"]...)
 	router.DELETE(options.BaseURL+"/v1/users/:user_id/grants", wrapper.RemoveGrant, options.OperationMiddlewares["removeGrant"]...)
 	router.POST(options.BaseURL+"/v1/users/:user_id/grants", wrapper.AddGrant, options.OperationMiddlewares["addGrant"]...)
+	router.POST(options.BaseURL+"/v1/users/:user_id/grants/confirm", wrapper.ConfirmGrant, options.OperationMiddlewares["confirmGrant"]...)
 	router.DELETE(options.BaseURL+"/v1/users/:user_id/identity", wrapper.RemoveIdentity, options.OperationMiddlewares["removeIdentity"]...)
 	router.PUT(options.BaseURL+"/v1/users/:user_id/identity", wrapper.SetIdentity, options.OperationMiddlewares["setIdentity"]...)
+	router.POST(options.BaseURL+"/v1/users/:user_id/identity/confirm", wrapper.ConfirmUserIdentity, options.OperationMiddlewares["confirmUserIdentity"]...)
 	router.GET(options.BaseURL+"/v1/units", wrapper.ListUnits, options.OperationMiddlewares["listUnits"]...)
 	router.PATCH(options.BaseURL+"/v1/units", wrapper.RenameUnit, options.OperationMiddlewares["renameUnit"]...)
 	router.POST(options.BaseURL+"/v1/units", wrapper.CreateUnit, options.OperationMiddlewares["createUnit"]...)
@@ -6867,6 +7031,40 @@ func (response GetMedefaultApplicationProblemPlusJSONResponse) VisitGetMeRespons
 	return err
 }
 
+type ConfirmIdentityRequestObject struct {
+	Params ConfirmIdentityParams
+	Body   *ConfirmIdentityJSONRequestBody
+}
+
+type ConfirmIdentityResponseObject interface {
+	VisitConfirmIdentityResponse(w http.ResponseWriter) error
+}
+
+type ConfirmIdentity204Response struct {
+}
+
+func (response ConfirmIdentity204Response) VisitConfirmIdentityResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type ConfirmIdentitydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ConfirmIdentitydefaultApplicationProblemPlusJSONResponse) VisitConfirmIdentityResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ChangePasswordRequestObject struct {
 	Body *ChangePasswordJSONRequestBody
 }
@@ -8285,6 +8483,47 @@ func (response AddGrantdefaultApplicationProblemPlusJSONResponse) VisitAddGrantR
 	return err
 }
 
+type ConfirmGrantRequestObject struct {
+	UserID UserID `json:"user_id"`
+	Params ConfirmGrantParams
+	Body   *ConfirmGrantJSONRequestBody
+}
+
+type ConfirmGrantResponseObject interface {
+	VisitConfirmGrantResponse(w http.ResponseWriter) error
+}
+
+type ConfirmGrant200JSONResponse User
+
+func (response ConfirmGrant200JSONResponse) VisitConfirmGrantResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ConfirmGrantdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ConfirmGrantdefaultApplicationProblemPlusJSONResponse) VisitConfirmGrantResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type RemoveIdentityRequestObject struct {
 	UserID UserID `json:"user_id"`
 	Params RemoveIdentityParams
@@ -8355,6 +8594,47 @@ type SetIdentitydefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response SetIdentitydefaultApplicationProblemPlusJSONResponse) VisitSetIdentityResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ConfirmUserIdentityRequestObject struct {
+	UserID UserID `json:"user_id"`
+	Params ConfirmUserIdentityParams
+	Body   *ConfirmUserIdentityJSONRequestBody
+}
+
+type ConfirmUserIdentityResponseObject interface {
+	VisitConfirmUserIdentityResponse(w http.ResponseWriter) error
+}
+
+type ConfirmUserIdentity200JSONResponse User
+
+func (response ConfirmUserIdentity200JSONResponse) VisitConfirmUserIdentityResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ConfirmUserIdentitydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ConfirmUserIdentitydefaultApplicationProblemPlusJSONResponse) VisitConfirmUserIdentityResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -8589,6 +8869,9 @@ type StrictServerInterface interface {
 	// GetMe Who am I and what may I do
 	// (GET /v1/me)
 	GetMe(ctx context.Context, request GetMeRequestObject) (GetMeResponseObject, error)
+	// ConfirmIdentity Confirm the identity that an administrator gave one
+	// (POST /v1/me/identity/confirm)
+	ConfirmIdentity(ctx context.Context, request ConfirmIdentityRequestObject) (ConfirmIdentityResponseObject, error)
 	// ChangePassword Change one's own password
 	// (POST /v1/me/password)
 	ChangePassword(ctx context.Context, request ChangePasswordRequestObject) (ChangePasswordResponseObject, error)
@@ -8694,12 +8977,18 @@ type StrictServerInterface interface {
 	// AddGrant Give a user a role at a unit
 	// (POST /v1/users/{user_id}/grants)
 	AddGrant(ctx context.Context, request AddGrantRequestObject) (AddGrantResponseObject, error)
+	// ConfirmGrant Confirm a role that another administrator gave
+	// (POST /v1/users/{user_id}/grants/confirm)
+	ConfirmGrant(ctx context.Context, request ConfirmGrantRequestObject) (ConfirmGrantResponseObject, error)
 	// RemoveIdentity Take a user's identity away
 	// (DELETE /v1/users/{user_id}/identity)
 	RemoveIdentity(ctx context.Context, request RemoveIdentityRequestObject) (RemoveIdentityResponseObject, error)
 	// SetIdentity Let a user log in at the identity provider
 	// (PUT /v1/users/{user_id}/identity)
 	SetIdentity(ctx context.Context, request SetIdentityRequestObject) (SetIdentityResponseObject, error)
+	// ConfirmUserIdentity Confirm an identity that another administrator gave
+	// (POST /v1/users/{user_id}/identity/confirm)
+	ConfirmUserIdentity(ctx context.Context, request ConfirmUserIdentityRequestObject) (ConfirmUserIdentityResponseObject, error)
 	// ResetPassword Give a user another password
 	// (POST /v1/users/{user_id}/password)
 	ResetPassword(ctx context.Context, request ResetPasswordRequestObject) (ResetPasswordResponseObject, error)
@@ -10346,6 +10635,54 @@ func (sh *strictHandler) GetMe(ctx echo.Context) error {
 	return nil
 }
 
+// ConfirmIdentity operation middleware
+func (sh *strictHandler) ConfirmIdentity(ctx echo.Context, params ConfirmIdentityParams) error {
+	var request ConfirmIdentityRequestObject
+
+	request.Params = params
+
+	var body ConfirmIdentityJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ConfirmIdentity(ctx.Request().Context(), request.(ConfirmIdentityRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ConfirmIdentity")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ConfirmIdentityResponseObject); ok {
+		return validResponse.VisitConfirmIdentityResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // ChangePassword operation middleware
 func (sh *strictHandler) ChangePassword(ctx echo.Context) error {
 	var request ChangePasswordRequestObject
@@ -11648,6 +11985,55 @@ func (sh *strictHandler) AddGrant(ctx echo.Context, userID UserID, params AddGra
 	return nil
 }
 
+// ConfirmGrant operation middleware
+func (sh *strictHandler) ConfirmGrant(ctx echo.Context, userID UserID, params ConfirmGrantParams) error {
+	var request ConfirmGrantRequestObject
+
+	request.UserID = userID
+	request.Params = params
+
+	var body ConfirmGrantJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ConfirmGrant(ctx.Request().Context(), request.(ConfirmGrantRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ConfirmGrant")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ConfirmGrantResponseObject); ok {
+		return validResponse.VisitConfirmGrantResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // RemoveIdentity operation middleware
 func (sh *strictHandler) RemoveIdentity(ctx echo.Context, userID UserID, params RemoveIdentityParams) error {
 	var request RemoveIdentityRequestObject
@@ -11717,6 +12103,55 @@ func (sh *strictHandler) SetIdentity(ctx echo.Context, userID UserID, params Set
 		return err
 	} else if validResponse, ok := response.(SetIdentityResponseObject); ok {
 		return validResponse.VisitSetIdentityResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ConfirmUserIdentity operation middleware
+func (sh *strictHandler) ConfirmUserIdentity(ctx echo.Context, userID UserID, params ConfirmUserIdentityParams) error {
+	var request ConfirmUserIdentityRequestObject
+
+	request.UserID = userID
+	request.Params = params
+
+	var body ConfirmUserIdentityJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ConfirmUserIdentity(ctx.Request().Context(), request.(ConfirmUserIdentityRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ConfirmUserIdentity")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ConfirmUserIdentityResponseObject); ok {
+		return validResponse.VisitConfirmUserIdentityResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

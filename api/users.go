@@ -26,12 +26,23 @@ func (s *Server) CreateUser(ctx context.Context, in CreateUserRequestObject) (Cr
 		return nil, err
 	}
 	u := store.User{Login: b.Login, Name: b.Name, PasswordHash: hash, PasswordTemporary: true}
-	if u.ID, err = s.store.AddUser(ctx, u, grants, r.user.Actor()); err != nil {
+	if u.ID, err = s.store.ProposeUser(ctx, u, grants, s.weighs, r.user.Actor()); err != nil {
 		return nil, err
 	}
 	s.reloadGrants(ctx, r)
-	return CreateUser201JSONResponse{ID: u.ID, Login: u.Login, Name: u.Name, Roles: b.Roles, Password: made}, nil
+	added := CreateUser201JSONResponse{ID: u.ID, Login: u.Login, Name: u.Name, Roles: []RoleGrant{}, Waiting: []RoleGrant{}, Password: made}
+	for i, g := range grants {
+		if s.weighs(g) {
+			added.Waiting = append(added.Waiting, b.Roles[i])
+		} else {
+			added.Roles = append(added.Roles, b.Roles[i])
+		}
+	}
+	return added, nil
 }
+
+// weighs reports whether a role counts only once a second administrator has confirmed it.
+func (s *Server) weighs(g campaign.Grant) bool { return s.policies.Weighs(g.Role, g.Unit) }
 
 // newPassword returns the hash of the password that was chosen for somebody, or of one
 // that is made, which it returns too.
@@ -55,16 +66,19 @@ func (s *Server) reloadGrants(ctx context.Context, r *request) {
 func userOf(u store.UserDetail) User {
 	user := User{
 		ID: u.ID, Login: u.Login, Name: u.Name, Kind: u.Kind, Disabled: u.Disabled, Locked: u.Locked,
-		PasswordChangeRequired: u.PasswordTemporary, Roles: []RoleGrant{}, CreatedAt: u.CreatedAt,
+		PasswordChangeRequired: u.PasswordTemporary, Roles: []RoleGrant{}, Waiting: []WaitingGrant{}, CreatedAt: u.CreatedAt,
 	}
 	if u.Unit != nil {
 		user.Unit = *u.Unit
 	}
 	if u.Identity != nil {
-		user.Identity = Identity{Issuer: u.Identity.Issuer, Subject: u.Identity.Subject}
+		user.Identity = Identity{Issuer: u.Identity.Issuer, Subject: u.Identity.Subject, Waiting: u.IdentityWaiting}
 	}
 	for _, g := range u.Grants {
 		user.Roles = append(user.Roles, RoleGrant{Role: g.Role, Unit: g.Unit})
+	}
+	for _, w := range u.Waiting {
+		user.Waiting = append(user.Waiting, WaitingGrant{Role: w.Role, Unit: w.Unit, GrantedBy: Person{ID: w.By.UserID, Name: w.By.Name}})
 	}
 	return user
 }
@@ -163,9 +177,10 @@ func (s *Server) ResetPassword(ctx context.Context, in ResetPasswordRequestObjec
 	if err != nil {
 		return nil, err
 	}
-	if err := s.store.SetPassword(ctx, r.subject.ID, hash, r.user.Actor()); err != nil {
-		return nil, err
+	if err := s.store.ResetPassword(ctx, r.subject.ID, hash, s.weighs, r.user.Actor()); err != nil {
+		return nil, s.refuse(ctx, r, "", err)
 	}
+	s.reloadGrants(ctx, r)
 	return ResetPassword200JSONResponse{Password: made}, nil
 }
 
@@ -196,6 +211,38 @@ func (s *Server) SetIdentity(ctx context.Context, in SetIdentityRequestObject) (
 	}
 	u, err := s.changed(ctx, r)
 	return SetIdentity200JSONResponse(u), err
+}
+
+// ConfirmUserIdentity implements the operation.
+func (s *Server) ConfirmUserIdentity(ctx context.Context, in ConfirmUserIdentityRequestObject) (ConfirmUserIdentityResponseObject, error) {
+	r := requestOf(ctx)
+	if s.identities == nil {
+		return nil, noProvider()
+	}
+	if err := s.administers(ctx, r); err != nil {
+		return nil, err
+	}
+	if err := s.confirmIdentity(ctx, r, r.subject.ID, in.Body.Subject); err != nil {
+		return nil, err
+	}
+	u, err := s.changed(ctx, r)
+	return ConfirmUserIdentity200JSONResponse(u), err
+}
+
+// ConfirmIdentity implements the operation.
+func (s *Server) ConfirmIdentity(ctx context.Context, in ConfirmIdentityRequestObject) (ConfirmIdentityResponseObject, error) {
+	r := requestOf(ctx)
+	if s.identities == nil {
+		return nil, noProvider()
+	}
+	if s.sessions.GetBool(ctx, sessionIdentity) {
+		return nil, s.refuse(ctx, r, "", campaign.Errorf(campaign.CodeForbidden, "log in with your password to confirm an identity"))
+	}
+	return ConfirmIdentity204Response{}, s.confirmIdentity(ctx, r, r.user.ID, in.Body.Subject)
+}
+
+func (s *Server) confirmIdentity(ctx context.Context, r *request, userID, subject string) error {
+	return s.refuse(ctx, r, "", s.store.ConfirmIdentity(ctx, userID, store.Identity{Issuer: s.identities.Issuer, Subject: subject}, r.user.Actor()))
 }
 
 // RemoveIdentity implements the operation.
@@ -229,8 +276,18 @@ func (s *Server) changeGrant(ctx context.Context, role campaign.Role, unit campa
 
 // AddGrant implements the operation.
 func (s *Server) AddGrant(ctx context.Context, in AddGrantRequestObject) (AddGrantResponseObject, error) {
-	u, err := s.changeGrant(ctx, in.Body.Role, in.Body.Unit, s.store.AddGrant)
+	add := s.store.AddGrant
+	if s.weighs(campaign.Grant{Role: in.Body.Role, Unit: in.Body.Unit}) {
+		add = s.store.ProposeGrant
+	}
+	u, err := s.changeGrant(ctx, in.Body.Role, in.Body.Unit, add)
 	return AddGrant200JSONResponse(u), err
+}
+
+// ConfirmGrant implements the operation.
+func (s *Server) ConfirmGrant(ctx context.Context, in ConfirmGrantRequestObject) (ConfirmGrantResponseObject, error) {
+	u, err := s.changeGrant(ctx, in.Body.Role, in.Body.Unit, s.store.ConfirmGrant)
+	return ConfirmGrant200JSONResponse(u), err
 }
 
 // RemoveGrant implements the operation.

@@ -37,6 +37,9 @@ type AddedUser struct {
 	// Password The password that Muster made, told this once; absent when it was given
 	Password string      `json:"password,omitempty,omitzero"`
 	Roles    []RoleGrant `json:"roles"`
+
+	// Waiting Roles that count once another administrator has confirmed them
+	Waiting []RoleGrant `json:"waiting"`
 }
 
 // AllowedAction defines model for AllowedAction.
@@ -170,9 +173,11 @@ type AuthorityList struct {
 
 // BrokenInvariant defines model for BrokenInvariant.
 type BrokenInvariant struct {
-	CheckedAt time.Time `json:"checked_at"`
+	// CampaignID The campaign that is frozen; absent when all are
+	CampaignID string    `json:"campaign_id,omitempty,omitzero"`
+	CheckedAt  time.Time `json:"checked_at"`
 
-	// Example One of the violations, in words
+	// Example One of the violations, in words; empty where it may be about another tenant's money
 	Example  string    `json:"example"`
 	FrozenAt time.Time `json:"frozen_at"`
 
@@ -580,6 +585,9 @@ type Identity struct {
 
 	// Subject What the provider calls them
 	Subject string `json:"subject"`
+
+	// Waiting To be confirmed: nobody logs in by it yet
+	Waiting bool `json:"waiting"`
 }
 
 // LedgerAccount defines model for LedgerAccount.
@@ -1610,6 +1618,9 @@ type User struct {
 
 	// Unit The unit the user belongs to, whose administrators look after them
 	Unit Unit `json:"unit,omitempty,omitzero"`
+
+	// Waiting Roles with which nothing is signed or decided until another administrator confirms them; one that was never confirmed gives nothing at all
+	Waiting []WaitingGrant `json:"waiting"`
 }
 
 // UserPage defines model for UserPage.
@@ -1630,6 +1641,16 @@ type WaitingApproval struct {
 	Approval  Approval        `json:"approval"`
 	Campaign  CampaignSummary `json:"campaign"`
 	Level     ApprovalLevel   `json:"level"`
+}
+
+// WaitingGrant defines model for WaitingGrant.
+type WaitingGrant struct {
+	// GrantedBy Who gave it, or reset the password since: somebody else confirms it
+	GrantedBy Person `json:"granted_by"`
+	Role      Role   `json:"role"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit Unit `json:"unit"`
 }
 
 // WavePlan An ordered part of the audience with its start and channels
@@ -1933,6 +1954,13 @@ type LiftFreezeParams struct {
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
 }
 
+// ConfirmIdentityParams defines parameters for ConfirmIdentity.
+type ConfirmIdentityParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
 // RecordOutcomesParams defines parameters for RecordOutcomes.
 type RecordOutcomesParams struct {
 	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
@@ -2118,6 +2146,13 @@ type AddGrantParams struct {
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
 }
 
+// ConfirmGrantParams defines parameters for ConfirmGrant.
+type ConfirmGrantParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
 // RemoveIdentityParams defines parameters for RemoveIdentity.
 type RemoveIdentityParams struct {
 	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
@@ -2127,6 +2162,13 @@ type RemoveIdentityParams struct {
 
 // SetIdentityParams defines parameters for SetIdentity.
 type SetIdentityParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// ConfirmUserIdentityParams defines parameters for ConfirmUserIdentity.
+type ConfirmUserIdentityParams struct {
 	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
 	// printable ASCII characters. Absent: 400 idempotency_key_required.
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
@@ -2196,6 +2238,9 @@ type CreateDelegationJSONRequestBody = NewDelegation
 // LiftFreezeJSONRequestBody defines body for LiftFreeze for application/json ContentType.
 type LiftFreezeJSONRequestBody = FreezeLift
 
+// ConfirmIdentityJSONRequestBody defines body for ConfirmIdentity for application/json ContentType.
+type ConfirmIdentityJSONRequestBody = NewIdentity
+
 // ChangePasswordJSONRequestBody defines body for ChangePassword for application/json ContentType.
 type ChangePasswordJSONRequestBody = PasswordChange
 
@@ -2253,8 +2298,14 @@ type EnableUserJSONRequestBody = Reason
 // AddGrantJSONRequestBody defines body for AddGrant for application/json ContentType.
 type AddGrantJSONRequestBody = RoleGrant
 
+// ConfirmGrantJSONRequestBody defines body for ConfirmGrant for application/json ContentType.
+type ConfirmGrantJSONRequestBody = RoleGrant
+
 // SetIdentityJSONRequestBody defines body for SetIdentity for application/json ContentType.
 type SetIdentityJSONRequestBody = NewIdentity
+
+// ConfirmUserIdentityJSONRequestBody defines body for ConfirmUserIdentity for application/json ContentType.
+type ConfirmUserIdentityJSONRequestBody = NewIdentity
 
 // ResetPasswordJSONRequestBody defines body for ResetPassword for application/json ContentType.
 type ResetPasswordJSONRequestBody = PasswordReset
@@ -2775,15 +2826,19 @@ type ClientInterface interface {
 	// GetFreeze Whether dispatch is frozen, and for what
 	//
 	// The invariants of the ledger and of every campaign that is under way are checked every five minutes. While one
-	// is broken, nobody new is contacted in any campaign; what was begun comes to its end.
+	// of the ledger is broken, nobody new is contacted in any campaign; while one of a campaign is, nobody in that
+	// campaign. What was begun comes to its end. Campaigns that the caller may not read are left out.
 	//
 	// Corresponds with GET /v1/freeze (the `GetFreeze` operationId).
 	GetFreeze(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// LiftFreezeWithBody Lift the freeze once everything is whole again
 	//
+	// For who may do so at a topmost unit: it lifts what the ledger and that tenant's campaigns are frozen for.
 	// Everything is checked first: while an invariant is broken, 409 state_conflict names it with the number of its
-	// violations, and dispatch stays frozen.
+	// violations, and dispatch stays frozen. Messages that left and signatures that were given (D3, D6, D7, A1 to A6)
+	// cannot be mended: with the words those violations are acknowledged and freeze nothing again. Where there are more
+	// of them than were found before, 409 state_conflict tells their number first.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -2792,8 +2847,11 @@ type ClientInterface interface {
 
 	// LiftFreeze Lift the freeze once everything is whole again
 	//
+	// For who may do so at a topmost unit: it lifts what the ledger and that tenant's campaigns are frozen for.
 	// Everything is checked first: while an invariant is broken, 409 state_conflict names it with the number of its
-	// violations, and dispatch stays frozen.
+	// violations, and dispatch stays frozen. Messages that left and signatures that were given (D3, D6, D7, A1 to A6)
+	// cannot be mended: with the words those violations are acknowledged and freeze nothing again. Where there are more
+	// of them than were found before, 409 state_conflict tells their number first.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2804,6 +2862,26 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/me (the `GetMe` operationId).
 	GetMe(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ConfirmIdentityWithBody Confirm the identity that an administrator gave one
+	//
+	// From a session that began with one's password: 403 forbidden otherwise. `subject` is what a refused log-in at the
+	// provider names; 404 when it is not the one that was given. 403 sod_same_actor when the same administrator chose the password.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/me/identity/confirm (the `ConfirmIdentity` operationId).
+	ConfirmIdentityWithBody(ctx context.Context, params *ConfirmIdentityParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ConfirmIdentity Confirm the identity that an administrator gave one
+	//
+	// From a session that began with one's password: 403 forbidden otherwise. `subject` is what a refused log-in at the
+	// provider names; 404 when it is not the one that was given. 403 sod_same_actor when the same administrator chose the password.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/me/identity/confirm (the `ConfirmIdentity` operationId).
+	ConfirmIdentity(ctx context.Context, params *ConfirmIdentityParams, body ConfirmIdentityJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ChangePasswordWithBody Change one's own password
 	//
@@ -3170,7 +3248,8 @@ type ClientInterface interface {
 	// CreateUserWithBody Add a user with their roles
 	//
 	// For administrators of every unit at which the user is to hold a role. It takes no Idempotency-Key: answers to
-	// keyed requests are kept, and a password is not. A login is taken once: 409 already_exists.
+	// keyed requests are kept, and a password is not. A login is taken once: 409 already_exists. Roles that sign, decide on
+	// policies, give money to a campaign, lift a freeze or hand out roles wait until another administrator confirms them.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -3180,7 +3259,8 @@ type ClientInterface interface {
 	// CreateUser Add a user with their roles
 	//
 	// For administrators of every unit at which the user is to hold a role. It takes no Idempotency-Key: answers to
-	// keyed requests are kept, and a password is not. A login is taken once: 409 already_exists.
+	// keyed requests are kept, and a password is not. A login is taken once: 409 already_exists. Roles that sign, decide on
+	// policies, give money to a campaign, lift a freeze or hand out roles wait until another administrator confirms them.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -3240,7 +3320,8 @@ type ClientInterface interface {
 
 	// AddGrantWithBody Give a user a role at a unit
 	//
-	// For administrators of that unit. Nobody changes their own roles: 403. Giving a role again changes nothing.
+	// For administrators of that unit. Nobody changes their own roles: 403. Giving a role again changes nothing. A role that
+	// signs, decides on policies, gives money to a campaign, lifts a freeze or hands out roles waits until another administrator confirms it.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -3249,12 +3330,33 @@ type ClientInterface interface {
 
 	// AddGrant Give a user a role at a unit
 	//
-	// For administrators of that unit. Nobody changes their own roles: 403. Giving a role again changes nothing.
+	// For administrators of that unit. Nobody changes their own roles: 403. Giving a role again changes nothing. A role that
+	// signs, decides on policies, gives money to a campaign, lifts a freeze or hands out roles waits until another administrator confirms it.
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /v1/users/{user_id}/grants (the `AddGrant` operationId).
 	AddGrant(ctx context.Context, userID UserID, params *AddGrantParams, body AddGrantJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ConfirmGrantWithBody Confirm a role that another administrator gave
+	//
+	// For administrators of that unit. 403 sod_same_actor for whoever gave it, and where one of the two gave the other
+	// their account, password, identity or a role. To refuse it, take the role away.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/users/{user_id}/grants/confirm (the `ConfirmGrant` operationId).
+	ConfirmGrantWithBody(ctx context.Context, userID UserID, params *ConfirmGrantParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ConfirmGrant Confirm a role that another administrator gave
+	//
+	// For administrators of that unit. 403 sod_same_actor for whoever gave it, and where one of the two gave the other
+	// their account, password, identity or a role. To refuse it, take the role away.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/users/{user_id}/grants/confirm (the `ConfirmGrant` operationId).
+	ConfirmGrant(ctx context.Context, userID UserID, params *ConfirmGrantParams, body ConfirmGrantJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// RemoveIdentity Take a user's identity away
 	//
@@ -3265,7 +3367,7 @@ type ClientInterface interface {
 
 	// SetIdentityWithBody Let a user log in at the identity provider
 	//
-	// Instead of the identity they had, with which their sessions end. 409 already_exists when somebody else has it, 404 where
+	// Instead of the identity they had. Their sessions end, and nobody logs in by it before the user or another administrator confirms it. 409 already_exists when somebody else has it, 404 where
 	// no provider is configured. For administrators of every unit that the user belongs to or holds a role at. Nobody does it to themselves: 403.
 	//
 	// Takes any type of body and a specified content type.
@@ -3275,7 +3377,7 @@ type ClientInterface interface {
 
 	// SetIdentity Let a user log in at the identity provider
 	//
-	// Instead of the identity they had, with which their sessions end. 409 already_exists when somebody else has it, 404 where
+	// Instead of the identity they had. Their sessions end, and nobody logs in by it before the user or another administrator confirms it. 409 already_exists when somebody else has it, 404 where
 	// no provider is configured. For administrators of every unit that the user belongs to or holds a role at. Nobody does it to themselves: 403.
 	//
 	// Takes a body of the `application/json` content type.
@@ -3283,10 +3385,30 @@ type ClientInterface interface {
 	// Corresponds with PUT /v1/users/{user_id}/identity (the `SetIdentity` operationId).
 	SetIdentity(ctx context.Context, userID UserID, params *SetIdentityParams, body SetIdentityJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ConfirmUserIdentityWithBody Confirm an identity that another administrator gave
+	//
+	// For administrators of every unit that the user belongs to or holds a role at. 403 sod_same_actor as for a role; 404 when it
+	// is not the identity that was given.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/users/{user_id}/identity/confirm (the `ConfirmUserIdentity` operationId).
+	ConfirmUserIdentityWithBody(ctx context.Context, userID UserID, params *ConfirmUserIdentityParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ConfirmUserIdentity Confirm an identity that another administrator gave
+	//
+	// For administrators of every unit that the user belongs to or holds a role at. 403 sod_same_actor as for a role; 404 when it
+	// is not the identity that was given.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/users/{user_id}/identity/confirm (the `ConfirmUserIdentity` operationId).
+	ConfirmUserIdentity(ctx context.Context, userID UserID, params *ConfirmUserIdentityParams, body ConfirmUserIdentityJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ResetPasswordWithBody Give a user another password
 	//
 	// Their sessions end at once, and a lock after wrong passwords is lifted. For administrators of every unit that the user belongs to or holds a role at. Nobody does it to themselves: 403.
-	// It takes no Idempotency-Key: a password is not kept.
+	// It takes no Idempotency-Key: a password is not kept. With roles that sign or decide nothing is signed or decided until another administrator confirms them; what was signed before stands.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -3296,7 +3418,7 @@ type ClientInterface interface {
 	// ResetPassword Give a user another password
 	//
 	// Their sessions end at once, and a lock after wrong passwords is lifted. For administrators of every unit that the user belongs to or holds a role at. Nobody does it to themselves: 403.
-	// It takes no Idempotency-Key: a password is not kept.
+	// It takes no Idempotency-Key: a password is not kept. With roles that sign or decide nothing is signed or decided until another administrator confirms them; what was signed before stands.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -4373,7 +4495,8 @@ func (c *Client) StreamEvents(ctx context.Context, params *StreamEventsParams, r
 // GetFreeze Whether dispatch is frozen, and for what
 //
 // The invariants of the ledger and of every campaign that is under way are checked every five minutes. While one
-// is broken, nobody new is contacted in any campaign; what was begun comes to its end.
+// of the ledger is broken, nobody new is contacted in any campaign; while one of a campaign is, nobody in that
+// campaign. What was begun comes to its end. Campaigns that the caller may not read are left out.
 //
 // Corresponds with GET /v1/freeze (the `GetFreeze` operationId).
 func (c *Client) GetFreeze(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -4390,8 +4513,11 @@ func (c *Client) GetFreeze(ctx context.Context, reqEditors ...RequestEditorFn) (
 
 // LiftFreezeWithBody Lift the freeze once everything is whole again
 //
+// For who may do so at a topmost unit: it lifts what the ledger and that tenant's campaigns are frozen for.
 // Everything is checked first: while an invariant is broken, 409 state_conflict names it with the number of its
-// violations, and dispatch stays frozen.
+// violations, and dispatch stays frozen. Messages that left and signatures that were given (D3, D6, D7, A1 to A6)
+// cannot be mended: with the words those violations are acknowledged and freeze nothing again. Where there are more
+// of them than were found before, 409 state_conflict tells their number first.
 //
 // Takes any type of body and a specified content type.
 //
@@ -4410,8 +4536,11 @@ func (c *Client) LiftFreezeWithBody(ctx context.Context, params *LiftFreezeParam
 
 // LiftFreeze Lift the freeze once everything is whole again
 //
+// For who may do so at a topmost unit: it lifts what the ledger and that tenant's campaigns are frozen for.
 // Everything is checked first: while an invariant is broken, 409 state_conflict names it with the number of its
-// violations, and dispatch stays frozen.
+// violations, and dispatch stays frozen. Messages that left and signatures that were given (D3, D6, D7, A1 to A6)
+// cannot be mended: with the words those violations are acknowledged and freeze nothing again. Where there are more
+// of them than were found before, 409 state_conflict tells their number first.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -4433,6 +4562,46 @@ func (c *Client) LiftFreeze(ctx context.Context, params *LiftFreezeParams, body 
 // Corresponds with GET /v1/me (the `GetMe` operationId).
 func (c *Client) GetMe(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetMeRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ConfirmIdentityWithBody Confirm the identity that an administrator gave one
+//
+// From a session that began with one's password: 403 forbidden otherwise. `subject` is what a refused log-in at the
+// provider names; 404 when it is not the one that was given. 403 sod_same_actor when the same administrator chose the password.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/me/identity/confirm (the `ConfirmIdentity` operationId).
+func (c *Client) ConfirmIdentityWithBody(ctx context.Context, params *ConfirmIdentityParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewConfirmIdentityRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ConfirmIdentity Confirm the identity that an administrator gave one
+//
+// From a session that began with one's password: 403 forbidden otherwise. `subject` is what a refused log-in at the
+// provider names; 404 when it is not the one that was given. 403 sod_same_actor when the same administrator chose the password.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/me/identity/confirm (the `ConfirmIdentity` operationId).
+func (c *Client) ConfirmIdentity(ctx context.Context, params *ConfirmIdentityParams, body ConfirmIdentityJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewConfirmIdentityRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -5248,7 +5417,8 @@ func (c *Client) ListUsers(ctx context.Context, params *ListUsersParams, reqEdit
 // CreateUserWithBody Add a user with their roles
 //
 // For administrators of every unit at which the user is to hold a role. It takes no Idempotency-Key: answers to
-// keyed requests are kept, and a password is not. A login is taken once: 409 already_exists.
+// keyed requests are kept, and a password is not. A login is taken once: 409 already_exists. Roles that sign, decide on
+// policies, give money to a campaign, lift a freeze or hand out roles wait until another administrator confirms them.
 //
 // Takes any type of body and a specified content type.
 //
@@ -5268,7 +5438,8 @@ func (c *Client) CreateUserWithBody(ctx context.Context, contentType string, bod
 // CreateUser Add a user with their roles
 //
 // For administrators of every unit at which the user is to hold a role. It takes no Idempotency-Key: answers to
-// keyed requests are kept, and a password is not. A login is taken once: 409 already_exists.
+// keyed requests are kept, and a password is not. A login is taken once: 409 already_exists. Roles that sign, decide on
+// policies, give money to a campaign, lift a freeze or hand out roles wait until another administrator confirms them.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -5398,7 +5569,8 @@ func (c *Client) RemoveGrant(ctx context.Context, userID UserID, params *RemoveG
 
 // AddGrantWithBody Give a user a role at a unit
 //
-// For administrators of that unit. Nobody changes their own roles: 403. Giving a role again changes nothing.
+// For administrators of that unit. Nobody changes their own roles: 403. Giving a role again changes nothing. A role that
+// signs, decides on policies, gives money to a campaign, lifts a freeze or hands out roles waits until another administrator confirms it.
 //
 // Takes any type of body and a specified content type.
 //
@@ -5417,13 +5589,54 @@ func (c *Client) AddGrantWithBody(ctx context.Context, userID UserID, params *Ad
 
 // AddGrant Give a user a role at a unit
 //
-// For administrators of that unit. Nobody changes their own roles: 403. Giving a role again changes nothing.
+// For administrators of that unit. Nobody changes their own roles: 403. Giving a role again changes nothing. A role that
+// signs, decides on policies, gives money to a campaign, lifts a freeze or hands out roles waits until another administrator confirms it.
 //
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /v1/users/{user_id}/grants (the `AddGrant` operationId).
 func (c *Client) AddGrant(ctx context.Context, userID UserID, params *AddGrantParams, body AddGrantJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewAddGrantRequest(c.Server, userID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ConfirmGrantWithBody Confirm a role that another administrator gave
+//
+// For administrators of that unit. 403 sod_same_actor for whoever gave it, and where one of the two gave the other
+// their account, password, identity or a role. To refuse it, take the role away.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/users/{user_id}/grants/confirm (the `ConfirmGrant` operationId).
+func (c *Client) ConfirmGrantWithBody(ctx context.Context, userID UserID, params *ConfirmGrantParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewConfirmGrantRequestWithBody(c.Server, userID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ConfirmGrant Confirm a role that another administrator gave
+//
+// For administrators of that unit. 403 sod_same_actor for whoever gave it, and where one of the two gave the other
+// their account, password, identity or a role. To refuse it, take the role away.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/users/{user_id}/grants/confirm (the `ConfirmGrant` operationId).
+func (c *Client) ConfirmGrant(ctx context.Context, userID UserID, params *ConfirmGrantParams, body ConfirmGrantJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewConfirmGrantRequest(c.Server, userID, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -5453,7 +5666,7 @@ func (c *Client) RemoveIdentity(ctx context.Context, userID UserID, params *Remo
 
 // SetIdentityWithBody Let a user log in at the identity provider
 //
-// Instead of the identity they had, with which their sessions end. 409 already_exists when somebody else has it, 404 where
+// Instead of the identity they had. Their sessions end, and nobody logs in by it before the user or another administrator confirms it. 409 already_exists when somebody else has it, 404 where
 // no provider is configured. For administrators of every unit that the user belongs to or holds a role at. Nobody does it to themselves: 403.
 //
 // Takes any type of body and a specified content type.
@@ -5473,7 +5686,7 @@ func (c *Client) SetIdentityWithBody(ctx context.Context, userID UserID, params 
 
 // SetIdentity Let a user log in at the identity provider
 //
-// Instead of the identity they had, with which their sessions end. 409 already_exists when somebody else has it, 404 where
+// Instead of the identity they had. Their sessions end, and nobody logs in by it before the user or another administrator confirms it. 409 already_exists when somebody else has it, 404 where
 // no provider is configured. For administrators of every unit that the user belongs to or holds a role at. Nobody does it to themselves: 403.
 //
 // Takes a body of the `application/json` content type.
@@ -5491,10 +5704,50 @@ func (c *Client) SetIdentity(ctx context.Context, userID UserID, params *SetIden
 	return c.Client.Do(req)
 }
 
+// ConfirmUserIdentityWithBody Confirm an identity that another administrator gave
+//
+// For administrators of every unit that the user belongs to or holds a role at. 403 sod_same_actor as for a role; 404 when it
+// is not the identity that was given.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/users/{user_id}/identity/confirm (the `ConfirmUserIdentity` operationId).
+func (c *Client) ConfirmUserIdentityWithBody(ctx context.Context, userID UserID, params *ConfirmUserIdentityParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewConfirmUserIdentityRequestWithBody(c.Server, userID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ConfirmUserIdentity Confirm an identity that another administrator gave
+//
+// For administrators of every unit that the user belongs to or holds a role at. 403 sod_same_actor as for a role; 404 when it
+// is not the identity that was given.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/users/{user_id}/identity/confirm (the `ConfirmUserIdentity` operationId).
+func (c *Client) ConfirmUserIdentity(ctx context.Context, userID UserID, params *ConfirmUserIdentityParams, body ConfirmUserIdentityJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewConfirmUserIdentityRequest(c.Server, userID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ResetPasswordWithBody Give a user another password
 //
 // Their sessions end at once, and a lock after wrong passwords is lifted. For administrators of every unit that the user belongs to or holds a role at. Nobody does it to themselves: 403.
-// It takes no Idempotency-Key: a password is not kept.
+// It takes no Idempotency-Key: a password is not kept. With roles that sign or decide nothing is signed or decided until another administrator confirms them; what was signed before stands.
 //
 // Takes any type of body and a specified content type.
 //
@@ -5514,7 +5767,7 @@ func (c *Client) ResetPasswordWithBody(ctx context.Context, userID UserID, conte
 // ResetPassword Give a user another password
 //
 // Their sessions end at once, and a lock after wrong passwords is lifted. For administrators of every unit that the user belongs to or holds a role at. Nobody does it to themselves: 403.
-// It takes no Idempotency-Key: a password is not kept.
+// It takes no Idempotency-Key: a password is not kept. With roles that sign or decide nothing is signed or decided until another administrator confirms them; what was signed before stands.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -7924,6 +8177,59 @@ func NewGetMeRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewConfirmIdentityRequest calls the generic ConfirmIdentity builder with application/json body
+func NewConfirmIdentityRequest(server string, params *ConfirmIdentityParams, body ConfirmIdentityJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewConfirmIdentityRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewConfirmIdentityRequestWithBody constructs an http.Request for the ConfirmIdentity method, with any body, and a specified content type
+func NewConfirmIdentityRequestWithBody(server string, params *ConfirmIdentityParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/me/identity/confirm")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
 // NewChangePasswordRequest calls the generic ChangePassword builder with application/json body
 func NewChangePasswordRequest(server string, body ChangePasswordJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -9654,6 +9960,66 @@ func NewAddGrantRequestWithBody(server string, userID UserID, params *AddGrantPa
 	return req, nil
 }
 
+// NewConfirmGrantRequest calls the generic ConfirmGrant builder with application/json body
+func NewConfirmGrantRequest(server string, userID UserID, params *ConfirmGrantParams, body ConfirmGrantJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewConfirmGrantRequestWithBody(server, userID, params, "application/json", bodyReader)
+}
+
+// NewConfirmGrantRequestWithBody constructs an http.Request for the ConfirmGrant method, with any body, and a specified content type
+func NewConfirmGrantRequestWithBody(server string, userID UserID, params *ConfirmGrantParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "user_id", userID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/users/%s/grants/confirm", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
 // NewRemoveIdentityRequest constructs an http.Request for the RemoveIdentity method
 func NewRemoveIdentityRequest(server string, userID UserID, params *RemoveIdentityParams) (*http.Request, error) {
 	var err error
@@ -9739,6 +10105,66 @@ func NewSetIdentityRequestWithBody(server string, userID UserID, params *SetIden
 	}
 
 	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewConfirmUserIdentityRequest calls the generic ConfirmUserIdentity builder with application/json body
+func NewConfirmUserIdentityRequest(server string, userID UserID, params *ConfirmUserIdentityParams, body ConfirmUserIdentityJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewConfirmUserIdentityRequestWithBody(server, userID, params, "application/json", bodyReader)
+}
+
+// NewConfirmUserIdentityRequestWithBody constructs an http.Request for the ConfirmUserIdentity method, with any body, and a specified content type
+func NewConfirmUserIdentityRequestWithBody(server string, userID UserID, params *ConfirmUserIdentityParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "user_id", userID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/users/%s/identity/confirm", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
 	if err != nil {
 		return nil, err
 	}
@@ -10393,7 +10819,8 @@ type ClientWithResponsesInterface interface {
 	// GetFreezeWithResponse Whether dispatch is frozen, and for what
 	//
 	// The invariants of the ledger and of every campaign that is under way are checked every five minutes. While one
-	// is broken, nobody new is contacted in any campaign; what was begun comes to its end.
+	// of the ledger is broken, nobody new is contacted in any campaign; while one of a campaign is, nobody in that
+	// campaign. What was begun comes to its end. Campaigns that the caller may not read are left out.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -10402,8 +10829,11 @@ type ClientWithResponsesInterface interface {
 
 	// LiftFreezeWithBodyWithResponse Lift the freeze once everything is whole again
 	//
+	// For who may do so at a topmost unit: it lifts what the ledger and that tenant's campaigns are frozen for.
 	// Everything is checked first: while an invariant is broken, 409 state_conflict names it with the number of its
-	// violations, and dispatch stays frozen.
+	// violations, and dispatch stays frozen. Messages that left and signatures that were given (D3, D6, D7, A1 to A6)
+	// cannot be mended: with the words those violations are acknowledged and freeze nothing again. Where there are more
+	// of them than were found before, 409 state_conflict tells their number first.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -10412,8 +10842,11 @@ type ClientWithResponsesInterface interface {
 
 	// LiftFreezeWithResponse Lift the freeze once everything is whole again
 	//
+	// For who may do so at a topmost unit: it lifts what the ledger and that tenant's campaigns are frozen for.
 	// Everything is checked first: while an invariant is broken, 409 state_conflict names it with the number of its
-	// violations, and dispatch stays frozen.
+	// violations, and dispatch stays frozen. Messages that left and signatures that were given (D3, D6, D7, A1 to A6)
+	// cannot be mended: with the words those violations are acknowledged and freeze nothing again. Where there are more
+	// of them than were found before, 409 state_conflict tells their number first.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -10426,6 +10859,26 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /v1/me (the `GetMe` operationId).
 	GetMeWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetMeResponse, error)
+
+	// ConfirmIdentityWithBodyWithResponse Confirm the identity that an administrator gave one
+	//
+	// From a session that began with one's password: 403 forbidden otherwise. `subject` is what a refused log-in at the
+	// provider names; 404 when it is not the one that was given. 403 sod_same_actor when the same administrator chose the password.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/me/identity/confirm (the `ConfirmIdentity` operationId).
+	ConfirmIdentityWithBodyWithResponse(ctx context.Context, params *ConfirmIdentityParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ConfirmIdentityResponse, error)
+
+	// ConfirmIdentityWithResponse Confirm the identity that an administrator gave one
+	//
+	// From a session that began with one's password: 403 forbidden otherwise. `subject` is what a refused log-in at the
+	// provider names; 404 when it is not the one that was given. 403 sod_same_actor when the same administrator chose the password.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/me/identity/confirm (the `ConfirmIdentity` operationId).
+	ConfirmIdentityWithResponse(ctx context.Context, params *ConfirmIdentityParams, body ConfirmIdentityJSONRequestBody, reqEditors ...RequestEditorFn) (*ConfirmIdentityResponse, error)
 
 	// ChangePasswordWithBodyWithResponse Change one's own password
 	//
@@ -10820,7 +11273,8 @@ type ClientWithResponsesInterface interface {
 	// CreateUserWithBodyWithResponse Add a user with their roles
 	//
 	// For administrators of every unit at which the user is to hold a role. It takes no Idempotency-Key: answers to
-	// keyed requests are kept, and a password is not. A login is taken once: 409 already_exists.
+	// keyed requests are kept, and a password is not. A login is taken once: 409 already_exists. Roles that sign, decide on
+	// policies, give money to a campaign, lift a freeze or hand out roles wait until another administrator confirms them.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -10830,7 +11284,8 @@ type ClientWithResponsesInterface interface {
 	// CreateUserWithResponse Add a user with their roles
 	//
 	// For administrators of every unit at which the user is to hold a role. It takes no Idempotency-Key: answers to
-	// keyed requests are kept, and a password is not. A login is taken once: 409 already_exists.
+	// keyed requests are kept, and a password is not. A login is taken once: 409 already_exists. Roles that sign, decide on
+	// policies, give money to a campaign, lift a freeze or hand out roles wait until another administrator confirms them.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -10894,7 +11349,8 @@ type ClientWithResponsesInterface interface {
 
 	// AddGrantWithBodyWithResponse Give a user a role at a unit
 	//
-	// For administrators of that unit. Nobody changes their own roles: 403. Giving a role again changes nothing.
+	// For administrators of that unit. Nobody changes their own roles: 403. Giving a role again changes nothing. A role that
+	// signs, decides on policies, gives money to a campaign, lifts a freeze or hands out roles waits until another administrator confirms it.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -10903,12 +11359,33 @@ type ClientWithResponsesInterface interface {
 
 	// AddGrantWithResponse Give a user a role at a unit
 	//
-	// For administrators of that unit. Nobody changes their own roles: 403. Giving a role again changes nothing.
+	// For administrators of that unit. Nobody changes their own roles: 403. Giving a role again changes nothing. A role that
+	// signs, decides on policies, gives money to a campaign, lifts a freeze or hands out roles waits until another administrator confirms it.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/users/{user_id}/grants (the `AddGrant` operationId).
 	AddGrantWithResponse(ctx context.Context, userID UserID, params *AddGrantParams, body AddGrantJSONRequestBody, reqEditors ...RequestEditorFn) (*AddGrantResponse, error)
+
+	// ConfirmGrantWithBodyWithResponse Confirm a role that another administrator gave
+	//
+	// For administrators of that unit. 403 sod_same_actor for whoever gave it, and where one of the two gave the other
+	// their account, password, identity or a role. To refuse it, take the role away.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/users/{user_id}/grants/confirm (the `ConfirmGrant` operationId).
+	ConfirmGrantWithBodyWithResponse(ctx context.Context, userID UserID, params *ConfirmGrantParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ConfirmGrantResponse, error)
+
+	// ConfirmGrantWithResponse Confirm a role that another administrator gave
+	//
+	// For administrators of that unit. 403 sod_same_actor for whoever gave it, and where one of the two gave the other
+	// their account, password, identity or a role. To refuse it, take the role away.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/users/{user_id}/grants/confirm (the `ConfirmGrant` operationId).
+	ConfirmGrantWithResponse(ctx context.Context, userID UserID, params *ConfirmGrantParams, body ConfirmGrantJSONRequestBody, reqEditors ...RequestEditorFn) (*ConfirmGrantResponse, error)
 
 	// RemoveIdentityWithResponse Take a user's identity away
 	//
@@ -10921,7 +11398,7 @@ type ClientWithResponsesInterface interface {
 
 	// SetIdentityWithBodyWithResponse Let a user log in at the identity provider
 	//
-	// Instead of the identity they had, with which their sessions end. 409 already_exists when somebody else has it, 404 where
+	// Instead of the identity they had. Their sessions end, and nobody logs in by it before the user or another administrator confirms it. 409 already_exists when somebody else has it, 404 where
 	// no provider is configured. For administrators of every unit that the user belongs to or holds a role at. Nobody does it to themselves: 403.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -10931,7 +11408,7 @@ type ClientWithResponsesInterface interface {
 
 	// SetIdentityWithResponse Let a user log in at the identity provider
 	//
-	// Instead of the identity they had, with which their sessions end. 409 already_exists when somebody else has it, 404 where
+	// Instead of the identity they had. Their sessions end, and nobody logs in by it before the user or another administrator confirms it. 409 already_exists when somebody else has it, 404 where
 	// no provider is configured. For administrators of every unit that the user belongs to or holds a role at. Nobody does it to themselves: 403.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
@@ -10939,10 +11416,30 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PUT /v1/users/{user_id}/identity (the `SetIdentity` operationId).
 	SetIdentityWithResponse(ctx context.Context, userID UserID, params *SetIdentityParams, body SetIdentityJSONRequestBody, reqEditors ...RequestEditorFn) (*SetIdentityResponse, error)
 
+	// ConfirmUserIdentityWithBodyWithResponse Confirm an identity that another administrator gave
+	//
+	// For administrators of every unit that the user belongs to or holds a role at. 403 sod_same_actor as for a role; 404 when it
+	// is not the identity that was given.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/users/{user_id}/identity/confirm (the `ConfirmUserIdentity` operationId).
+	ConfirmUserIdentityWithBodyWithResponse(ctx context.Context, userID UserID, params *ConfirmUserIdentityParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ConfirmUserIdentityResponse, error)
+
+	// ConfirmUserIdentityWithResponse Confirm an identity that another administrator gave
+	//
+	// For administrators of every unit that the user belongs to or holds a role at. 403 sod_same_actor as for a role; 404 when it
+	// is not the identity that was given.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/users/{user_id}/identity/confirm (the `ConfirmUserIdentity` operationId).
+	ConfirmUserIdentityWithResponse(ctx context.Context, userID UserID, params *ConfirmUserIdentityParams, body ConfirmUserIdentityJSONRequestBody, reqEditors ...RequestEditorFn) (*ConfirmUserIdentityResponse, error)
+
 	// ResetPasswordWithBodyWithResponse Give a user another password
 	//
 	// Their sessions end at once, and a lock after wrong passwords is lifted. For administrators of every unit that the user belongs to or holds a role at. Nobody does it to themselves: 403.
-	// It takes no Idempotency-Key: a password is not kept.
+	// It takes no Idempotency-Key: a password is not kept. With roles that sign or decide nothing is signed or decided until another administrator confirms them; what was signed before stands.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -10952,7 +11449,7 @@ type ClientWithResponsesInterface interface {
 	// ResetPasswordWithResponse Give a user another password
 	//
 	// Their sessions end at once, and a lock after wrong passwords is lifted. For administrators of every unit that the user belongs to or holds a role at. Nobody does it to themselves: 403.
-	// It takes no Idempotency-Key: a password is not kept.
+	// It takes no Idempotency-Key: a password is not kept. With roles that sign or decide nothing is signed or decided until another administrator confirms them; what was signed before stands.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -13239,6 +13736,47 @@ func (r GetMeResponse) ContentType() string {
 	return ""
 }
 
+type ConfirmIdentityResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ConfirmIdentityResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ConfirmIdentityResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ConfirmIdentityResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ConfirmIdentityResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ConfirmIdentityResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // ChangePasswordResponse204Headers the declared response headers of an HTTP 204 response for ChangePassword
 type ChangePasswordResponse204Headers struct {
 	SetCookie string
@@ -14942,6 +15480,54 @@ func (r AddGrantResponse) ContentType() string {
 	return ""
 }
 
+type ConfirmGrantResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *User
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ConfirmGrantResponse) GetJSON200() *User {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ConfirmGrantResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ConfirmGrantResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ConfirmGrantResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ConfirmGrantResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ConfirmGrantResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type RemoveIdentityResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -15032,6 +15618,54 @@ func (r SetIdentityResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r SetIdentityResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ConfirmUserIdentityResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *User
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ConfirmUserIdentityResponse) GetJSON200() *User {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ConfirmUserIdentityResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ConfirmUserIdentityResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ConfirmUserIdentityResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ConfirmUserIdentityResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ConfirmUserIdentityResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -16000,7 +16634,8 @@ func (c *ClientWithResponses) StreamEventsWithResponse(ctx context.Context, para
 // GetFreezeWithResponse Whether dispatch is frozen, and for what
 //
 // The invariants of the ledger and of every campaign that is under way are checked every five minutes. While one
-// is broken, nobody new is contacted in any campaign; what was begun comes to its end.
+// of the ledger is broken, nobody new is contacted in any campaign; while one of a campaign is, nobody in that
+// campaign. What was begun comes to its end. Campaigns that the caller may not read are left out.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -16015,8 +16650,11 @@ func (c *ClientWithResponses) GetFreezeWithResponse(ctx context.Context, reqEdit
 
 // LiftFreezeWithBodyWithResponse Lift the freeze once everything is whole again
 //
+// For who may do so at a topmost unit: it lifts what the ledger and that tenant's campaigns are frozen for.
 // Everything is checked first: while an invariant is broken, 409 state_conflict names it with the number of its
-// violations, and dispatch stays frozen.
+// violations, and dispatch stays frozen. Messages that left and signatures that were given (D3, D6, D7, A1 to A6)
+// cannot be mended: with the words those violations are acknowledged and freeze nothing again. Where there are more
+// of them than were found before, 409 state_conflict tells their number first.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -16031,8 +16669,11 @@ func (c *ClientWithResponses) LiftFreezeWithBodyWithResponse(ctx context.Context
 
 // LiftFreezeWithResponse Lift the freeze once everything is whole again
 //
+// For who may do so at a topmost unit: it lifts what the ledger and that tenant's campaigns are frozen for.
 // Everything is checked first: while an invariant is broken, 409 state_conflict names it with the number of its
-// violations, and dispatch stays frozen.
+// violations, and dispatch stays frozen. Messages that left and signatures that were given (D3, D6, D7, A1 to A6)
+// cannot be mended: with the words those violations are acknowledged and freeze nothing again. Where there are more
+// of them than were found before, 409 state_conflict tells their number first.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -16056,6 +16697,38 @@ func (c *ClientWithResponses) GetMeWithResponse(ctx context.Context, reqEditors 
 		return nil, err
 	}
 	return ParseGetMeResponse(rsp)
+}
+
+// ConfirmIdentityWithBodyWithResponse Confirm the identity that an administrator gave one
+//
+// From a session that began with one's password: 403 forbidden otherwise. `subject` is what a refused log-in at the
+// provider names; 404 when it is not the one that was given. 403 sod_same_actor when the same administrator chose the password.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/me/identity/confirm (the `ConfirmIdentity` operationId).
+func (c *ClientWithResponses) ConfirmIdentityWithBodyWithResponse(ctx context.Context, params *ConfirmIdentityParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ConfirmIdentityResponse, error) {
+	rsp, err := c.ConfirmIdentityWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseConfirmIdentityResponse(rsp)
+}
+
+// ConfirmIdentityWithResponse Confirm the identity that an administrator gave one
+//
+// From a session that began with one's password: 403 forbidden otherwise. `subject` is what a refused log-in at the
+// provider names; 404 when it is not the one that was given. 403 sod_same_actor when the same administrator chose the password.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/me/identity/confirm (the `ConfirmIdentity` operationId).
+func (c *ClientWithResponses) ConfirmIdentityWithResponse(ctx context.Context, params *ConfirmIdentityParams, body ConfirmIdentityJSONRequestBody, reqEditors ...RequestEditorFn) (*ConfirmIdentityResponse, error) {
+	rsp, err := c.ConfirmIdentity(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseConfirmIdentityResponse(rsp)
 }
 
 // ChangePasswordWithBodyWithResponse Change one's own password
@@ -16715,7 +17388,8 @@ func (c *ClientWithResponses) ListUsersWithResponse(ctx context.Context, params 
 // CreateUserWithBodyWithResponse Add a user with their roles
 //
 // For administrators of every unit at which the user is to hold a role. It takes no Idempotency-Key: answers to
-// keyed requests are kept, and a password is not. A login is taken once: 409 already_exists.
+// keyed requests are kept, and a password is not. A login is taken once: 409 already_exists. Roles that sign, decide on
+// policies, give money to a campaign, lift a freeze or hand out roles wait until another administrator confirms them.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -16731,7 +17405,8 @@ func (c *ClientWithResponses) CreateUserWithBodyWithResponse(ctx context.Context
 // CreateUserWithResponse Add a user with their roles
 //
 // For administrators of every unit at which the user is to hold a role. It takes no Idempotency-Key: answers to
-// keyed requests are kept, and a password is not. A login is taken once: 409 already_exists.
+// keyed requests are kept, and a password is not. A login is taken once: 409 already_exists. Roles that sign, decide on
+// policies, give money to a campaign, lift a freeze or hand out roles wait until another administrator confirms them.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -16837,7 +17512,8 @@ func (c *ClientWithResponses) RemoveGrantWithResponse(ctx context.Context, userI
 
 // AddGrantWithBodyWithResponse Give a user a role at a unit
 //
-// For administrators of that unit. Nobody changes their own roles: 403. Giving a role again changes nothing.
+// For administrators of that unit. Nobody changes their own roles: 403. Giving a role again changes nothing. A role that
+// signs, decides on policies, gives money to a campaign, lifts a freeze or hands out roles waits until another administrator confirms it.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -16852,7 +17528,8 @@ func (c *ClientWithResponses) AddGrantWithBodyWithResponse(ctx context.Context, 
 
 // AddGrantWithResponse Give a user a role at a unit
 //
-// For administrators of that unit. Nobody changes their own roles: 403. Giving a role again changes nothing.
+// For administrators of that unit. Nobody changes their own roles: 403. Giving a role again changes nothing. A role that
+// signs, decides on policies, gives money to a campaign, lifts a freeze or hands out roles waits until another administrator confirms it.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -16863,6 +17540,38 @@ func (c *ClientWithResponses) AddGrantWithResponse(ctx context.Context, userID U
 		return nil, err
 	}
 	return ParseAddGrantResponse(rsp)
+}
+
+// ConfirmGrantWithBodyWithResponse Confirm a role that another administrator gave
+//
+// For administrators of that unit. 403 sod_same_actor for whoever gave it, and where one of the two gave the other
+// their account, password, identity or a role. To refuse it, take the role away.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/users/{user_id}/grants/confirm (the `ConfirmGrant` operationId).
+func (c *ClientWithResponses) ConfirmGrantWithBodyWithResponse(ctx context.Context, userID UserID, params *ConfirmGrantParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ConfirmGrantResponse, error) {
+	rsp, err := c.ConfirmGrantWithBody(ctx, userID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseConfirmGrantResponse(rsp)
+}
+
+// ConfirmGrantWithResponse Confirm a role that another administrator gave
+//
+// For administrators of that unit. 403 sod_same_actor for whoever gave it, and where one of the two gave the other
+// their account, password, identity or a role. To refuse it, take the role away.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/users/{user_id}/grants/confirm (the `ConfirmGrant` operationId).
+func (c *ClientWithResponses) ConfirmGrantWithResponse(ctx context.Context, userID UserID, params *ConfirmGrantParams, body ConfirmGrantJSONRequestBody, reqEditors ...RequestEditorFn) (*ConfirmGrantResponse, error) {
+	rsp, err := c.ConfirmGrant(ctx, userID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseConfirmGrantResponse(rsp)
 }
 
 // RemoveIdentityWithResponse Take a user's identity away
@@ -16882,7 +17591,7 @@ func (c *ClientWithResponses) RemoveIdentityWithResponse(ctx context.Context, us
 
 // SetIdentityWithBodyWithResponse Let a user log in at the identity provider
 //
-// Instead of the identity they had, with which their sessions end. 409 already_exists when somebody else has it, 404 where
+// Instead of the identity they had. Their sessions end, and nobody logs in by it before the user or another administrator confirms it. 409 already_exists when somebody else has it, 404 where
 // no provider is configured. For administrators of every unit that the user belongs to or holds a role at. Nobody does it to themselves: 403.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -16898,7 +17607,7 @@ func (c *ClientWithResponses) SetIdentityWithBodyWithResponse(ctx context.Contex
 
 // SetIdentityWithResponse Let a user log in at the identity provider
 //
-// Instead of the identity they had, with which their sessions end. 409 already_exists when somebody else has it, 404 where
+// Instead of the identity they had. Their sessions end, and nobody logs in by it before the user or another administrator confirms it. 409 already_exists when somebody else has it, 404 where
 // no provider is configured. For administrators of every unit that the user belongs to or holds a role at. Nobody does it to themselves: 403.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
@@ -16912,10 +17621,42 @@ func (c *ClientWithResponses) SetIdentityWithResponse(ctx context.Context, userI
 	return ParseSetIdentityResponse(rsp)
 }
 
+// ConfirmUserIdentityWithBodyWithResponse Confirm an identity that another administrator gave
+//
+// For administrators of every unit that the user belongs to or holds a role at. 403 sod_same_actor as for a role; 404 when it
+// is not the identity that was given.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/users/{user_id}/identity/confirm (the `ConfirmUserIdentity` operationId).
+func (c *ClientWithResponses) ConfirmUserIdentityWithBodyWithResponse(ctx context.Context, userID UserID, params *ConfirmUserIdentityParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ConfirmUserIdentityResponse, error) {
+	rsp, err := c.ConfirmUserIdentityWithBody(ctx, userID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseConfirmUserIdentityResponse(rsp)
+}
+
+// ConfirmUserIdentityWithResponse Confirm an identity that another administrator gave
+//
+// For administrators of every unit that the user belongs to or holds a role at. 403 sod_same_actor as for a role; 404 when it
+// is not the identity that was given.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/users/{user_id}/identity/confirm (the `ConfirmUserIdentity` operationId).
+func (c *ClientWithResponses) ConfirmUserIdentityWithResponse(ctx context.Context, userID UserID, params *ConfirmUserIdentityParams, body ConfirmUserIdentityJSONRequestBody, reqEditors ...RequestEditorFn) (*ConfirmUserIdentityResponse, error) {
+	rsp, err := c.ConfirmUserIdentity(ctx, userID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseConfirmUserIdentityResponse(rsp)
+}
+
 // ResetPasswordWithBodyWithResponse Give a user another password
 //
 // Their sessions end at once, and a lock after wrong passwords is lifted. For administrators of every unit that the user belongs to or holds a role at. Nobody does it to themselves: 403.
-// It takes no Idempotency-Key: a password is not kept.
+// It takes no Idempotency-Key: a password is not kept. With roles that sign or decide nothing is signed or decided until another administrator confirms them; what was signed before stands.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -16931,7 +17672,7 @@ func (c *ClientWithResponses) ResetPasswordWithBodyWithResponse(ctx context.Cont
 // ResetPasswordWithResponse Give a user another password
 //
 // Their sessions end at once, and a lock after wrong passwords is lifted. For administrators of every unit that the user belongs to or holds a role at. Nobody does it to themselves: 403.
-// It takes no Idempotency-Key: a password is not kept.
+// It takes no Idempotency-Key: a password is not kept. With roles that sign or decide nothing is signed or decided until another administrator confirms them; what was signed before stands.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -18542,6 +19283,35 @@ func ParseGetMeResponse(rsp *http.Response) (*GetMeResponse, error) {
 	return response, nil
 }
 
+// ParseConfirmIdentityResponse parses an HTTP response from a ConfirmIdentityWithResponse call
+func ParseConfirmIdentityResponse(rsp *http.Response) (*ConfirmIdentityResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ConfirmIdentityResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseChangePasswordResponse parses an HTTP response from a ChangePasswordWithResponse call
 func ParseChangePasswordResponse(rsp *http.Response) (*ChangePasswordResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -19786,6 +20556,39 @@ func ParseAddGrantResponse(rsp *http.Response) (*AddGrantResponse, error) {
 	return response, nil
 }
 
+// ParseConfirmGrantResponse parses an HTTP response from a ConfirmGrantWithResponse call
+func ParseConfirmGrantResponse(rsp *http.Response) (*ConfirmGrantResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ConfirmGrantResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest User
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseRemoveIdentityResponse parses an HTTP response from a RemoveIdentityWithResponse call
 func ParseRemoveIdentityResponse(rsp *http.Response) (*RemoveIdentityResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -19828,6 +20631,39 @@ func ParseSetIdentityResponse(rsp *http.Response) (*SetIdentityResponse, error) 
 	}
 
 	response := &SetIdentityResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest User
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseConfirmUserIdentityResponse parses an HTTP response from a ConfirmUserIdentityWithResponse call
+func ParseConfirmUserIdentityResponse(rsp *http.Response) (*ConfirmUserIdentityResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ConfirmUserIdentityResponse{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}

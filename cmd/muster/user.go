@@ -241,7 +241,7 @@ func (c *userList) Run(g *globals) error {
 		return nil
 	}
 	rows, err := st.Pool().Query(g, `SELECT u.login, u.name, u.disabled, u.demo,
-		    coalesce(string_agg(g.role || ' at ' || g.unit, ', ' ORDER BY g.unit, g.role), '')
+		    coalesce(string_agg(g.role || ' at ' || g.unit || CASE WHEN g.waiting OR g.suspended THEN ' (waiting)' ELSE '' END, ', ' ORDER BY g.unit, g.role), '')
 		FROM app_user u LEFT JOIN role_grant g ON g.user_id = u.id GROUP BY u.id ORDER BY u.login`)
 	if err != nil {
 		return fmt.Errorf("read users: %w", err)
