@@ -141,7 +141,11 @@ func TestConcurrentStepsDoNotDeadlock(t *testing.T) {
 	}
 	all.Wait()
 	require.NoError(t, errors.Join(faults...))
-	require.EqualValues(t, 2*3*rounds, added.Load())
+	// Whoever is behind lowers what others have raised, and it is reserved again.
+	var asked int64
+	require.NoError(t, l.pool.QueryRow(ctx, `SELECT sum(ceiling + lowered) FROM ledger_account WHERE kind = 'line' AND owner = ANY($1)`, ids).Scan(&asked))
+	require.GreaterOrEqual(t, asked, int64(2*3*rounds))
+	require.Equal(t, asked, added.Load())
 	requireSound(t, l)
 }
 
