@@ -165,10 +165,13 @@ func TestForgeriesBeginNoDispatch(t *testing.T) {
 	require.Equal(t, campaign.CodeForgedDecision, f.update(t, other, campaign.UpdateSubmit, stolen))
 	require.Equal(t, campaign.StageDraft, other.detail(t).Status.Stage)
 
-	// One whose sign-off is edited, and one whose signer loses the role, before the wave begins.
-	edited, draft := p.create(t, later("Edited", 12))
+	// One whose sign-off is edited, and one whose signer loses the role, when the targets are
+	// selected and before the wave begins.
+	selected := func(d *client.CampaignDetail) bool { return d.Status.Stage == campaign.StageRunning }
+	edited, draft := p.create(t, later("Edited", 15))
 	edited.submit(t, draft)
 	edited.approve(t)
+	edited.await(t, "running", selected)
 	for _, sql := range []string{
 		`ALTER TABLE sign_off DISABLE TRIGGER USER`,
 		fmt.Sprintf(`UPDATE sign_off SET amount = amount + 1 WHERE campaign_id = '%s'`, edited.id),
@@ -177,9 +180,10 @@ func TestForgeriesBeginNoDispatch(t *testing.T) {
 		_, err := f.st.Pool().Exec(t.Context(), sql)
 		require.NoError(t, err)
 	}
-	revoked, draft := p.create(t, later("Revoked", 12))
+	revoked, draft := p.create(t, later("Revoked", 15))
 	revoked.submit(t, draft)
 	revoked.approve(t)
+	revoked.await(t, "running", selected)
 	_, err := f.st.Pool().Exec(t.Context(), `DELETE FROM role_grant WHERE user_id = $1`, f.actor(t, p.finance.Name()).UserID)
 	require.NoError(t, err)
 	for r, code := range map[*running]campaign.Code{edited: campaign.CodeAssertionMismatch, revoked: campaign.CodeForbidden} {
