@@ -30,6 +30,7 @@ import (
 type Ledger struct {
 	pool          *pgxpool.Pool
 	db            querier // the pool, or a transaction
+	turns         *turns
 	actor, reason string
 }
 
@@ -41,18 +42,18 @@ type querier interface {
 }
 
 // New returns the ledger in the database of pool.
-func New(pool *pgxpool.Pool) *Ledger { return &Ledger{pool: pool, db: pool} }
+func New(pool *pgxpool.Pool) *Ledger { return &Ledger{pool: pool, db: pool, turns: &turns{lines: map[string]*turn{}}} }
 
 // In returns a ledger whose steps are part of a transaction: they count with the other
 // rows that it writes, or not at all.
 func (l *Ledger) In(tx pgx.Tx) *Ledger {
-	return &Ledger{pool: l.pool, db: tx, actor: l.actor, reason: l.reason}
+	return &Ledger{pool: l.pool, db: tx, turns: l.turns, actor: l.actor, reason: l.reason}
 }
 
 // By returns a ledger that notes, with everything it does, the user who asked for it and
 // why. Without it the journal names nobody, which means Muster itself.
 func (l *Ledger) By(userID, reason string) *Ledger {
-	return &Ledger{pool: l.pool, db: l.db, actor: userID, reason: reason}
+	return &Ledger{pool: l.pool, db: l.db, turns: l.turns, actor: userID, reason: reason}
 }
 
 // Kind is what an account is for.
@@ -140,14 +141,14 @@ func (l *Ledger) Return(ctx context.Context, key string, from Account, money cam
 // Reserve sets allocated money of a budget line aside. It fails with
 // CodeBudgetInsufficient and the figure "available" when the line has less.
 func (l *Ledger) Reserve(ctx context.Context, key, campaignID, line string, money campaign.Money) (Entry, error) {
-	return l.step(ctx, "ledger_reserve($3, $4, $5, $6, $7, $1, $2)", key, campaignID, line, money.Minor, money.Currency)
+	return l.inTurn(ctx, "ledger_reserve($3, $4, $5, $6, $7, $1, $2)", key, campaignID, line, money)
 }
 
 // Capture spends reserved money of a budget line: at least one minor unit, so a
 // caller with nothing to pay for does not call. It fails with CodeHoldExceeded and
 // the figure "reserved" when less is set aside, and with CodeHoldClosed after Close.
 func (l *Ledger) Capture(ctx context.Context, key, campaignID, line string, money campaign.Money) (Entry, error) {
-	return l.step(ctx, "ledger_capture($3, $4, $5, $6, $7, $1, $2)", key, campaignID, line, money.Minor, money.Currency)
+	return l.inTurn(ctx, "ledger_capture($3, $4, $5, $6, $7, $1, $2)", key, campaignID, line, money)
 }
 
 // Release sets part of a budget line's reserved money free. It fails as Capture does.
@@ -193,6 +194,19 @@ func (l *Ledger) CloseAccount(ctx context.Context, key string, account Account) 
 // there. It fails as Allocate does.
 func (l *Ledger) DrawContingency(ctx context.Context, key, campaignID, line string, money campaign.Money) (Entry, error) {
 	return l.step(ctx, "ledger_draw_contingency($3, $4, $5, $6, $7, $1, $2)", key, campaignID, line, money.Minor, money.Currency)
+}
+
+// inTurn takes a step of its own at a budget line when it is its turn. Within a transaction
+// there is no queue: its owner may be at the line already.
+func (l *Ledger) inTurn(ctx context.Context, call, key, campaignID, line string, money campaign.Money) (Entry, error) {
+	if _, within := l.db.(pgx.Tx); !within {
+		leave, err := l.turns.take(ctx, campaignID+" "+line)
+		if err != nil {
+			return Entry{}, translate(err)
+		}
+		defer leave()
+	}
+	return l.step(ctx, call, key, campaignID, line, money.Minor, money.Currency)
 }
 
 // step calls a function whose first two arguments are the actor and the reason.

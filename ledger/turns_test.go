@@ -1,0 +1,64 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+func TestTurns(t *testing.T) {
+	queue := &turns{lines: map[string]*turn{}}
+	var at, most atomic.Int32
+	var steps sync.WaitGroup
+	for range 200 {
+		steps.Go(func() {
+			leave, err := queue.take(t.Context(), "hot")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			now := at.Add(1)
+			for seen := most.Load(); now > seen && !most.CompareAndSwap(seen, now); seen = most.Load() {
+			}
+			at.Add(-1)
+			leave()
+		})
+	}
+	steps.Wait()
+	if most.Load() > stepsAtALine {
+		t.Errorf("%d steps were at the line at once", most.Load())
+	}
+	if len(queue.lines) != 0 {
+		t.Errorf("a line nobody is at is still kept")
+	}
+}
+
+func TestTurnsEndWithTheirContext(t *testing.T) {
+	queue := &turns{lines: map[string]*turn{}}
+	var leave []func()
+	for range stepsAtALine {
+		l, err := queue.take(t.Context(), "full")
+		if err != nil {
+			t.Fatal(err)
+		}
+		leave = append(leave, l)
+	}
+	if other, err := queue.take(t.Context(), "another"); err != nil {
+		t.Errorf("a full line held up another one: %v", err)
+	} else {
+		other()
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := queue.take(ctx, "full"); !errors.Is(err, context.Canceled) {
+		t.Errorf("a step whose caller is gone waits on: %v", err)
+	}
+	for _, l := range leave {
+		l()
+	}
+	if len(queue.lines) != 0 {
+		t.Errorf("a line nobody is at is still kept")
+	}
+}
