@@ -42,7 +42,9 @@ type querier interface {
 }
 
 // New returns the ledger in the database of pool.
-func New(pool *pgxpool.Pool) *Ledger { return &Ledger{pool: pool, db: pool, turns: &turns{lines: map[string]*turn{}}} }
+func New(pool *pgxpool.Pool) *Ledger {
+	return &Ledger{pool: pool, db: pool, turns: &turns{lines: map[string]*turn{}}}
+}
 
 // In returns a ledger whose steps are part of a transaction: they count with the other
 // rows that it writes, or not at all.
