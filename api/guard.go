@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"mime"
-	"net"
 	"net/http"
 	"slices"
 	"time"
@@ -482,11 +481,7 @@ func (k *keptAnswer) retry() bool {
 func begin(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		id := uuid.Must(uuid.NewV7()).String()
-		address, _, err := net.SplitHostPort(c.Request().RemoteAddr)
-		if err != nil {
-			address = c.Request().RemoteAddr
-		}
-		ctx := context.WithValue(c.Request().Context(), requestKey{}, &request{id: id, address: address})
+		ctx := context.WithValue(c.Request().Context(), requestKey{}, &request{id: id, address: c.RealIP()})
 		c.SetRequest(c.Request().WithContext(ctx))
 		h := c.Response().Header()
 		h.Set("X-Request-Id", id)

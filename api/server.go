@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
 	"time"
 
@@ -53,6 +54,9 @@ type Deps struct {
 	// must say the same, lest somebody believe that people are contacted.
 	Simulated bool
 	OIDC      OIDC // the identity provider by which people may log in, if there is one
+	// Proxies are those whose X-Forwarded-For is believed; without any it is what everybody
+	// could write, and a caller's address is the connection's.
+	Proxies []netip.Prefix
 }
 
 // Server is the API. It is an http.Handler; live events need Serve.
@@ -121,6 +125,7 @@ func New(d Deps) (*Server, error) {
 
 	e := echo.New()
 	e.Binder = binder{}
+	e.IPExtractor = addressBehind(d.Proxies)
 	e.HTTPErrorHandler = func(err error, c echo.Context) { s.writeProblem(c, err) }
 	e.Use(begin, s.observe, s.recover, s.crossOrigin)
 	RegisterHandlersWithOptions(e, NewStrictHandler(s, nil), RegisterHandlersOptions{OperationMiddlewares: guards})
@@ -131,6 +136,19 @@ func New(d Deps) (*Server, error) {
 	e.GET("/openapi.json", func(c echo.Context) error { return c.Blob(http.StatusOK, "application/json", specJSON) })
 	s.handler = e
 	return s, nil
+}
+
+// addressBehind tells a caller's address: the nearest one in X-Forwarded-For that is not a
+// proxy's, or the connection's where that is none.
+func addressBehind(proxies []netip.Prefix) echo.IPExtractor {
+	if len(proxies) == 0 {
+		return echo.ExtractIPDirect()
+	}
+	trust := []echo.TrustOption{echo.TrustLoopback(false), echo.TrustLinkLocal(false), echo.TrustPrivateNet(false)}
+	for _, p := range proxies {
+		trust = append(trust, echo.TrustIPRange(&net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}))
+	}
+	return echo.ExtractIPFromXFFHeader(trust...)
 }
 
 // guards pairs each operation of the description with its route.

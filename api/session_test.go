@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"context"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -96,6 +98,33 @@ func TestGuessingIsLimited(t *testing.T) {
 	require.Equal(t, http.StatusTooManyRequests, r.status)
 	require.NotEmpty(t, r.header.Get("Retry-After"))
 	require.Equal(t, http.StatusCreated, e.send("", "POST", "/v1/sessions", Credentials{Login: "manager", Password: password}).status, "others are not locked out")
+}
+
+func TestACallersAddressIsWhatATrustedProxySays(t *testing.T) {
+	proxies := []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00::/8")}
+	for _, tt := range []struct {
+		name    string
+		proxies []netip.Prefix
+		from    string
+		chain   []string
+		want    string
+	}{
+		{"no proxy is trusted", nil, "10.1.0.9:4000", []string{"203.0.113.7"}, "10.1.0.9"},
+		{"a proxy", proxies, "10.1.0.9:4000", []string{"203.0.113.7"}, "203.0.113.7"},
+		{"a proxy behind another", proxies, "10.1.0.9:4000", []string{"203.0.113.7, 10.1.2.3"}, "203.0.113.7"},
+		{"what a caller wrote before the proxy did", proxies, "10.1.0.9:4000", []string{"1.1.1.1", "203.0.113.7"}, "203.0.113.7"},
+		{"somebody who is no proxy", proxies, "203.0.113.7:4000", []string{"1.1.1.1"}, "203.0.113.7"},
+		{"a machine of the same house that is no proxy", proxies, "192.168.0.4:4000", []string{"1.1.1.1"}, "192.168.0.4"},
+		{"a proxy that says nothing", proxies, "10.1.0.9:4000", nil, "10.1.0.9"},
+		{"IPv6", proxies, "[fd00::1]:4000", []string{"2001:db8::5"}, "2001:db8::5"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := httptest.NewRequest(http.MethodGet, "/", nil)
+			r.RemoteAddr = tt.from
+			r.Header["X-Forwarded-For"] = tt.chain
+			require.Equal(t, tt.want, addressBehind(tt.proxies)(r))
+		})
+	}
 }
 
 func TestAttemptsAreBounded(t *testing.T) {

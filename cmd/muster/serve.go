@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"syscall"
 	"time"
@@ -40,6 +41,8 @@ type apiCommand struct {
 	config.OIDC
 	Listen        string `env:"MUSTER_LISTEN" default:"127.0.0.1:8480" help:"Address to listen on."`
 	SecureCookies bool   `env:"MUSTER_SECURE_COOKIES" help:"The API is reached over TLS: cookies are for TLS only."`
+	// What anybody may write into X-Forwarded-For is believed of nobody else.
+	TrustedProxies []netip.Prefix `env:"MUSTER_TRUSTED_PROXIES" help:"Proxies before the API, in CIDR notation: they say in X-Forwarded-For who calls." placeholder:"CIDR"`
 }
 
 // Run serves the API until Ctrl-C.
@@ -66,7 +69,7 @@ func (c *apiCommand) Run(g *globals) error {
 	fmt.Printf("API on http://%s\n", l.Addr())
 	return serveAPI(g, g, l, api.Deps{
 		Store: st, Policies: enforcer, Orchestrator: temporalconn.NewOrchestrator(t), Keys: keys, SecureCookies: c.SecureCookies,
-		OIDC: identityProvider(c.OIDC),
+		OIDC: identityProvider(c.OIDC), Proxies: c.TrustedProxies,
 	})
 }
 
