@@ -2,11 +2,14 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/musterhq/muster/campaign"
 )
@@ -23,9 +26,9 @@ const (
 	AttributeTimestamp AttributeType = "timestamp" // time.Time, timestamptz
 )
 
-var columnTypes = map[AttributeType]string{
-	AttributeInt: "bigint", AttributeFloat: "double precision", AttributeText: "text",
-	AttributeBool: "boolean", AttributeTimestamp: "timestamptz",
+// AttributeTypes lists the types.
+func AttributeTypes() []AttributeType {
+	return []AttributeType{AttributeInt, AttributeFloat, AttributeText, AttributeBool, AttributeTimestamp}
 }
 
 // Attribute declares a column of the customer table and what it means.
@@ -38,6 +41,7 @@ type Attribute struct {
 	PostContact bool          `json:"post_contact"` // known only after a contact: never used to select
 	PII         bool          `json:"pii"`          // identifies a person by itself: never used to select
 	Source      string        `json:"source"`       // where it comes from
+	Allowed     []string      `json:"allowed"`      // the values that text may have; none for any
 }
 
 // Column is the SQL of the attribute's column under the alias c, safe to put into a statement.
@@ -54,10 +58,38 @@ var reservedAttributes = []string{
 	"function", "if", "import", "let", "loop", "package", "namespace", "return", "var", "void", "while",
 }
 
+// maxAllowed is how many values a text attribute's list of allowed ones may have.
+const maxAllowed = 500
+
+// Check says why an attribute cannot be declared, with CodeInvalidParameter.
+func (a Attribute) Check() error {
+	switch {
+	case !attributeName.MatchString(a.Name):
+		return campaign.Errorf(campaign.CodeInvalidParameter, "attribute %q: a name has lower-case letters, digits and _, starts with a letter and has at most 63 characters", a.Name)
+	case slices.Contains(reservedAttributes, a.Name):
+		return campaign.Errorf(campaign.CodeInvalidParameter, "attribute %q: the name is reserved; choose another", a.Name)
+	case !slices.Contains(AttributeTypes(), a.Type):
+		return campaign.Errorf(campaign.CodeInvalidParameter, "attribute %q: type must be int, float, text, bool or timestamp, not %q", a.Name, a.Type)
+	case len(a.Allowed) > 0 && a.Type != AttributeText:
+		return campaign.Errorf(campaign.CodeInvalidParameter, "attribute %q: only text has a list of allowed values", a.Name)
+	case len(a.Allowed) > maxAllowed:
+		return campaign.Errorf(campaign.CodeInvalidParameter, "attribute %q: at most %d values can be listed as allowed", a.Name, maxAllowed)
+	}
+	seen := map[string]bool{}
+	for _, v := range a.Allowed {
+		if v == "" || badText(v) || seen[v] {
+			return campaign.Errorf(campaign.CodeInvalidParameter, "attribute %q: each allowed value is some text, listed once", a.Name)
+		}
+		seen[v] = true
+	}
+	return nil
+}
+
+const attributeColumns = "name, type, unit, meaning, meaning_zh, post_contact, pii, source, allowed"
+
 // CustomerAttributes returns the declared attributes in order of name.
 func (s *Store) CustomerAttributes(ctx context.Context) ([]Attribute, error) {
-	rows, err := s.pool.Query(ctx, `SELECT name, type, unit, meaning, meaning_zh, post_contact, pii, source
-		FROM customer_attribute ORDER BY name`)
+	rows, err := s.pool.Query(ctx, `SELECT `+attributeColumns+` FROM customer_attribute ORDER BY name`)
 	if err != nil {
 		return nil, fmt.Errorf("read customer attributes: %w", err)
 	}
@@ -68,62 +100,59 @@ func (s *Store) CustomerAttributes(ctx context.Context) ([]Attribute, error) {
 	return all, nil
 }
 
-// DeclareAttributes makes each attribute a column of the customer table. An attribute
-// that is declared already keeps its column and takes the new description; it fails
-// with CodeStateConflict when its type is another, and with CodeInvalidParameter on a
-// name that cannot be used.
-func (s *Store) DeclareAttributes(ctx context.Context, attributes []Attribute) error {
+// DeclareAttributes makes each attribute a column of the customer table, all of them or
+// none; by is who asks for it, the zero Actor for an import or a release. An attribute that
+// is declared already keeps its column and takes the new description; it fails with
+// CodeStateConflict when its type is another, and with CodeInvalidParameter on a name that
+// cannot be used.
+//
+// A new column needs the table for itself for a moment. It is asked for again and again
+// rather than waited for, so that nobody who reads customers waits behind it; while an
+// import goes on in one transaction it is not to be had. When ctx ends before it was, the
+// result is CodeStateConflict.
+func (s *Store) DeclareAttributes(ctx context.Context, by campaign.Actor, attributes []Attribute) error {
 	for _, a := range attributes {
-		switch {
-		case !attributeName.MatchString(a.Name):
-			return campaign.Errorf(campaign.CodeInvalidParameter, "attribute %q: a name has lower-case letters, digits and _, starts with a letter and has at most 63 characters", a.Name)
-		case slices.Contains(reservedAttributes, a.Name):
-			return campaign.Errorf(campaign.CodeInvalidParameter, "attribute %q: the name is reserved; choose another", a.Name)
-		case columnTypes[a.Type] == "":
-			return campaign.Errorf(campaign.CodeInvalidParameter, "attribute %q: type must be int, float, text, bool or timestamp, not %q", a.Name, a.Type)
-		}
-	}
-	return s.inTx(ctx, func(tx pgx.Tx) error {
-		if err := lockImports(ctx, tx); err != nil {
+		if err := a.Check(); err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, `SELECT name, type FROM customer_attribute`)
+	}
+	const least, most = 100 * time.Millisecond, 5 * time.Second
+	for pause := least; ; pause = min(2*pause, most) {
+		err := s.inTx(ctx, func(tx pgx.Tx) error { return declare(ctx, tx, by, attributes) })
+		var pg *pgconn.PgError
+		busy := errors.As(err, &pg) && pg.Code == "55P03" // lock not available
+		if !busy && (err == nil || ctx.Err() == nil) {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return &campaign.Error{Code: campaign.CodeStateConflict, Err: ctx.Err(), Message: "the customer table is in use, most likely by an import: try again when it is over"}
+		}
+	}
+}
+
+func declare(ctx context.Context, tx pgx.Tx, by campaign.Actor, attributes []Attribute) error {
+	for _, a := range attributes {
+		if a.Allowed == nil {
+			a.Allowed = []string{}
+		}
+		_, err := tx.Exec(ctx, `SELECT declare_customer_attribute($1, $2, $3, $4, $5, $6, $7, $8, $9, nullif($10, '')::uuid, $11)`,
+			a.Name, a.Type, a.Unit, a.Meaning, a.MeaningZh, a.PostContact, a.PII, a.Source, a.Allowed, by.UserID, by.Name)
+		var pg *pgconn.PgError
+		if errors.As(err, &pg) {
+			switch pg.Code {
+			case "42804": // datatype mismatch
+				return &campaign.Error{Code: campaign.CodeStateConflict, Message: pg.Message, Err: err}
+			case "42701", "54011": // duplicate column, too many columns
+				return &campaign.Error{Code: campaign.CodeInvalidParameter, Message: fmt.Sprintf("attribute %q: %s", a.Name, pg.Message), Err: err}
+			}
+		}
 		if err != nil {
-			return fmt.Errorf("read customer attributes: %w", err)
+			return fmt.Errorf("declare attribute %s: %w", a.Name, err)
 		}
-		declared := map[string]AttributeType{}
-		var name string
-		var typ AttributeType
-		if _, err := pgx.ForEachRow(rows, []any{&name, &typ}, func() error { declared[name] = typ; return nil }); err != nil {
-			return fmt.Errorf("read customer attributes: %w", err)
-		}
-		ddl := ""
-		batch := &pgx.Batch{}
-		for _, a := range attributes {
-			if t, ok := declared[a.Name]; ok && t != a.Type {
-				return campaign.Errorf(campaign.CodeStateConflict, "attribute %q is declared as %s and cannot become %s", a.Name, t, a.Type)
-			} else if !ok {
-				if ddl != "" {
-					ddl += ", "
-				}
-				ddl += "ADD COLUMN IF NOT EXISTS " + pgx.Identifier{a.Name}.Sanitize() + " " + columnTypes[a.Type]
-			}
-			batch.Queue(`INSERT INTO customer_attribute (name, type, unit, meaning, meaning_zh, post_contact, pii, source)
-				VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-				ON CONFLICT (name) DO UPDATE SET unit = EXCLUDED.unit, meaning = EXCLUDED.meaning, meaning_zh = EXCLUDED.meaning_zh,
-				    post_contact = EXCLUDED.post_contact, pii = EXCLUDED.pii, source = EXCLUDED.source`,
-				a.Name, a.Type, a.Unit, a.Meaning, a.MeaningZh, a.PostContact, a.PII, a.Source)
-		}
-		if ddl != "" {
-			if _, err := tx.Exec(ctx, "ALTER TABLE customer "+ddl); err != nil {
-				return fmt.Errorf("add customer columns: %w", err)
-			}
-		}
-		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
-			return fmt.Errorf("declare customer attributes: %w", err)
-		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // lockImports lets one import or declaration run at a time until the transaction ends.

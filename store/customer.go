@@ -54,7 +54,7 @@ func (s *Store) ImportCustomers(ctx context.Context, in CustomerImport, rows ite
 	if s.vault == nil {
 		return Imported{}, campaign.Errorf(campaign.CodeInvalidParameter, "customers cannot be imported without the key of the phone vault")
 	}
-	if err := s.DeclareAttributes(ctx, in.Attributes); err != nil {
+	if err := s.DeclareAttributes(ctx, campaign.Actor{}, in.Attributes); err != nil {
 		return Imported{}, err
 	}
 	var result Imported
@@ -104,12 +104,17 @@ func (s *Store) ImportCustomers(ctx context.Context, in CustomerImport, rows ite
 		return Imported{}, err
 	}
 	if !result.Already {
-		// The planner of the next selection needs to know the new rows.
-		if _, err := s.pool.Exec(ctx, `ANALYZE customer`); err != nil {
-			return result, fmt.Errorf("analyse customers: %w", err)
-		}
+		return result, s.analyseCustomers(ctx)
 	}
 	return result, nil
+}
+
+// analyseCustomers tells the planner of the next selection about new rows.
+func (s *Store) analyseCustomers(ctx context.Context) error {
+	if _, err := s.pool.Exec(ctx, `SELECT analyse_customers()`); err != nil {
+		return fmt.Errorf("analyse customers: %w", err)
+	}
+	return nil
 }
 
 // withoutIndexes fills tables that nobody has read yet: it drops the indexes, runs fill and
@@ -143,6 +148,15 @@ func importFault(err error) error {
 		return &campaign.Error{Code: campaign.CodeInvalidParameter, Message: "a customer comes twice in the import; external ids must be unique", Err: err}
 	}
 	return err
+}
+
+// EnsureUnits makes sure that every unit and the units above it exist.
+func (s *Store) EnsureUnits(ctx context.Context, units []string) error {
+	all := map[string]bool{}
+	for _, u := range units {
+		all[u] = true
+	}
+	return s.inTx(ctx, func(tx pgx.Tx) error { return createUnits(ctx, tx, all) })
 }
 
 // createUnits makes sure that every unit and the units above it exist.
@@ -181,13 +195,13 @@ type importJob struct {
 
 // encodedChunk is a number of rows ready to be copied.
 type encodedChunk struct {
-	customers, phones copyBuffer
-	rows, known       int
+	customers, phones, keys copyBuffer
+	rows, known             int
 }
 
 func newImportJob(s *Store, in CustomerImport, populated bool) *importJob {
 	job := &importJob{
-		store: s, encoder: newCustomerEncoder(s.vault, in), populated: populated, seen: map[uuid.UUID]bool{},
+		store: s, encoder: newCustomerEncoder(newPhoneEncoder(s.vault, s.region), in), populated: populated, seen: map[uuid.UUID]bool{},
 		columns: "id, external_id, org_unit, time_zone, simulated",
 		update:  "org_unit = EXCLUDED.org_unit, time_zone = EXCLUDED.time_zone, simulated = EXCLUDED.simulated",
 	}
@@ -249,6 +263,7 @@ func (j *importJob) encode(ctx context.Context, rows iter.Seq2[*Customer, error]
 		c.rows, c.known = len(batch), len(known)
 		c.customers.reset()
 		c.phones.reset()
+		c.keys.reset()
 		for i := range batch {
 			if err := j.encoder.add(c, &batch[i], known); err != nil {
 				return err
@@ -317,14 +332,14 @@ func (j *importJob) copy(ctx context.Context, tx pgx.Tx, c *encodedChunk) error 
 		_, err := tx.Conn().PgConn().CopyFrom(ctx, b.reader(), "COPY "+table+" ("+columns+") FROM STDIN (FORMAT binary)")
 		return err
 	}
-	const phoneColumns = "customer_id, sealed, lookup"
-	customers, phones := "customer", "phone_vault"
+	customers, phones, keys := "customer", "phone_vault", "phone_key"
 	if c.known > 0 {
-		customers, phones = "customer_staging", "phone_staging"
+		customers, phones, keys = "customer_staging", "phone_staging", "key_staging"
 		_, err := tx.Exec(ctx, `
 			CREATE TEMP TABLE IF NOT EXISTS customer_staging (LIKE customer INCLUDING DEFAULTS) ON COMMIT DROP;
 			CREATE TEMP TABLE IF NOT EXISTS phone_staging (LIKE phone_vault) ON COMMIT DROP;
-			TRUNCATE customer_staging, phone_staging`)
+			CREATE TEMP TABLE IF NOT EXISTS key_staging (LIKE phone_key) ON COMMIT DROP;
+			TRUNCATE customer_staging, phone_staging, key_staging`)
 		if err != nil {
 			return fmt.Errorf("stage customers: %w", err)
 		}
@@ -335,6 +350,9 @@ func (j *importJob) copy(ctx context.Context, tx pgx.Tx, c *encodedChunk) error 
 	if err := into(phones, phoneColumns, &c.phones); err != nil {
 		return fmt.Errorf("copy phone numbers: %w", err)
 	}
+	if err := into(keys, keyColumns, &c.keys); err != nil {
+		return fmt.Errorf("copy keys of phone numbers: %w", err)
+	}
 	if c.known == 0 {
 		return nil
 	}
@@ -343,7 +361,9 @@ func (j *importJob) copy(ctx context.Context, tx pgx.Tx, c *encodedChunk) error 
 		return fmt.Errorf("update customers: %w", err)
 	}
 	_, err = tx.Exec(ctx, `INSERT INTO phone_vault (customer_id, sealed, lookup) SELECT customer_id, sealed, lookup FROM phone_staging
-		ON CONFLICT (customer_id) DO UPDATE SET sealed = EXCLUDED.sealed, lookup = EXCLUDED.lookup`)
+		ON CONFLICT (customer_id) DO UPDATE SET sealed = EXCLUDED.sealed, lookup = EXCLUDED.lookup;
+		INSERT INTO phone_key (customer_id, wrapped) SELECT customer_id, wrapped FROM key_staging
+		ON CONFLICT (customer_id) DO UPDATE SET wrapped = EXCLUDED.wrapped`)
 	if err != nil {
 		return fmt.Errorf("update phone numbers: %w", err)
 	}

@@ -153,8 +153,8 @@ func TestImportLandsWholeOrNotAtAll(t *testing.T) {
 
 func TestDeclareAttributesRefuses(t *testing.T) {
 	st, ctx := open(t, store.AsOwner()), context.Background()
-	require.NoError(t, st.DeclareAttributes(ctx, attributes))
-	require.NoError(t, st.DeclareAttributes(ctx, attributes), "again")
+	require.NoError(t, st.DeclareAttributes(ctx, campaign.Actor{}, attributes))
+	require.NoError(t, st.DeclareAttributes(ctx, campaign.Actor{}, attributes), "again")
 	declared, err := st.CustomerAttributes(ctx)
 	require.NoError(t, err)
 	require.Len(t, declared, len(attributes))
@@ -166,7 +166,7 @@ func TestDeclareAttributesRefuses(t *testing.T) {
 		{Name: "Age", Type: store.AttributeInt},
 		{Name: "income", Type: "money"},
 	} {
-		require.Equal(t, campaign.CodeInvalidParameter, campaign.CodeOf(st.DeclareAttributes(ctx, []store.Attribute{a})), a.Name)
+		require.Equal(t, campaign.CodeInvalidParameter, campaign.CodeOf(st.DeclareAttributes(ctx, campaign.Actor{}, []store.Attribute{a})), a.Name)
 	}
-	require.Equal(t, campaign.CodeStateConflict, campaign.CodeOf(st.DeclareAttributes(ctx, []store.Attribute{{Name: "age", Type: store.AttributeText}})))
+	require.Equal(t, campaign.CodeStateConflict, campaign.CodeOf(st.DeclareAttributes(ctx, campaign.Actor{}, []store.Attribute{{Name: "age", Type: store.AttributeText}})))
 }

@@ -26,6 +26,9 @@ func (c *copyBuffer) reader() *bytes.Reader {
 	return bytes.NewReader(append(c.b, 0xff, 0xff))
 }
 
+// empty reports whether no row was begun.
+func (c *copyBuffer) empty() bool { return len(c.b) <= len(copyHeader) }
+
 func (c *copyBuffer) row(columns int) { c.b = binary.BigEndian.AppendUint16(c.b, uint16(columns)) }
 func (c *copyBuffer) null()           { c.b = append(c.b, 0xff, 0xff, 0xff, 0xff) }
 func (c *copyBuffer) size(n int)      { c.b = binary.BigEndian.AppendUint32(c.b, uint32(n)) }
@@ -49,18 +52,19 @@ func (c *copyBuffer) int64(v int64) {
 	c.b = binary.BigEndian.AppendUint64(c.b, uint64(v))
 }
 
-func (c *copyBuffer) uuid(id uuid.UUID) {
-	c.size(len(id))
-	c.b = append(c.b, id[:]...)
+func (c *copyBuffer) uuid(id uuid.UUID) { c.bytes(id[:]) }
+
+func (c *copyBuffer) bytes(v []byte) {
+	c.size(len(v))
+	c.b = append(c.b, v...)
 }
 
 // epoch is the origin of PostgreSQL's time.
 var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// customerEncoder turns customers into rows of customer and phone_vault.
+// customerEncoder turns customers into rows of customer, phone_vault and phone_key.
 type customerEncoder struct {
-	vault          *Vault
-	lookups        lookups
+	phones         *phoneEncoder
 	attributes     []Attribute
 	types          []AttributeType
 	simulated      bool
@@ -70,9 +74,9 @@ type customerEncoder struct {
 	invalidNumbers int64
 }
 
-func newCustomerEncoder(v *Vault, in CustomerImport) *customerEncoder {
+func newCustomerEncoder(phones *phoneEncoder, in CustomerImport) *customerEncoder {
 	e := &customerEncoder{
-		vault: v, lookups: v.lookups(), attributes: in.Attributes, simulated: in.Simulated,
+		phones: phones, attributes: in.Attributes, simulated: in.Simulated,
 		units: map[string]bool{}, zones: map[string]bool{},
 	}
 	for _, a := range in.Attributes {
@@ -127,18 +131,9 @@ func (e *customerEncoder) add(c *encodedChunk, row *Customer, known map[string]u
 	if row.MSISDN == "" {
 		return nil
 	}
-	number := NormaliseMSISDN(row.MSISDN)
-	if number == "" {
+	if err := e.phones.add(&c.phones, &c.keys, id, row.MSISDN); err != nil {
 		e.invalidNumbers++
-		return nil
 	}
-	p := &c.phones
-	p.row(3)
-	p.uuid(id)
-	p.size(1 + 12 + len(number) + 16)
-	p.b = e.vault.appendSealed(p.b, id, number)
-	p.size(32)
-	p.b = e.lookups.of(number, p.b)
 	return nil
 }
 

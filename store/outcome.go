@@ -64,8 +64,8 @@ func refuseReserved(batch []Outcome) error {
 
 // RecordOutcomes lands a batch of outcomes of one campaign, each once by source and
 // source id. One that names no target of the campaign, or lies in the future, is a
-// fault and keeps no other from landing. Who opted out is opted out from then on. The
-// sources of Muster's own, its channels' and its tasks', are refused with CodeInvalidText.
+// fault and keeps no other from landing. Who opted out is opted out from then on, and who
+// complained is in quarantine. The sources of Muster's own, its channels' and its tasks', are refused with CodeInvalidText.
 func (s *Store) RecordOutcomes(ctx context.Context, campaignID string, simulated bool, batch []Outcome) (Landed, error) {
 	var landed Landed
 	if err := refuseReserved(batch); err != nil {
@@ -140,9 +140,10 @@ func resolve(ctx context.Context, tx pgx.Tx, campaignID string, batch []Outcome)
 
 // insertOutcomes writes outcomes of known customers and returns how many are new. It
 // writes in the order of their keys, so that two batches with the same ones wait for
-// each other and never in a circle. Who opted out is locked and marked before: an outcome
-// counts as received once nothing can hold it up any more, since nobody who sends sees it
-// before its transaction ends.
+// each other and never in a circle. Who opted out or complained is locked and who opted out
+// is marked before: an outcome counts as received once nothing can hold it up any more, since
+// nobody who sends sees it before its transaction ends. A complaint that is new puts the
+// customer into quarantine.
 func insertOutcomes(ctx context.Context, tx pgx.Tx, campaignID string, simulated bool, batch []Outcome) (int, error) {
 	if len(batch) == 0 {
 		return 0, nil
@@ -151,7 +152,8 @@ func insertOutcomes(ctx context.Context, tx pgx.Tx, campaignID string, simulated
 	ids, customers, contacts := make([]uuid.UUID, n), make([]string, n), make([]*string, n)
 	kinds, sources, sourceIDs := make([]string, n), make([]string, n), make([]string, n)
 	values, times := make([]*int64, n), make([]time.Time, n)
-	var optedOut []string
+	var optedOut []OptOut
+	var locked []string
 	for i, o := range batch {
 		id, err := uuid.NewV7()
 		if err != nil {
@@ -162,26 +164,45 @@ func insertOutcomes(ctx context.Context, tx pgx.Tx, campaignID string, simulated
 		if o.ContactID != "" {
 			contacts[i] = &o.ContactID
 		}
-		if o.Kind == campaign.OutcomeOptedOut {
-			optedOut = append(optedOut, o.CustomerID)
+		switch o.Kind {
+		case campaign.OutcomeOptedOut:
+			locked = append(locked, o.CustomerID)
+			optedOut = append(optedOut, OptOut{CustomerID: o.CustomerID, At: o.At, Source: o.Source, CampaignID: campaignID})
+		case campaign.OutcomeComplained:
+			locked = append(locked, o.CustomerID)
 		}
 	}
-	if len(optedOut) > 0 {
-		_, err := tx.Exec(ctx, `UPDATE customer SET opted_out = true WHERE id IN (
-			SELECT id FROM customer WHERE id = ANY($1::uuid[]) AND NOT opted_out ORDER BY id FOR UPDATE)`, optedOut)
-		if err != nil {
-			return 0, fmt.Errorf("opt out: %w", err)
+	if len(locked) > 0 {
+		if err := lockCustomers(ctx, tx, locked); err != nil {
+			return 0, err
+		}
+		if err := optOut(ctx, tx, optedOut); err != nil {
+			return 0, err
 		}
 	}
-	tag, err := tx.Exec(ctx, `INSERT INTO outcome (id, campaign_id, customer_id, contact_id, kind, value, at, source, source_id, simulated)
+	rows, err := tx.Query(ctx, `INSERT INTO outcome (id, campaign_id, customer_id, contact_id, kind, value, at, source, source_id, simulated)
 		SELECT u.id, $1, u.customer_id, u.contact_id, u.kind, u.value, u.at, u.source, u.source_id, $2
 		FROM unnest($3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::bigint[], $8::timestamptz[], $9::text[], $10::text[])
 		    u(id, customer_id, contact_id, kind, value, at, source, source_id)
 		ORDER BY u.source, u.source_id
-		ON CONFLICT (campaign_id, source, source_id) DO NOTHING`,
+		ON CONFLICT (campaign_id, source, source_id) DO NOTHING
+		RETURNING customer_id::text, kind, at, source`,
 		campaignID, simulated, ids, customers, contacts, kinds, values, times, sources, sourceIDs)
 	if err != nil {
 		return 0, fmt.Errorf("write outcomes: %w", err)
 	}
-	return int(tag.RowsAffected()), nil
+	var landed Outcome
+	var complaints []Quarantine
+	tag, err := pgx.ForEachRow(rows, []any{&landed.CustomerID, &landed.Kind, &landed.At, &landed.Source}, func() error {
+		if landed.Kind == campaign.OutcomeComplained {
+			complaints = append(complaints, Quarantine{
+				CustomerID: landed.CustomerID, Why: QuarantineComplaint, At: landed.At, Until: landed.At.Add(complaintQuarantine), Source: landed.Source, CampaignID: campaignID,
+			})
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("write outcomes: %w", err)
+	}
+	return int(tag.RowsAffected()), quarantine(ctx, tx, complaints)
 }

@@ -18,32 +18,30 @@ type Reply struct {
 	From string
 	At   time.Time
 	Kind campaign.OutcomeKind // replied or opted_out
+	// Unclear is what was written where it may be a refusal and a person must read it, ""
+	// otherwise.
+	Unclear string
 }
 
 // RecordReplies records answers as outcomes of the last contact that reached out to the
 // number's customers through the channel, in each campaign that is running or being
-// settled. Who opts out is opted out whether a campaign runs or not. Answers from
-// numbers of nobody are dropped.
+// settled. Who opts out is opted out whether a campaign runs or not, and who may have
+// meant to is left alone until somebody has read their words. Answers from numbers of
+// nobody are dropped.
 func (s *Store) RecordReplies(ctx context.Context, channel campaign.Channel, replies []Reply) error {
 	if s.vault == nil {
 		return campaign.Errorf(campaign.CodeInvalidParameter, "replies cannot be told apart without the key of the phone vault")
 	}
 	lookups := make([][]byte, len(replies))
-	var optedOut [][]byte
 	for i, r := range replies {
-		if number := NormaliseMSISDN(r.From); number != "" {
+		if number, err := NormaliseMSISDN(r.From, s.region); err == nil {
 			lookups[i] = s.vault.Lookup(number)
-			if r.Kind == campaign.OutcomeOptedOut {
-				optedOut = append(optedOut, lookups[i])
-			}
 		}
 	}
 	return s.inTx(ctx, func(tx pgx.Tx) error {
 		// All of them before the first outcome is written, as insertOutcomes does.
-		_, err := tx.Exec(ctx, `UPDATE customer SET opted_out = true WHERE id IN (
-			SELECT id FROM customer WHERE NOT opted_out AND id IN (SELECT customer_id FROM phone_vault WHERE lookup = ANY($1)) ORDER BY id FOR UPDATE)`, optedOut)
-		if err != nil {
-			return fmt.Errorf("opt out: %w", err)
+		if err := heed(ctx, tx, channel, replies, lookups); err != nil {
+			return err
 		}
 		for i, r := range replies {
 			if lookups[i] == nil {
@@ -55,6 +53,54 @@ func (s *Store) RecordReplies(ctx context.Context, channel campaign.Channel, rep
 		}
 		return nil
 	})
+}
+
+// heed opts out whoever refuses, and keeps for review what may be a refusal.
+func heed(ctx context.Context, tx pgx.Tx, channel campaign.Channel, replies []Reply, lookups [][]byte) error {
+	var refusals []OptOut
+	var unclear []Quarantine
+	var words []string
+	for i, r := range replies {
+		if lookups[i] == nil || r.Kind != campaign.OutcomeOptedOut && r.Unclear == "" {
+			continue
+		}
+		rows, err := tx.Query(ctx, `SELECT customer_id::text FROM phone_vault WHERE lookup = $1`, lookups[i])
+		if err != nil {
+			return fmt.Errorf("look up who replied: %w", err)
+		}
+		customers, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			return fmt.Errorf("look up who replied: %w", err)
+		}
+		for _, id := range customers {
+			if r.Kind == campaign.OutcomeOptedOut {
+				refusals = append(refusals, OptOut{CustomerID: id, At: r.At, Source: string(channel)})
+			} else {
+				unclear = append(unclear, Quarantine{CustomerID: id, Why: QuarantineReply, At: r.At, Until: r.At.Add(replyQuarantine), Source: string(channel)})
+				words = append(words, r.Unclear)
+			}
+		}
+	}
+	if len(refusals)+len(unclear) == 0 {
+		return nil
+	}
+	var ids []string
+	for _, r := range refusals {
+		ids = append(ids, r.CustomerID)
+	}
+	for _, q := range unclear {
+		ids = append(ids, q.CustomerID)
+	}
+	if err := lockCustomers(ctx, tx, ids); err != nil {
+		return err
+	}
+	if err := optOut(ctx, tx, refusals); err != nil {
+		return err
+	}
+	if err := quarantine(ctx, tx, unclear); err != nil {
+		return err
+	}
+	return keepForReview(ctx, tx, channel, unclear, words)
 }
 
 func recordReply(ctx context.Context, tx pgx.Tx, channel campaign.Channel, r Reply, lookup []byte) error {
