@@ -12,6 +12,7 @@ import (
 
 type importCommand struct {
 	Bank      importBank      `cmd:"" help:"The UCI Bank Marketing data: 41,188 people a bank's call centre really called."`
+	File      importFile      `cmd:"" help:"A customer file: checked whole, then loaded in batches; goes on where it was after an interruption."`
 	Generated importGenerated `cmd:"" help:"A generated operator's customer base of any size. Simulated, and labelled so."`
 }
 

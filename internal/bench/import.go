@@ -3,29 +3,34 @@ package bench
 import (
 	"bufio"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/musterhq/muster/campaign"
+	"github.com/musterhq/muster/intake"
 	"github.com/musterhq/muster/internal/dataset"
 	"github.com/musterhq/muster/internal/population"
 	"github.com/musterhq/muster/store"
 )
 
-const importDatabase = "import"
+const (
+	importDatabase = "import"
+	// importColumns is how wide the file is, with the four columns that are no attributes.
+	importColumns = 40
+)
 
-// Import compares Muster's import of rows generated customers with a COPY of the same
-// rows, encoded beforehand, into a bare table.
+// Import compares Muster's import of a CSV file with PostgreSQL's own COPY of the same file
+// into a bare table of the same columns.
 func (s *Suite) Import(ctx context.Context, rows int) (_ *Report, err error) {
-	report := s.report("import", map[string]any{"rows": rows, "seed": s.Seed})
+	report := s.report("import", map[string]any{"rows": rows, "columns": importColumns, "seed": s.Seed})
 	// Left by a bench that was interrupted: nothing in it is of use.
 	if err := s.Engines.drop(ctx, importDatabase); err != nil {
 		return nil, err
@@ -38,50 +43,67 @@ func (s *Suite) Import(ctx context.Context, rows int) (_ *Report, err error) {
 		st.Close()
 		err = errors.Join(err, s.Engines.drop(context.WithoutCancel(ctx), importDatabase))
 	}()
-	bare, err := s.newBareCopy(ctx, st, rows)
+	file, err := s.newCustomerFile(ctx, st, rows)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, bare.close()) }()
+	defer func() { err = errors.Join(err, file.close()) }()
+	report.Input["bytes"] = file.size
 	report.Sides, err = s.alternate(ctx, "import", "rows", []side{
 		{
-			name: "bare COPY", run: bare.run,
-			what: fmt.Sprintf("one binary COPY of rows encoded beforehand (%d bytes each) into a table of the same columns and the number in clear; primary key, no other index",
-				bare.bytes/int64(rows)),
+			name: "COPY", run: file.copyInto(st, "keyed"),
+			what: fmt.Sprintf("one COPY of the file (%d bytes a row) into a table of the same %d columns, the number in clear, with a primary key on the external id", file.size/int64(rows), importColumns),
 		},
 		{
 			name: "muster import",
-			what: "Muster's import of the same rows: generates, checks and encodes them, seals and hashes each number into the phone vault, unique customer id and number index, one transaction, ANALYZE",
-			run:  func(ctx context.Context, w *stopwatch) (int64, error) { return s.importOnce(ctx, w, st, rows) },
+			what: "Muster's import of the file, as its API and command do it: both passes, numbers sealed and hashed into the phone vault, own ids, unique external ids and a number index, committed batches, ANALYZE",
+			run:  func(ctx context.Context, w *stopwatch) (int64, error) { return s.importOnce(ctx, w, st, file) },
 		},
+		{name: "COPY without key", run: file.copyInto(st, "heap"), what: "the same COPY into a table without any index"},
 	})
 	if err != nil {
 		return nil, err
 	}
-	report.Ratios = []Ratio{ratio(report.Sides[1], report.Sides[0])}
+	report.Ratios = []Ratio{ratio(report.Sides[1], report.Sides[0]), ratio(report.Sides[2], report.Sides[0])}
 	return report, nil
 }
 
-func (s *Suite) importOnce(ctx context.Context, w *stopwatch, st *store.Store, rows int) (int64, error) {
-	if _, err := st.Pool().Exec(ctx, "TRUNCATE customer, phone_vault, customer_import"); err != nil {
+func (s *Suite) importOnce(ctx context.Context, w *stopwatch, st *store.Store, file *customerFile) (int64, error) {
+	if _, err := st.Pool().Exec(ctx, "TRUNCATE customer, phone_vault, phone_key, import_job, import_reject"); err != nil {
 		return 0, err
+	}
+	job := store.ImportJob{
+		ID: uuid.Must(uuid.NewV7()).String(), Unit: population.OperatorUnit, Name: "bench", Path: file.Name(), TotalBytes: file.size,
+		Options: campaign.ImportOptions{Unit: population.OperatorUnit, TimeZone: "Asia/Shanghai", BadShare: campaign.DefaultBadShare, Simulated: true},
 	}
 	if err := w.start(); err != nil {
 		return 0, err
 	}
-	loaded, err := population.Generate(ctx, st, rows, s.Seed, nil)
+	began := time.Now()
+	err := st.CreateImport(ctx, job)
+	var done store.ImportJob
+	var checked time.Time
+	if err == nil {
+		done, err = intake.Run(ctx, st, job.ID, func(j store.ImportJob) {
+			if j.State == campaign.ImportLoading && checked.IsZero() {
+				checked = *j.PassAt
+			}
+		})
+	}
+	ended := time.Now()
 	if err = errors.Join(err, w.stop()); err != nil {
 		return 0, err
 	}
 	var customers, numbers int64
-	err = st.Pool().QueryRow(ctx, "SELECT (SELECT count(*) FROM customer), (SELECT count(*) FROM phone_vault)").Scan(&customers, &numbers)
+	err = st.Pool().QueryRow(ctx, "SELECT (SELECT count(*) FROM customer), (SELECT count(*) FROM phone_vault JOIN phone_key USING (customer_id))").Scan(&customers, &numbers)
 	if err != nil {
 		return 0, err
 	}
-	if want := int64(rows); loaded.Customers != want || customers != want || numbers != want {
-		return 0, wrong("%d customers were imported; the tables hold %d and %d numbers", loaded.Customers, customers, numbers)
+	if want := int64(file.rows); done.State != campaign.ImportDone || done.Created != want || customers != want || numbers != want {
+		return 0, wrong("the import is %s with %d of %d customers; the tables hold %d and %d numbers (%v)", done.State, done.Created, want, customers, numbers, done.Error)
 	}
-	return loaded.Customers, nil
+	w.run.Also = map[string]float64{"check s": checked.Sub(began).Seconds(), "load s": ended.Sub(checked).Seconds()}
+	return done.Created, nil
 }
 
 // wrong is a bench whose result is not what it must be.
@@ -89,121 +111,120 @@ func wrong(format string, args ...any) error {
 	return campaign.Errorf(campaign.CodeAssertionMismatch, "the result is wrong: "+format, args...)
 }
 
-// bareCopy is a file of rows in PostgreSQL's binary COPY format and the table for them.
-type bareCopy struct {
-	pool    *store.Store
-	file    *os.File
-	bytes   int64
-	rows    int
-	columns string
+// customerFile is a CSV file of generated customers.
+type customerFile struct {
+	*os.File
+	size int64
+	rows int
 }
 
-// newBareCopy makes the bare table, of the customer table's columns, and encodes the rows.
-func (s *Suite) newBareCopy(ctx context.Context, st *store.Store, rows int) (_ *bareCopy, err error) {
+// newCustomerFile writes the file, declares its attributes and makes the bare tables for it.
+func (s *Suite) newCustomerFile(ctx context.Context, st *store.Store, rows int) (_ *customerFile, err error) {
 	set, err := dataset.Operator(dataset.OperatorOptions{Size: rows, Seed: s.Seed, Units: population.OperatorUnits})
 	if err != nil {
 		return nil, err
 	}
-	// The import declares the attributes, which makes the customer table's columns.
-	if _, err := population.Generate(ctx, st, 1, s.Seed, nil); err != nil {
-		return nil, err
-	}
-	if _, err := st.Pool().Exec(ctx, "CREATE TABLE bare (LIKE customer INCLUDING DEFAULTS, msisdn text, PRIMARY KEY (id))"); err != nil {
-		return nil, fmt.Errorf("make bare table: %w", err)
-	}
-	b := &bareCopy{pool: st, rows: rows}
-	names := []string{"id", "external_id", "org_unit", "time_zone", "simulated", "msisdn"}
+	var attributes []store.Attribute
 	for _, a := range set.Attributes {
-		names = append(names, pgx.Identifier{a.Name}.Sanitize())
+		attributes = append(attributes, store.Attribute{Name: a.Name, Type: store.AttributeType(a.Type), Meaning: a.Meaning})
 	}
-	b.columns = strings.Join(names, ", ")
-	types, err := columnTypes(ctx, st, b.columns)
-	if err != nil {
+	for i := len(attributes) + 4; i < importColumns; i++ {
+		attributes = append(attributes, store.Attribute{Name: fmt.Sprintf("bill_%d", i), Type: store.AttributeInt, Meaning: fmt.Sprintf("Bill of an earlier month, %d", i)})
+	}
+	if err := st.DeclareAttributes(ctx, campaign.Actor{}, attributes); err != nil {
 		return nil, err
 	}
-	if b.file, err = os.CreateTemp(s.Engines.Folder.Path(), "bench-import-*.copy"); err != nil {
-		return nil, fmt.Errorf("keep encoded rows: %w", err)
+	if err := st.EnsureUnits(ctx, population.OperatorUnits); err != nil {
+		return nil, err
 	}
-	if err := b.encode(set, types); err != nil {
-		return nil, errors.Join(err, b.close())
+	names := []string{"external_id", "msisdn", "org_unit", "time_zone"}
+	columns := "external_id, NULL::text AS msisdn, org_unit, time_zone"
+	for _, a := range attributes {
+		names = append(names, a.Name)
+		columns += ", " + pgx.Identifier{a.Name}.Sanitize()
 	}
-	return b, nil
-}
-
-func columnTypes(ctx context.Context, st *store.Store, columns string) ([]uint32, error) {
-	rows, err := st.Pool().Query(ctx, "SELECT "+columns+" FROM bare")
+	_, err = st.Pool().Exec(ctx, "CREATE TABLE heap AS SELECT "+columns+" FROM customer WITH NO DATA; CREATE TABLE keyed (LIKE heap, PRIMARY KEY (external_id))")
 	if err != nil {
-		return nil, fmt.Errorf("read bare table: %w", err)
+		return nil, fmt.Errorf("make bare tables: %w", err)
 	}
-	rows.Close()
-	var types []uint32
-	for _, f := range rows.FieldDescriptions() {
-		types = append(types, f.DataTypeOID)
+	f := &customerFile{rows: rows}
+	if f.File, err = os.CreateTemp(s.Engines.Folder.Path(), "bench-import-*.csv"); err != nil {
+		return nil, fmt.Errorf("keep customers: %w", err)
 	}
-	return types, rows.Err()
+	if err := f.write(set, names); err != nil {
+		return nil, errors.Join(err, f.close())
+	}
+	return f, nil
 }
 
-// encode writes every row of set to the file.
-func (b *bareCopy) encode(set *dataset.Set, types []uint32) error {
-	out := bufio.NewWriterSize(b.file, 1<<20)
-	buf := []byte("PGCOPY\n\xff\r\n\x00\x00\x00\x00\x00\x00\x00\x00\x00")
-	m := pgtype.NewMap()
-	for stream := set.Stream(0, set.Size); stream.Next(); {
+func (f *customerFile) write(set *dataset.Set, names []string) error {
+	out := bufio.NewWriterSize(f.File, 1<<20)
+	line := []byte(strings.Join(names, ",") + "\n")
+	made := len(names) - 4 - len(set.Attributes)
+	for stream := set.Stream(0, set.Size); ; {
+		if _, err := out.Write(line); err != nil {
+			return fmt.Errorf("keep customers: %w", err)
+		}
+		f.size += int64(len(line))
+		if !stream.Next() {
+			break
+		}
 		c := stream.Customer()
-		id, err := uuid.NewV7()
-		if err != nil {
-			return err
-		}
-		values := append([]any{[16]byte(id), c.ExternalID, c.OrgUnit, c.TimeZone, set.Simulated, c.MSISDN}, c.Values...)
-		buf = binary.BigEndian.AppendUint16(buf, uint16(len(values)))
-		for i, v := range values {
-			at := len(buf)
-			buf = append(buf, 0xff, 0xff, 0xff, 0xff) // NULL, until there is a value
-			with, err := m.Encode(types[i], pgtype.BinaryFormatCode, v, buf)
-			if err != nil {
-				return fmt.Errorf("encode rows: %w", err)
+		line = append(append(append(append(line[:0], c.ExternalID...), ','), c.MSISDN...), ',')
+		line = append(append(append(line, c.OrgUnit...), ','), c.TimeZone...)
+		var last int64
+		for _, v := range c.Values {
+			line = append(line, ',')
+			switch v := v.(type) {
+			case int64:
+				line, last = strconv.AppendInt(line, v, 10), v
+			case float64:
+				line = strconv.AppendFloat(line, v, 'g', -1, 64)
+			case string:
+				line = append(line, v...)
+			case bool:
+				line = strconv.AppendBool(line, v)
+			case time.Time:
+				line = v.AppendFormat(line, time.RFC3339)
 			}
-			if with != nil {
-				buf = with
-				binary.BigEndian.PutUint32(buf[at:], uint32(len(buf)-at-4))
-			}
 		}
-		if _, err := out.Write(buf); err != nil {
-			return fmt.Errorf("keep encoded rows: %w", err)
+		for i := range made {
+			line = strconv.AppendInt(append(line, ','), last*131+int64(i)*977, 10)
 		}
-		b.bytes += int64(len(buf))
-		buf = buf[:0]
+		line = append(line, '\n')
 	}
-	_, err := out.Write([]byte{0xff, 0xff})
-	if err = errors.Join(err, out.Flush()); err != nil {
-		return fmt.Errorf("keep encoded rows: %w", err)
+	if err := out.Flush(); err != nil {
+		return fmt.Errorf("keep customers: %w", err)
 	}
 	return nil
 }
 
-func (b *bareCopy) close() error { return errors.Join(b.file.Close(), os.Remove(b.file.Name())) }
+func (f *customerFile) close() error { return errors.Join(f.Close(), os.Remove(f.Name())) }
 
-func (b *bareCopy) run(ctx context.Context, w *stopwatch) (int64, error) {
-	if _, err := b.pool.Pool().Exec(ctx, "TRUNCATE bare"); err != nil {
-		return 0, err
+// copyInto copies the file into a bare table.
+func (f *customerFile) copyInto(st *store.Store, table string) func(context.Context, *stopwatch) (int64, error) {
+	return func(ctx context.Context, w *stopwatch) (int64, error) {
+		if _, err := st.Pool().Exec(ctx, "TRUNCATE heap, keyed"); err != nil {
+			return 0, err
+		}
+		if _, err := f.Seek(0, io.SeekStart); err != nil {
+			return 0, fmt.Errorf("read customers: %w", err)
+		}
+		conn, err := st.Pool().Acquire(ctx)
+		if err != nil {
+			return 0, err
+		}
+		defer conn.Release()
+		if err := w.start(); err != nil {
+			return 0, err
+		}
+		tag, err := conn.Conn().PgConn().CopyFrom(ctx, bufio.NewReaderSize(f, 1<<16), "COPY "+table+" FROM STDIN (FORMAT csv, HEADER)")
+		if err = errors.Join(err, w.stop()); err != nil {
+			return 0, err
+		}
+		if tag.RowsAffected() != int64(f.rows) {
+			return 0, wrong("%d of %d rows were copied", tag.RowsAffected(), f.rows)
+		}
+		return tag.RowsAffected(), nil
 	}
-	if _, err := b.file.Seek(0, io.SeekStart); err != nil {
-		return 0, fmt.Errorf("read encoded rows: %w", err)
-	}
-	conn, err := b.pool.Pool().Acquire(ctx)
-	if err != nil {
-		return 0, err
-	}
-	defer conn.Release()
-	if err := w.start(); err != nil {
-		return 0, err
-	}
-	tag, err := conn.Conn().PgConn().CopyFrom(ctx, bufio.NewReaderSize(b.file, 1<<16), "COPY bare ("+b.columns+") FROM STDIN (FORMAT binary)")
-	if err = errors.Join(err, w.stop()); err != nil {
-		return 0, err
-	}
-	if tag.RowsAffected() != int64(b.rows) {
-		return 0, wrong("%d of %d rows were copied", tag.RowsAffected(), b.rows)
-	}
-	return tag.RowsAffected(), nil
 }

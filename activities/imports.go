@@ -1,0 +1,81 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/musterhq/muster/campaign"
+	"github.com/musterhq/muster/intake"
+	"github.com/musterhq/muster/store"
+)
+
+// ImportCustomers works on an import until it ends, from wherever an earlier attempt left
+// it. That it was cancelled meanwhile is an end too. A rule that says no ends the import and
+// not the attempt: whoever started it reads there what was wrong.
+func (a *Activities) ImportCustomers(ctx context.Context, in campaign.ImportInput) error {
+	var rows atomic.Int64
+	err := aliveAt(ctx, rows.Load, func() error {
+		_, err := intake.Run(ctx, a.Store, in.ImportID, func(j store.ImportJob) { rows.Store(j.Rows) })
+		return err
+	})
+	j, readErr := a.Store.Import(ctx, in.ImportID)
+	var rule *campaign.Error
+	switch {
+	case campaign.CodeOf(readErr) == campaign.CodeNotFound:
+		return failure(ctx, readErr)
+	case readErr != nil:
+		return failure(ctx, errors.Join(err, readErr))
+	case j.State == campaign.ImportChecked && err == nil:
+		return nil // the file is needed again
+	case j.State.Ended() && j.State != campaign.ImportChecked:
+		return failure(ctx, forget(j))
+	case ctx.Err() != nil || campaign.CodeOf(err) == campaign.CodeLeaseLost || !errors.As(err, &rule) && !defect(err):
+		return failure(ctx, err)
+	case rule == nil:
+		rule = campaign.Errorf(campaign.CodeInternal, "the database refused what was to be loaded; its log says why")
+	}
+	if err := a.Store.FailImport(ctx, in.ImportID, rule); err != nil {
+		return failure(ctx, err)
+	}
+	return failure(ctx, forget(j))
+}
+
+// importStartWithin is how long a file that was only checked is kept for being loaded.
+const importStartWithin = 24 * time.Hour
+
+// ExpireImports ends imports that were checked and that nobody started within a day, and
+// removes their files. It may run at any time.
+func (a *Activities) ExpireImports(ctx context.Context) error {
+	const atOnce = 100
+	old, err := a.Store.UnstartedImports(ctx, importStartWithin, atOnce)
+	if err != nil {
+		return err
+	}
+	var faults []error
+	for _, j := range old {
+		switch err := a.Store.CancelImport(ctx, j.ID); campaign.CodeOf(err) {
+		case "":
+			faults = append(faults, forget(j))
+		case campaign.CodeStateConflict: // started a moment ago
+		default:
+			faults = append(faults, err)
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// forget removes the file of an import that has ended: it holds people's data in the clear.
+func forget(j store.ImportJob) error {
+	if j.CreatedBy == nil {
+		return nil // it was not uploaded, and is its owner's
+	}
+	if err := os.Remove(j.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove imported file: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,71 @@
+package activities_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/musterhq/muster/campaign"
+	"github.com/musterhq/muster/store"
+)
+
+// upload keeps a file as the API does, for an import by the operator.
+func (f *fixture) upload(content string, dryRun bool) (id, path string) {
+	f.t.Helper()
+	id, path = uuid.NewString(), filepath.Join(f.t.TempDir(), "customers.csv")
+	require.NoError(f.t, os.WriteFile(path, []byte(content), 0o600))
+	var operator string
+	require.NoError(f.t, f.Store.Pool().QueryRow(f.ctx, `SELECT id::text FROM app_user WHERE login = 'operator'`).Scan(&operator))
+	require.NoError(f.t, f.Store.CreateImport(f.ctx, store.ImportJob{
+		ID: id, Unit: "operator/north", Name: "customers.csv", Path: path, TotalBytes: int64(len(content)), CreatedBy: &operator,
+		Options: campaign.ImportOptions{Unit: "operator/north", TimeZone: "Asia/Shanghai", BadShare: 0.05, DryRun: dryRun},
+	}))
+	return id, path
+}
+
+func (f *fixture) importState(id string) campaign.ImportState {
+	f.t.Helper()
+	j, err := f.Store.Import(f.ctx, id)
+	require.NoError(f.t, err)
+	return j.State
+}
+
+func TestAnImportForgetsItsFile(t *testing.T) {
+	f := newFixture(t, nil)
+	for _, tt := range []struct {
+		name, content string
+		want          campaign.ImportState
+	}{
+		{"that landed", "external_id,age\nnew1,31\nnew2,32\n", campaign.ImportDone},
+		{"that landed before", "external_id,age\nnew1,31\nnew2,32\n", campaign.ImportDone},
+		{"that was refused", "external_id,age\nnew3,old\n", campaign.ImportRefused},
+	} {
+		id, path := f.upload(tt.content, false)
+		require.NoError(t, f.Activities.ImportCustomers(f.ctx, campaign.ImportInput{ImportID: id}), tt.name)
+		require.Equal(t, tt.want, f.importState(id), tt.name)
+		require.NoFileExists(t, path, tt.name)
+	}
+	var customers int
+	require.NoError(t, f.Store.Pool().QueryRow(f.ctx, `SELECT count(*) FROM customer WHERE external_id LIKE 'new_'`).Scan(&customers))
+	require.Equal(t, 2, customers)
+}
+
+func TestAFileThatWasOnlyCheckedIsKeptForADay(t *testing.T) {
+	f := newFixture(t, nil)
+	id, path := f.upload("external_id,age\nnew1,31\n", true)
+	require.NoError(t, f.Activities.ImportCustomers(f.ctx, campaign.ImportInput{ImportID: id}))
+	require.Equal(t, campaign.ImportChecked, f.importState(id))
+
+	require.NoError(t, f.ExpireImports(f.ctx))
+	require.Equal(t, campaign.ImportChecked, f.importState(id))
+	require.FileExists(t, path)
+
+	f.exec(`UPDATE import_job SET changed_at = now() - interval '25 hours' WHERE id = $1`, id)
+	require.NoError(t, f.ExpireImports(f.ctx))
+	require.Equal(t, campaign.ImportCancelled, f.importState(id))
+	require.NoFileExists(t, path)
+	require.NoError(t, f.ExpireImports(f.ctx), "and nothing is left to do")
+}
