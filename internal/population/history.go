@@ -3,9 +3,9 @@ package population
 import (
 	"context"
 	"fmt"
+	"strconv"
 
-	"github.com/jackc/pgx/v5"
-
+	"github.com/musterhq/muster/campaign"
 	"github.com/musterhq/muster/internal/dataset"
 	"github.com/musterhq/muster/store"
 )
@@ -14,35 +14,20 @@ import (
 const historySource = "bank-marketing"
 
 // recordHistory writes the concluded call of everybody in the bank's history, once.
-// Position is the order of the file, which is the order of time.
+// A call's place in the file, which is in the order of time, is its id.
 func recordHistory(ctx context.Context, st *store.Store, calls []dataset.Recorded) error {
-	err := pgx.BeginFunc(ctx, st.Pool(), func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('contact history', 0))`); err != nil {
-			return err
+	rows := func(yield func(*store.PastContact, error) bool) {
+		p := store.PastContact{Kind: campaign.ContactMarketing, Direction: campaign.DirectionOut, Channel: dataset.ChannelCall, Source: historySource}
+		for i, c := range calls {
+			seconds := int32(c.DurationSeconds)
+			p.Line, p.ExternalID, p.At, p.Outcome, p.Seconds, p.SourceID = int64(i+1), c.ExternalID, c.CalledOn, c.Outcome(), &seconds, strconv.Itoa(i+1)
+			if !yield(&p, nil) {
+				return
+			}
 		}
-		var there int64
-		if err := tx.QueryRow(ctx, `SELECT count(*) FROM contact_history WHERE source = $1`, historySource).Scan(&there); err != nil {
-			return err
-		}
-		if there == int64(len(calls)) {
-			return nil
-		}
-		_, err := tx.Exec(ctx, `CREATE TEMP TABLE recorded_call (external_id text, at timestamptz, outcome text, seconds integer, position bigint) ON COMMIT DROP`)
-		if err != nil {
-			return err
-		}
-		_, err = tx.CopyFrom(ctx, pgx.Identifier{"recorded_call"}, []string{"external_id", "at", "outcome", "seconds", "position"},
-			pgx.CopyFromSlice(len(calls), func(i int) ([]any, error) {
-				c := calls[i]
-				return []any{c.ExternalID, c.CalledOn, c.Outcome(), int32(c.DurationSeconds), int64(i + 1)}, nil
-			}))
-		if err != nil {
-			return err
-		}
-		_, err = tx.Exec(ctx, `INSERT INTO contact_history (customer_id, channel, at, outcome, seconds, source, position)
-			SELECT c.id, $1, r.at, r.outcome, r.seconds, $2, r.position FROM recorded_call r JOIN customer c USING (external_id)
-			ON CONFLICT (source, position) DO NOTHING`, dataset.ChannelCall, historySource)
-		return err
+	}
+	_, err := st.RecordHistory(ctx, []campaign.OrgUnit{BankUnit}, rows, func(line int64, fault campaign.FieldError) error {
+		return fmt.Errorf("call %d: %s %s", line, fault.Field, fault.Message)
 	})
 	if err != nil {
 		return fmt.Errorf("record the bank's past calls: %w", err)
