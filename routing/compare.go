@@ -13,8 +13,8 @@ import (
 // comparison finds which of the plans submitted lately count together with one.
 type comparison struct {
 	Router
-	attributes []store.Attribute
-	mine       targeting.Selection
+	words *audience.Words
+	mine  targeting.Selection
 
 	counted []counted         // in the order of the neighbours, each campaign once
 	ruled   []store.Neighbour // plans that are compared by their rules
@@ -56,7 +56,7 @@ func (c *comparison) add(ctx context.Context, n store.Neighbour) error {
 		if err != nil {
 			return err
 		}
-		sel, err := audience.Selection(c.attributes, n.CampaignID, theirs)
+		sel, err := audience.Selection(c.words, n.CampaignID, theirs)
 		if campaign.CodeOf(err) == campaign.CodeInvalidFilter {
 			return nil // its attributes are gone: it can reach nobody
 		} else if err != nil {

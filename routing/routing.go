@@ -206,14 +206,20 @@ func (r Router) difference(ctx context.Context, campaignID string, plan campaign
 // measure counts the customers that a plan reaches and finds the campaigns that count
 // together with it: those of the same requester, and those that reach the same people.
 func (r Router) measure(ctx context.Context, in campaign.RouteRequest, plan campaign.LoadedPlan, facts *campaign.Facts) ([]counted, error) {
-	attributes, err := r.Store.CustomerAttributes(ctx)
+	words, err := audience.Load(ctx, r.Store, plan.Plan.Unit.Tenant())
 	if err != nil {
 		return nil, err
 	}
-	rules, err := audience.Selection(attributes, in.CampaignID, plan)
+	rules, err := audience.Selection(words, in.CampaignID, plan)
 	if err != nil {
 		return nil, err
 	}
+	// What the signers are told is what is left by the contact policy, as far as it can be known.
+	policy, err := r.Store.ContactPolicy(ctx, plan.Plan.Unit)
+	if err != nil {
+		return nil, err
+	}
+	rules = audience.Under(rules, in.CampaignID, plan.Plan, policy, time.Now(), audience.Estimated)
 	var neighbours []store.Neighbour
 	// What is inside a programme has the programme's budget as its limit.
 	if facts.Owner == "" {
@@ -221,7 +227,7 @@ func (r Router) measure(ctx context.Context, in campaign.RouteRequest, plan camp
 			return nil, err
 		}
 	}
-	c := comparison{Router: r, attributes: attributes, mine: rules}
+	c := comparison{Router: r, words: words, mine: rules}
 	for _, n := range neighbours {
 		if err := c.add(ctx, n); err != nil {
 			return nil, err
@@ -233,6 +239,12 @@ func (r Router) measure(ctx context.Context, in campaign.RouteRequest, plan camp
 	}
 	if facts.Audience == 0 || mine < facts.Audience {
 		facts.Audience = mine
+	}
+	// A selection that found another number than the signers were told knows better.
+	if found, ok, err := r.Store.RefusedTargets(ctx, campaign.PlanRef{CampaignID: in.CampaignID, Revision: in.Revision}); err != nil {
+		return nil, err
+	} else if ok {
+		facts.Audience = found
 	}
 	return c.counted, nil
 }

@@ -25,6 +25,7 @@ const (
 	Text
 	Bool
 	Timestamp
+	Days // a span of days(n), of functions' arguments only
 )
 
 // String returns the type's name as it appears in messages to planners.
@@ -40,6 +41,8 @@ func (t Type) String() string {
 		return "yes/no"
 	case Timestamp:
 		return "time"
+	case Days:
+		return "days"
 	}
 	return "unknown type"
 }
@@ -56,6 +59,8 @@ func (t Type) cel() *cel.Type {
 		return cel.BoolType
 	case Timestamp:
 		return cel.TimestampType
+	case Days:
+		return cel.DurationType
 	}
 	return nil
 }
@@ -66,16 +71,83 @@ type Field struct {
 	Column   string // trusted SQL that reads it: a column, e.g. "c.age", or an expression in brackets
 	Type     Type
 	Nullable bool // the column may be NULL; such a field may be compared with null
+	// Allowed are the values that a text field may be compared with; none for any.
+	Allowed []string
 }
 
-// Function is a yes/no function that a filter may call, e.g. has_product("MMS").
+// Set is a set of customers as a query: SELECT s.customer_id FROM From WHERE Where.
+type Set struct {
+	From   string // trusted SQL, with the alias s and its column customer_id
+	Where  string // trusted SQL over s
+	Unique bool   // no customer comes twice
+	// Near, where it is set, is trusted SQL over s and c that follows from both being the same
+	// customer: what finds one customer's rows.
+	Near string
+}
+
+func (x Set) exists() string {
+	same := "s.customer_id = " + customerID
+	if x.Near != "" {
+		same += " AND " + x.Near
+	}
+	return "EXISTS (SELECT 1 FROM " + x.From + " WHERE " + same + " AND " + x.Where + ")"
+}
+
+func (x Set) members() string {
+	distinct := "DISTINCT "
+	if x.Unique {
+		distinct = ""
+	}
+	return "SELECT " + distinct + "s.customer_id FROM " + x.From + " WHERE " + x.Where
+}
+
+// Argument is what a function is called with: always a literal, or days(n).
+type Argument struct {
+	Name string
+	Type Type
+	// Resolve, where it is set, finds what a text argument names. It fails with an *Unknown.
+	Resolve func(text string) (Named, error)
+}
+
+// Named is what a name in a filter stands for.
+type Named struct {
+	Value string // what is bound in place of the name
+	Use   *Use   // what the filter depends on by it, if anything
+}
+
+// Use is a thing of its own that a filter names, as it was when the filter was compiled.
+type Use struct {
+	Kind    string `json:"kind"` // the function that names it: segment, in_list …
+	ID      string `json:"id"`
+	Name    string `json:"name"`
+	Version int    `json:"version,omitempty"`
+}
+
+// Unknown says that a name stands for nothing.
+type Unknown struct{ Message, Hint string }
+
+// Error implements error.
+func (u *Unknown) Error() string { return u.Message }
+
+// Function is a yes/no function that a filter may call, e.g. has_product("MMS"): a customer
+// is in a set or is not. A name may be declared again with other arguments.
 type Function struct {
 	Name string
-	Args []Type
-	// SQL returns the trusted SQL of a call that is true or false and never NULL
-	// (an EXISTS, as a rule). args are SQL expressions of the declared types with
-	// every literal already bound; each may be used any number of times.
-	SQL func(args []string) string
+	Args []Argument
+	// Set returns the customers that a call holds for. args are placeholders of what the
+	// arguments stand for, each may be used any number of times.
+	Set func(args []string) Set
+	// Filter, in place of Set, returns the filter that a call stands for. Such a function takes a
+	// name and perhaps a version, which is 0 without one. It fails with an *Unknown.
+	Filter func(name string, version int64) (text string, use Use, err error)
+
+	Meaning   string // in a sentence
+	MeaningZh string
+	Example   string
+}
+
+func (f Function) sameArgs(o Function) bool {
+	return slices.EqualFunc(f.Args, o.Args, func(a, b Argument) bool { return a.Type == b.Type })
 }
 
 // Catalogue is the vocabulary of audience filters: the declared attributes and
@@ -83,7 +155,7 @@ type Function struct {
 type Catalogue struct {
 	env       *cel.Env
 	fields    map[string]Field
-	functions map[string]Function
+	functions map[string][]Function
 }
 
 // Limits on one filter. They bound the work of compiling and of planning a filter
@@ -93,6 +165,8 @@ const (
 	maximumNesting    = 64     // levels of brackets and operators
 	maximumLiterals   = 1_000  // bound values; a list counts as one
 	maximumArithmetic = 32     // + - * in one filter: keeps every result inside numeric's range
+	maximumExpansions = 50     // filters that stand in place of a call, in one filter
+	maximumDepth      = 8      // of filters inside each other
 )
 
 // The words of the language that no field or function may take.
@@ -119,38 +193,29 @@ var (
 
 // NewCatalogue returns the catalogue of fields and functions. It fails on a name that
 // is not a lower-case identifier, is a word of the language or is declared twice, and
-// on a field without a column or with an unknown type.
+// on a field without a column or with an unknown type. A function may bear a field's name.
 func NewCatalogue(fields []Field, functions ...Function) (*Catalogue, error) {
-	c := &Catalogue{fields: map[string]Field{}, functions: map[string]Function{}}
+	c := &Catalogue{fields: map[string]Field{}, functions: map[string][]Function{}}
 	options := []cel.EnvOption{
 		cel.ParserExpressionSizeLimit(maximumLength),
 		cel.ParserRecursionLimit(maximumNesting),
 		cel.ParserErrorRecoveryLimit(4),
 	}
 	options = append(options, language()...)
-	seen := map[string]bool{}
-	declare := func(name string) error {
-		switch {
-		case !identifier.MatchString(name):
-			return fmt.Errorf("catalogue: %q is not a lower-case identifier", name)
-		case slices.Contains(reserved, name):
-			return fmt.Errorf("catalogue: %q is a word of the filter language", name)
-		case seen[name]:
-			return fmt.Errorf("catalogue: %q is declared twice", name)
-		}
-		seen[name] = true
-		return nil
-	}
 	for _, f := range fields {
-		if err := declare(f.Name); err != nil {
+		if err := checkName(f.Name); err != nil {
 			return nil, err
 		}
-		if f.Type.cel() == nil {
+		if _, twice := c.fields[f.Name]; twice {
+			return nil, fmt.Errorf("catalogue: %q is declared twice", f.Name)
+		}
+		if f.Type.cel() == nil || f.Type == Days {
 			return nil, fmt.Errorf("catalogue: field %q has no known type", f.Name)
 		}
-		// A dollar sign would be taken for a placeholder when a predicate is renumbered.
-		if f.Column == "" || strings.Contains(f.Column, "$") {
-			return nil, fmt.Errorf("catalogue: field %q needs the SQL of its column, without $", f.Name)
+		// A dollar sign would be taken for a placeholder when a predicate is renumbered, a brace
+		// for a set.
+		if f.Column == "" || strings.ContainsAny(f.Column, "${") {
+			return nil, fmt.Errorf("catalogue: field %q needs the SQL of its column, without $ and {", f.Name)
 		}
 		t := f.Type.cel()
 		if f.Nullable {
@@ -160,21 +225,25 @@ func NewCatalogue(fields []Field, functions ...Function) (*Catalogue, error) {
 		options = append(options, cel.Variable(f.Name, t))
 	}
 	for _, f := range functions {
-		if err := declare(f.Name); err != nil {
+		if err := checkName(f.Name); err != nil {
 			return nil, err
 		}
-		if f.SQL == nil {
-			return nil, fmt.Errorf("catalogue: function %q has no SQL", f.Name)
+		if slices.ContainsFunc(c.functions[f.Name], f.sameArgs) {
+			return nil, fmt.Errorf("catalogue: %q is declared twice with the same arguments", f.Name)
+		}
+		if f.Set == nil && f.Filter == nil {
+			return nil, fmt.Errorf("catalogue: function %q has no set", f.Name)
 		}
 		args := make([]*cel.Type, len(f.Args))
-		for i, t := range f.Args {
-			if t.cel() == nil {
-				return nil, fmt.Errorf("catalogue: function %q has an argument of no known type", f.Name)
+		for i, a := range f.Args {
+			if a.Type.cel() == nil || a.Resolve != nil && a.Type != Text {
+				return nil, fmt.Errorf("catalogue: function %q has an argument of no fitting type", f.Name)
 			}
-			args[i] = cel.NullableType(t.cel())
+			args[i] = a.Type.cel()
 		}
-		c.functions[f.Name] = f
-		options = append(options, cel.Function(f.Name, cel.Overload(f.Name, args, cel.BoolType)))
+		overload := fmt.Sprintf("%s/%d", f.Name, len(c.functions[f.Name]))
+		c.functions[f.Name] = append(c.functions[f.Name], f)
+		options = append(options, cel.Function(f.Name, cel.Overload(overload, args, cel.BoolType)))
 	}
 	env, err := cel.NewCustomEnv(options...)
 	if err != nil {
@@ -182,6 +251,16 @@ func NewCatalogue(fields []Field, functions ...Function) (*Catalogue, error) {
 	}
 	c.env = env
 	return c, nil
+}
+
+func checkName(name string) error {
+	if !identifier.MatchString(name) {
+		return fmt.Errorf("catalogue: %q is not a lower-case identifier", name)
+	}
+	if slices.Contains(reserved, name) {
+		return fmt.Errorf("catalogue: %q is a word of the filter language", name)
+	}
+	return nil
 }
 
 // language declares everything a filter may say besides fields and functions. The

@@ -1,36 +1,75 @@
 package targeting
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"cel.dev/cel-go/common"
+	"cel.dev/cel-go/common/ast"
 )
 
 // Predicate is a compiled filter: SQL that is TRUE exactly for the customers the
 // filter holds for (it may be NULL for others), and its bound values.
 type Predicate struct {
-	sql string
+	sql  string
+	sets []Set
 	// Args are the values of the placeholders in order. They are int64, string, bool,
 	// []int64 or []string, so they survive JSON and any PostgreSQL driver.
 	Args []any
+	// Uses lists what the filter names, as it was when the filter was compiled: the versions
+	// of segments and lists that it is pinned to.
+	Uses []Use
+	// Fields lists the fields that it looks at, in the order in which they are met first.
+	Fields []string
 }
 
-var placeholder = regexp.MustCompile(`\$(\d+)`)
+var (
+	placeholder = regexp.MustCompile(`\$(\d+)`)
+	setNumber   = regexp.MustCompile(`\{\d+\}`)
+)
 
 // SQL returns the predicate with its placeholders numbered from start, in brackets
-// where it needs them.
+// where it needs them. Each set is an EXISTS, which the planner makes a semi-join of
+// where the filter needs it, and an anti-join where the filter needs its opposite.
 func (p Predicate) SQL(start int) string {
-	if start == 1 {
-		return p.sql
-	}
-	return placeholder.ReplaceAllStringFunc(p.sql, func(match string) string {
-		n, _ := strconv.Atoi(match[1:])
-		return "$" + strconv.Itoa(n+start-1)
+	return renumber(p.replaceSets(Set.exists), start)
+}
+
+// replaceSets puts the SQL of each set in its place.
+func (p Predicate) replaceSets(with func(Set) string) string {
+	return setNumber.ReplaceAllStringFunc(p.sql, func(match string) string {
+		n, _ := setOf(match)
+		return with(p.sets[n])
 	})
+}
+
+func renumber(sql string, start int) string {
+	if start == 1 {
+		return sql
+	}
+	return placeholder.ReplaceAllStringFunc(sql, func(match string) string {
+		return "$" + strconv.Itoa(number(match)+start-1)
+	})
+}
+
+// Digest identifies what the filter means: the hex SHA-256 of its SQL, its values and what
+// it is pinned to. A new version of a segment or list that it names changes it.
+func (p Predicate) Digest() string {
+	text, err := json.Marshal([]any{p.SQL(1), p.Args, p.Uses})
+	if err != nil {
+		panic(fmt.Sprintf("targeting: %v", err)) // of texts and numbers alone
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
 }
 
 // FilterError says what is wrong with a filter and where.
@@ -39,6 +78,8 @@ type FilterError struct {
 	Column  int    // 1-based, in code points
 	Message string // what is wrong
 	Hint    string // what would make it right, "" when nothing better can be said
+
+	within bool // it is about a filter inside this one, and Message tells which
 }
 
 // Error returns the position, the message and the hint in one line.
@@ -55,38 +96,77 @@ func (e *FilterError) Error() string {
 // The language: fields and functions of the catalogue; literals of whole and decimal
 // numbers, text, true, false, null, timestamp("2026-01-31T00:00:00Z"), now; == != < <=
 // > >=; field in [literals]; && || !; + - * on numbers; time + days(n), time - days(n);
-// startsWith, endsWith and contains with a text literal.
+// startsWith, endsWith and contains with a text literal. Functions, see Functions, take
+// literals.
 //
 // Logic is two-valued: a comparison with a field that is empty (NULL) is false, its
 // negation by ! is true; == and != are always opposites, so empty != 3 holds. Arithmetic
 // on an empty field is empty. Arithmetic is decimal and exact; a double precision column
 // enters it with 15 significant digits. Text is ordered by code point.
 func (c *Catalogue) Compile(text string) (Predicate, error) {
-	if !utf8.ValidString(text) {
-		return Predicate{}, &FilterError{Line: 1, Column: 1, Message: "the filter is not valid UTF-8"}
+	checked, faults := c.check(text)
+	if len(faults) > 0 {
+		return Predicate{}, faults[0]
 	}
-	if strings.TrimSpace(text) == "" {
-		return Predicate{}, &FilterError{
-			Line: 1, Column: 1, Message: "audience filter is empty", Hint: "write true to mean every customer",
-		}
-	}
-	if n := utf8.RuneCountInString(text); n > maximumLength {
-		return Predicate{}, &FilterError{
-			Line: 1, Column: 1,
-			Message: fmt.Sprintf("the filter has %d characters, more than %d", n, maximumLength),
-			Hint:    "load long lists as a customer list and name the list",
-		}
-	}
-	ast, issues := c.env.Compile(text)
-	if issues.Err() != nil {
-		return Predicate{}, c.explain(issues.Errors()[0])
-	}
-	w := &walker{catalogue: c, ast: ast.NativeRep()}
-	sql, err := w.filter(w.ast.Expr())
+	return c.predicate(checked, checked.Expr())
+}
+
+// predicate walks e, a part of a checked filter.
+func (c *Catalogue) predicate(checked *ast.AST, e ast.Expr) (Predicate, error) {
+	w := &walker{catalogue: c, ast: checked, emission: &emission{}}
+	sql, err := w.filter(e)
 	if err != nil {
 		return Predicate{}, err
 	}
-	return Predicate{sql: sql, Args: w.args}, nil
+	return Predicate{sql: sql, sets: w.sets, Args: w.args, Uses: w.uses, Fields: w.fields}, nil
+}
+
+// Field returns a field by its name.
+func (c *Catalogue) Field(name string) (Field, bool) {
+	f, ok := c.fields[name]
+	return f, ok
+}
+
+// Check returns everything that is wrong with a filter, as far as it can be told at once.
+func (c *Catalogue) Check(text string) []*FilterError {
+	checked, faults := c.check(text)
+	if len(faults) > 0 {
+		return faults
+	}
+	var fault *FilterError
+	if _, err := c.predicate(checked, checked.Expr()); errors.As(err, &fault) {
+		return []*FilterError{fault}
+	}
+	return nil
+}
+
+// check parses a filter and checks its types.
+func (c *Catalogue) check(text string) (*ast.AST, []*FilterError) {
+	refuse := func(f FilterError) (*ast.AST, []*FilterError) {
+		f.Line, f.Column = 1, 1
+		return nil, []*FilterError{&f}
+	}
+	if !utf8.ValidString(text) {
+		return refuse(FilterError{Message: "the filter is not valid UTF-8"})
+	}
+	if strings.TrimSpace(text) == "" {
+		return refuse(FilterError{Message: "audience filter is empty", Hint: "write true to mean every customer"})
+	}
+	if n := utf8.RuneCountInString(text); n > maximumLength {
+		return refuse(FilterError{
+			Message: fmt.Sprintf("the filter has %d characters, more than %d", n, maximumLength),
+			Hint:    "load long lists as a customer list and name the list",
+		})
+	}
+	compiled, issues := c.env.Compile(text)
+	if issues.Err() == nil {
+		return compiled.NativeRep(), nil
+	}
+	var faults []*FilterError
+	for _, e := range issues.Errors() {
+		faults = append(faults, c.explain(e))
+	}
+	return nil, faults
 }
 
 var (
@@ -111,7 +191,9 @@ func (c *Catalogue) explain(e *common.Error) *FilterError {
 			return f
 		}
 		f.Message = fmt.Sprintf("there is no field or function %q", m[1])
-		if near := c.nearest(m[1]); near != "" {
+		if overloads := c.functions[m[1]]; overloads != nil {
+			f.Message, f.Hint = fmt.Sprintf("there is no field %q, but a function", m[1]), signatures(overloads)
+		} else if near := nearest(m[1], c.names()); near != "" {
 			f.Hint = fmt.Sprintf("did you mean %q?", near)
 		}
 	} else if m := overload.FindStringSubmatch(text); m != nil {
@@ -120,6 +202,9 @@ func (c *Catalogue) explain(e *common.Error) *FilterError {
 			name = symbol
 		}
 		f.Message = fmt.Sprintf("%s does not take %s", name, plainTypes(m[2]))
+		if overloads := c.functions[name]; overloads != nil {
+			f.Hint = signatures(overloads)
+		}
 		if types := plainTypes(m[2]); strings.Contains(types, Timestamp.String()) && strings.Contains(types, Text.String()) {
 			f.Hint = timestampHint
 		}
@@ -164,21 +249,20 @@ func plainTypes(signature string) string {
 	})
 }
 
-// nearest returns the declared name with the fewest edits from name, "" when none is
-// close enough to be a slip of the hand. Ties go to the alphabetically first.
-func (c *Catalogue) nearest(name string) string {
+// names lists the fields and functions.
+func (c *Catalogue) names() []string {
+	return slices.Concat(slices.Collect(maps.Keys(c.fields)), slices.Collect(maps.Keys(c.functions)))
+}
+
+// nearest returns the candidate with the fewest edits from name, "" when none is close
+// enough to be a slip of the hand. Ties go to the alphabetically first.
+func nearest(name string, candidates []string) string {
 	best, fewest := "", max(2, utf8.RuneCountInString(name)/3)+1
-	try := func(candidate string) {
-		d := editDistance(strings.ToLower(name), candidate)
+	for _, candidate := range candidates {
+		d := editDistance(strings.ToLower(name), strings.ToLower(candidate))
 		if d < fewest || d == fewest && best != "" && candidate < best {
 			best, fewest = candidate, d
 		}
-	}
-	for candidate := range c.fields {
-		try(candidate)
-	}
-	for candidate := range c.functions {
-		try(candidate)
 	}
 	return best
 }

@@ -3,6 +3,8 @@ package targeting
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,18 +20,35 @@ var testFields = []Field{
 	{Name: "bill", Column: "c.bill", Type: Float},
 	{Name: "city", Column: "c.city", Type: Text, Nullable: true},
 	{Name: "plan", Column: "c.plan", Type: Text},
+	{Name: "grade", Column: "c.grade", Type: Text, Nullable: true, Allowed: []string{"gold", "silver", "bronze"}},
 	{Name: "app", Column: "c.app", Type: Bool, Nullable: true},
 	{Name: "vip", Column: "c.vip", Type: Bool},
 	{Name: "joined_at", Column: "c.joined_at", Type: Timestamp, Nullable: true},
 }
 
+const (
+	goldList   = "00000000-0000-0000-0000-00000000aaaa"
+	campaignA  = "00000000-0000-0000-0000-00000000bbbb"
+	campaignB  = "00000000-0000-0000-0000-00000000cccc"
+	campaignB2 = "00000000-0000-0000-0000-00000000dddd"
+)
+
+var testNames = Names{
+	Lists:     map[string]NamedList{"gold": {ID: goldList, Version: 3}},
+	Campaigns: []NamedCampaign{{campaignA, 7, "spring"}, {campaignB, 8, "summer"}, {campaignB2, 9, "summer"}},
+	Segments: map[string]NamedSegment{
+		"young":  {ID: "s1", Filters: []string{"age < 20", "age < 25 && vip"}},
+		"nested": {ID: "s2", Filters: []string{`segment("young") || has_product("MMS")`}},
+		"old":    {ID: "s3", Filters: []string{"age > 60"}, Retired: true},
+		"a":      {ID: "s4", Filters: []string{`vip && segment("b")`}},
+		"b":      {ID: "s5", Filters: []string{`vip || segment("a")`}},
+		"broken": {ID: "s6", Filters: []string{"vip &&\n agee > 3"}},
+		"outer":  {ID: "s7", Filters: []string{`segment("broken")`}},
+	},
+}
+
 func testCatalogue(t testing.TB) *Catalogue {
-	c, err := NewCatalogue(testFields, Function{
-		Name: "has_product", Args: []Type{Text},
-		SQL: func(args []string) string {
-			return "EXISTS (SELECT 1 FROM holding h WHERE h.customer_id = c.id AND h.product = " + args[0] + ")"
-		},
-	})
+	c, err := NewCatalogue(testFields, Functions(testNames)...)
 	require.NoError(t, err)
 	return c
 }
@@ -72,8 +91,25 @@ func TestCompile(t *testing.T) {
 		},
 		{
 			`has_product("MMS") && vip`,
-			"((EXISTS (SELECT 1 FROM holding h WHERE h.customer_id = c.id AND h.product = $1::text)) AND c.vip)", []any{"MMS"},
+			"(EXISTS (SELECT 1 FROM holding s WHERE s.customer_id = c.id AND s.product = $1::text AND s.active) AND c.vip)", []any{"MMS"},
 		},
+		{
+			`!in_list("gold")`,
+			"(NOT EXISTS (SELECT 1 FROM customer_list_member s WHERE s.customer_id = c.id AND s.list_id = $1::text::uuid))", []any{goldList},
+		},
+		{
+			`age > 3 && had_outcome("willing", "7")`,
+			"((c.age > $1::bigint) AND EXISTS (SELECT 1 FROM outcome s WHERE s.customer_id = c.id AND s.kind = $2::text AND s.campaign_id = $3::text::uuid))",
+			[]any{int64(3), "willing", campaignA},
+		},
+		{`segment("young")`, "((c.age < $1::bigint) AND c.vip)", []any{int64(25)}},
+		{`!segment("young", 1) && age > 1`, "(((c.age < $1::bigint) IS NOT TRUE) AND (c.age > $2::bigint))", []any{int64(20), int64(1)}},
+		{
+			`tenure > 1 && segment("nested")`,
+			"((c.tenure > $1::bigint) AND (((c.age < $2::bigint) AND c.vip) OR EXISTS (SELECT 1 FROM holding s WHERE s.customer_id = c.id AND s.product = $3::text AND s.active)))",
+			[]any{int64(1), int64(25), "MMS"},
+		},
+		{`grade == "gold" || grade in ["silver"]`, "((c.grade = $1::text) OR (c.grade = ANY ($2::text[])))", []any{"gold", []string{"silver"}}},
 	} {
 		t.Run(tc.text, func(t *testing.T) {
 			p, err := c.Compile(tc.text)
@@ -100,6 +136,28 @@ func TestCompileErrors(t *testing.T) {
 		{"\n\n  vip && tenur > 2", `3:10: there is no field or function "tenur"; did you mean "tenure"?`},
 		{`has_produt("X")`, `1:11: there is no field or function "has_produt"; did you mean "has_product"?`},
 		{"shoe_size > 40", `1:1: there is no field or function "shoe_size"`},
+		{"contacted", `1:1: there is no field "contacted", but a function; write it like contacted(days(n)) or contacted("channel", days(n))`},
+		{"contacted(30)", `1:10: contacted does not take (whole number); write it like contacted(days(n)) or contacted("channel", days(n))`},
+		{"has_product(city)", "1:13: has_product takes no field here, only a literal"},
+		{"has_product(vip)", `1:12: has_product does not take (yes/no); write it like has_product("product") or has_product("product", days(n))`},
+		{"has_product(plan)", `1:13: has_product takes no field here, only a literal; write it like has_product("mms_pack")`},
+		{"contacted(days(age))", "1:16: days takes a whole number from -36500 to 36500"},
+		{"contacted(days(tenure))", "1:16: days takes a whole number from -36500 to 36500"},
+		{`vip && in_list("golt")`, `1:16: there is no published list "golt"; did you mean "gold"?`},
+		{`had_outcome("orderd", days(3))`, `1:13: "orderd" is no outcome; did you mean "ordered"?`},
+		{`responded("winter")`, `1:11: there is no campaign "winter"; name it by its number, its id or its whole name`},
+		{`in_campaign("summer")`, `1:13: 2 campaigns are named "summer"; write the number: 8, 9`},
+		{`segment("yuong")`, `1:9: there is no segment "yuong"; did you mean "young"?`},
+		{`segment("young", 3)`, `1:9: segment "young" has no version 3; its newest is 2`},
+		{`segment("young", 0)`, "1:18: versions count from 1"},
+		{`segment(plan)`, `1:8: segment takes only literals; write it like segment("students")`},
+		{`segment("old")`, `1:9: segment "old" is retired; choose another`},
+		{`vip && segment("a")`, `1:15: segment("a") contains itself: segment("a") → segment("b") → segment("a")`},
+		{`vip && segment("outer")`, `1:15: in segment("broken") at 2:2: there is no field or function "agee"; did you mean "age"?`},
+		{`has_product("a\u0000")`, "1:13: a text must not contain the NUL character"},
+		{`grade == "glod"`, `1:10: "glod" is not an allowed value of grade; did you mean "gold"?`},
+		{`"platinum" != grade`, `1:1: "platinum" is not an allowed value of grade; there are "gold", "silver", "bronze"`},
+		{"vip &&\n grade in [\"gold\", \"silverr\"]", `2:20: "silverr" is not an allowed value of grade; did you mean "silver"?`},
 		{"size(city) > 3", `1:5: there is no field or function "size"`},
 		{"has(age.x)", `1:4: there is no field or function "has"`},
 		{"[1].exists(x, x > 1)", `1:11: there is no field or function "exists"`},
@@ -151,7 +209,8 @@ func TestCompileErrors(t *testing.T) {
 }
 
 func TestCatalogueRefusesBadDeclarations(t *testing.T) {
-	sql := func([]string) string { return "true" }
+	set := func([]string) Set { return Set{} }
+	text := []Argument{{Name: "x", Type: Text}}
 	for _, tc := range []struct {
 		name      string
 		fields    []Field
@@ -164,9 +223,12 @@ func TestCatalogueRefusesBadDeclarations(t *testing.T) {
 		{"no column", []Field{{Name: "a", Type: Int}}, nil},
 		{"column with a placeholder", []Field{{Name: "a", Column: "$1", Type: Int}}, nil},
 		{"no type", []Field{{Name: "a", Column: "c.a"}}, nil},
-		{"function named like a field", []Field{{Name: "a", Column: "c.a", Type: Int}}, []Function{{Name: "a", SQL: sql}}},
-		{"function without SQL", nil, []Function{{Name: "f"}}},
-		{"argument without type", nil, []Function{{Name: "f", Args: []Type{0}, SQL: sql}}},
+		{"column with the number of a set", []Field{{Name: "a", Column: "{1}", Type: Int}}, nil},
+		{"field of days", []Field{{Name: "a", Column: "c.a", Type: Days}}, nil},
+		{"function twice with the same arguments", nil, []Function{{Name: "f", Args: text, Set: set}, {Name: "f", Args: text, Set: set}}},
+		{"function without a set", nil, []Function{{Name: "f"}}},
+		{"argument without type", nil, []Function{{Name: "f", Args: []Argument{{}}, Set: set}}},
+		{"name of a number", nil, []Function{{Name: "f", Args: []Argument{{Type: Int, Resolve: outcomeKind}}, Set: set}}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, err := NewCatalogue(tc.fields, tc.functions...)
@@ -191,4 +253,79 @@ func TestCompileIsSafeForConcurrentUse(t *testing.T) {
 		})
 	}
 	wait.Wait()
+}
+
+// A field and a function may share a name: the generated operator has an attribute "segment".
+func TestFunctionMayBearAFieldsName(t *testing.T) {
+	c, err := NewCatalogue([]Field{{Name: "segment", Column: "c.segment", Type: Text}}, Functions(Names{
+		Segments: map[string]NamedSegment{"students": {ID: "s", Filters: []string{`segment == "student"`}}},
+	})...)
+	require.NoError(t, err)
+	p, err := c.Compile(`segment != "farmer" && segment("students")`)
+	require.NoError(t, err)
+	require.Equal(t, "((c.segment <> $1::text) AND (c.segment = $2::text))", p.SQL(1))
+}
+
+func TestPredicateIsPinned(t *testing.T) {
+	compile := func(n Names, text string) Predicate {
+		c, err := NewCatalogue(testFields, Functions(n)...)
+		require.NoError(t, err)
+		p, err := c.Compile(text)
+		require.NoError(t, err)
+		return p
+	}
+	const text = `segment("nested") && in_list("gold") && !segment("young") && responded("spring")`
+	before := compile(testNames, text)
+	require.Equal(t, []Use{
+		{"segment", "s2", "nested", 1}, {"segment", "s1", "young", 2}, {"in_list", goldList, "gold", 3}, {"campaign", campaignA, "spring", 0},
+	}, before.Uses)
+	require.Equal(t, before.Digest(), compile(testNames, text).Digest())
+
+	newer := testNames
+	newer.Segments = maps.Clone(testNames.Segments)
+	newer.Segments["young"] = NamedSegment{ID: "s1", Filters: append(slices.Clone(testNames.Segments["young"].Filters), "age < 30")}
+	after := compile(newer, text)
+	require.NotEqual(t, before.Digest(), after.Digest())
+	require.Contains(t, after.Uses, Use{"segment", "s1", "young", 3})
+
+	kept := testNames
+	kept.Retired = true
+	require.Equal(t, "(c.age > $1::bigint)", compile(kept, `segment("old")`).SQL(1), "what was approved before it was retired goes on")
+	require.Equal(t, "(c.age > $1::bigint)", compile(testNames, `segment("old", 1)`).SQL(1))
+}
+
+func TestSegmentsDoNotGrowWithoutBound(t *testing.T) {
+	n := Names{Segments: map[string]NamedSegment{"s0": {ID: "0", Filters: []string{"vip"}}}}
+	for i := range 12 {
+		n.Segments[fmt.Sprintf("s%d", i+1)] = NamedSegment{ID: fmt.Sprint(i + 1), Filters: []string{fmt.Sprintf(`segment("s%[1]d") || segment("s%[1]d")`, i)}}
+	}
+	c, err := NewCatalogue(testFields, Functions(n)...)
+	require.NoError(t, err)
+	_, err = c.Compile(`segment("s12")`)
+	require.ErrorContains(t, err, "more than 8 filters are inside each other")
+	_, err = c.Compile(`segment("s7")`)
+	require.ErrorContains(t, err, "the filter contains more than 50 others")
+	_, err = c.Compile(`segment("s4")`)
+	require.NoError(t, err)
+}
+
+func TestCheckTellsEveryTypeError(t *testing.T) {
+	faults := testCatalogue(t).Check("agee > 3 &&\n city > 4")
+	require.Len(t, faults, 2)
+	require.EqualError(t, faults[0], `1:1: there is no field or function "agee"; did you mean "age"?`)
+	require.EqualError(t, faults[1], "2:7: > does not take (text, whole number)")
+	require.Empty(t, testCatalogue(t).Check("age > 3"))
+}
+
+func TestConditions(t *testing.T) {
+	parts, err := testCatalogue(t).Conditions(`age > 3 && (vip && !app) && (city == "x" || vip) && segment("young")`)
+	require.NoError(t, err)
+	var texts []string
+	for _, p := range parts {
+		texts = append(texts, p.Text)
+	}
+	require.Equal(t, []string{"age > 3", "vip", "!app", `city == "x" || vip`, `segment("young")`}, texts)
+	require.Equal(t, "((c.city IS NOT DISTINCT FROM $1::text) OR c.vip)", strings.ReplaceAll(parts[3].SQL(1), "c.city = ", "c.city IS NOT DISTINCT FROM "))
+	_, err = testCatalogue(t).Conditions("age >")
+	require.Error(t, err)
 }

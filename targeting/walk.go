@@ -2,6 +2,7 @@ package targeting
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,10 +15,20 @@ import (
 // walker emits the SQL of one checked filter. No text of the filter ever enters the
 // SQL: names are looked up, literals are bound.
 type walker struct {
-	catalogue  *Catalogue
-	ast        *ast.AST
+	catalogue *Catalogue
+	ast       *ast.AST
+	*emission
+	inside []string // the calls that this filter stands in place of, outermost first
+}
+
+// emission is what has been emitted for one filter and those it contains.
+type emission struct {
 	args       []any
+	sets       []Set
+	uses       []Use
+	fields     []string
 	arithmetic int
+	expansions int
 }
 
 // operand is a value in SQL.
@@ -27,13 +38,21 @@ type operand struct {
 	nullable bool
 	null     bool // the literal null
 	computed bool // the result of arithmetic, of SQL type numeric when it is a number
+
+	field Field   // that it is, if it is one
+	text  *string // of a text literal
 }
 
 func (w *walker) fail(e ast.Expr, hint, format string, args ...any) error {
+	f := w.place(e)
+	f.Message, f.Hint = fmt.Sprintf(format, args...), hint
+	return f
+}
+
+// place returns an error at e that says nothing yet.
+func (w *walker) place(e ast.Expr) *FilterError {
 	at := w.ast.SourceInfo().GetStartLocation(e.ID())
-	return &FilterError{
-		Line: max(at.Line(), 1), Column: max(at.Column(), 0) + 1, Message: fmt.Sprintf(format, args...), Hint: hint,
-	}
+	return &FilterError{Line: max(at.Line(), 1), Column: max(at.Column(), 0) + 1}
 }
 
 // bind adds an argument and returns its placeholder with a cast.
@@ -60,6 +79,9 @@ func (w *walker) filter(e ast.Expr) (string, error) {
 			return w.join(args, " OR ")
 		case operators.LogicalNot:
 			sql, err := w.filter(args[0])
+			if _, ok := setOf(sql); ok {
+				return "(NOT " + sql + ")", err // an anti-join; a set is never NULL
+			}
 			return "(" + sql + " IS NOT TRUE)", err
 		case operators.Equals:
 			return w.equality(e, args, "=", "IS NOT DISTINCT FROM", "IS NULL")
@@ -73,8 +95,8 @@ func (w *walker) filter(e ast.Expr) (string, error) {
 		case nameStartsWith, nameEndsWith, nameContains:
 			return w.like(call.Target(), args[0], name)
 		default:
-			if f, ok := w.catalogue.functions[name]; ok {
-				return w.declared(f, args)
+			if overloads, ok := w.catalogue.functions[name]; ok {
+				return w.declared(e, overloads, args)
 			}
 		}
 	}
@@ -114,7 +136,10 @@ func (w *walker) value(e ast.Expr) (operand, error) {
 			return operand{sql: "now()", typ: Timestamp}, nil
 		}
 		if f, ok := w.catalogue.fields[name]; ok {
-			return operand{sql: f.Column, typ: f.Type, nullable: f.Nullable}, nil
+			if !slices.Contains(w.fields, name) {
+				w.fields = append(w.fields, name)
+			}
+			return operand{sql: f.Column, typ: f.Type, nullable: f.Nullable, field: f}, nil
 		}
 	case ast.CallKind:
 		call := e.AsCall()
@@ -158,7 +183,8 @@ func (w *walker) literal(e ast.Expr) (operand, error) {
 		if strings.ContainsRune(string(l), 0) {
 			return v, w.fail(e, "", "a text must not contain the NUL character")
 		}
-		v.typ, arg, cast = Text, string(l), "text"
+		text := string(l)
+		v.typ, v.text, arg, cast = Text, &text, text, "text"
 	default:
 		return v, w.fail(e, "", "a literal of this type is not part of the filter language")
 	}
@@ -281,6 +307,13 @@ func (w *walker) equality(e ast.Expr, args []ast.Expr, plain, distinct, null str
 		return "", w.fail(e, "leave this comparison out", "this value is never empty, so it cannot be compared with null")
 	case b.null:
 		return "(" + a.sql + " " + null + ")", nil
+	}
+	for i, o := range []operand{b, a} {
+		if err := w.allowed([]operand{a, b}[i].field, args, o.text); err != nil {
+			return "", err
+		}
+	}
+	switch {
 	case plain == "=" && a.nullable && b.nullable, plain != "=" && (a.nullable || b.nullable):
 		return "(" + a.sql + " " + distinct + " " + b.sql + ")", nil
 	}
@@ -356,7 +389,11 @@ func (w *walker) member(args []ast.Expr) (string, error) {
 				return "", w.fail(e, "", "a text must not contain the NUL character")
 			}
 			if v.typ == Text {
-				texts, cast = append(texts, string(l)), "text[]"
+				text := string(l)
+				if err := w.allowed(v.field, []ast.Expr{e}, &text); err != nil {
+					return "", err
+				}
+				texts, cast = append(texts, text), "text[]"
 				continue
 			}
 		}
@@ -396,19 +433,4 @@ func (w *walker) like(target, arg ast.Expr, name string) (string, error) {
 	}
 	sql, err := w.bind(arg, pattern, "text")
 	return "(" + v.sql + " LIKE " + sql + ")", err
-}
-
-func (w *walker) declared(f Function, args []ast.Expr) (string, error) {
-	values := make([]string, len(args))
-	for i, a := range args {
-		v, err := w.value(a)
-		if err != nil {
-			return "", err
-		}
-		if v.null || v.computed {
-			return "", w.fail(a, "", "%s takes a field or a literal", f.Name)
-		}
-		values[i] = v.sql
-	}
-	return "(" + f.SQL(values) + ")", nil
 }
