@@ -35,7 +35,11 @@ func (a *Activities) CreateContacts(ctx context.Context, in campaign.DispatchInp
 		if !ok {
 			return campaign.Errorf(campaign.CodeInvalidPlan, "channel %s is not in plan revision %d", in.Channel, in.Revision)
 		}
-		batch, err = a.Store.CreateContacts(ctx, in, line, revision, line.UnitsPerContact(channel, parts(channel)), plan.Plan.Goal.Outcome, func(st store.Standing) error {
+		if in.Wave < 1 || in.Wave > len(plan.Plan.Waves) {
+			return campaign.Errorf(campaign.CodeInvalidPlan, "wave %d is not in plan revision %d", in.Wave, in.Revision)
+		}
+		units, wave := line.UnitsPerContact(channel, parts(channel)), plan.Plan.Waves[in.Wave-1]
+		batch, err = a.Store.CreateContacts(ctx, in, line, revision, units, plan.Plan.Goal.Outcome, wave, func(st store.Standing) error {
 			return a.authoriseDispatch(active, st)
 		})
 		if err != nil || batch.Unpaid == 0 {

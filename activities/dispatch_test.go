@@ -365,6 +365,9 @@ func TestSimulatedCampaignsMeetSimulatorsOnly(t *testing.T) {
 			require.Equal(t, string(campaign.CodeChannelUnavailable), refused.Type())
 			require.Equal(t, map[string]int64{"planned": batch.Contacts}, f.states(2, campaign.ChannelSMS))
 			f.Simulated = simulated
+			if !simulated {
+				f.contactPolicy("") // it may be night where the customers are
+			}
 			_, err = f.DispatchChunk(f.ctx, f.chunk(2, campaign.ChannelSMS, batch))
 			require.NoError(t, err)
 			require.Equal(t, batch.Contacts, f.sender.once(t))

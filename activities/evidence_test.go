@@ -170,7 +170,7 @@ func TestMoreTargetsThanWereSignedForAreRefused(t *testing.T) {
 				return
 			}
 			require.Equal(t, c.code, code(t, err))
-			require.ErrorContains(t, err, "approved anew")
+			require.ErrorContains(t, err, "asked again")
 			require.Zero(t, f.count(`SELECT count(*) FROM selection`))
 		})
 	}

@@ -3,6 +3,7 @@ package activities_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -251,6 +252,21 @@ func (f *fixture) signOff(login string, level campaign.ApprovalLevel, change fun
 	return claim
 }
 
+// SelectTargets does every step of a selection, as the workflow does.
+func (f *fixture) SelectTargets(ctx context.Context, in campaign.SelectionInput) (count campaign.TargetCount, err error) {
+	for {
+		for _, step := range campaign.SelectionSteps() {
+			if count, err = f.SelectionStep(ctx, campaign.SelectionStepInput{SelectionInput: in, Step: step}); err != nil {
+				break
+			}
+		}
+		var app *temporal.ApplicationError
+		if !errors.As(err, &app) || app.Type() != string(campaign.CodeSelectionLost) {
+			return count, err
+		}
+	}
+}
+
 // run approves, selects, and puts the campaign into its running stage.
 func (f *fixture) run() campaign.TargetCount {
 	f.t.Helper()
@@ -267,7 +283,7 @@ func (f *fixture) run() campaign.TargetCount {
 func (f *fixture) waves() []campaign.WaveRun {
 	runs := make([]campaign.WaveRun, len(f.plan.Waves))
 	for i, w := range f.plan.Waves {
-		runs[i] = campaign.WaveRun{Number: w.Number, StartsAt: time.Now(), Channels: w.Channels, Begun: true}
+		runs[i] = campaign.WaveRun{Number: w.Number, StartsAt: time.Now(), Channels: w.Channels, Linkage: w.Linkage, Begun: true}
 	}
 	return runs
 }

@@ -53,7 +53,7 @@ func TestNoDispatchWithoutSignaturesThatHold(t *testing.T) {
 		"the campaign does not run":   {spoil: sql(`UPDATE campaign SET stage = 'approval'`), code: campaign.CodeStateConflict},
 		"the campaign is over":        {spoil: sql(`UPDATE campaign SET stage = 'closed'`), code: campaign.CodeStateConflict},
 		"the wave is not due":         {spoil: notDue, code: campaign.CodeStateConflict},
-		"no such wave":                {in: func(in *campaign.DispatchInput) { in.Wave = 3 }, code: campaign.CodeStateConflict},
+		"no such wave":                {in: func(in *campaign.DispatchInput) { in.Wave = 3 }, code: campaign.CodeInvalidPlan},
 		"another channel's turn":      {in: func(in *campaign.DispatchInput) { in.Wave = 1 }, code: campaign.CodeStateConflict},
 		"channels left out":           {in: func(in *campaign.DispatchInput) { in.Wave, in.After = 1, []campaign.Channel{campaign.ChannelSMS} }, code: campaign.CodeStateConflict},
 		"targets that are not frozen": {in: func(in *campaign.DispatchInput) { in.Snapshot = 2 }, code: campaign.CodeStateConflict},

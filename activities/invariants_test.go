@@ -102,12 +102,19 @@ func TestEveryInvariantFires(t *testing.T) {
 		"D5":  `UPDATE contact_attempt SET outcome = NULL WHERE contact_id = (SELECT id FROM contact WHERE seq = 5)`,
 		"D6":  `UPDATE contact SET not_after = now() - interval '1 hour' WHERE seq = 5`,
 		"D7":  `INSERT INTO outcome (id, campaign_id, customer_id, kind, at, received_at, source, source_id, simulated) SELECT gen_random_uuid(), campaign_id, customer_id, 'opted_out', now(), now() - interval '1 hour', 'x', 'x', true FROM contact WHERE seq = 5`,
+		"D8":  `INSERT INTO opt_out (customer_id, channel, purpose, at, source) SELECT customer_id, 'sms', 'marketing', now() - interval '1 hour', 'x' FROM contact WHERE seq = 5`,
+		"D9":  `INSERT INTO consent (customer_id, channel, purpose, given, at, source) SELECT customer_id, 'sms', 'marketing', false, now() - interval '1 hour', 'x' FROM contact WHERE seq = 5`,
+		"D14": `UPDATE contact_ledger SET simulated = false, at = date_trunc('day', at) + interval '15 hours'`, // 23:00 in Shanghai
+		"W1": `INSERT INTO contact_ledger SELECT l.customer_id, l.campaign_id, l.at + n * interval '1 hour', l.expires_at, l.day, l.policy, l.bucket, l.wave + n, l.priority, l.channel, l.purpose, l.type, l.state, l.simulated
+			FROM contact_ledger l JOIN contact c ON c.customer_id = l.customer_id AND c.seq = 5, generate_series(1, 4) n`,
 		"D10": `INSERT INTO receipt (digest, provider, provider_id, state, at, received_at) SELECT 'x', 'sms', provider_id, 'delivered', now(), now() - interval '2 days' FROM contact_attempt LIMIT 1`,
 		"D11": `WITH late AS (UPDATE contact_attempt SET outcome = 'unknown', intent_at = now() - interval '10 days' WHERE contact_id = (SELECT id FROM contact WHERE seq = 5)) UPDATE contact SET state = 'unknown' WHERE seq = 5`,
 		"D12": `UPDATE contact SET state = 'cancelled' WHERE seq = 5`,
 		"D13": `INSERT INTO channel_promise (campaign_id, channel, units) SELECT id, 'call', 1 FROM campaign`,
 		"T1":  `DELETE FROM campaign_target WHERE arm = 'control' AND customer_id = (SELECT customer_id FROM campaign_target WHERE arm = 'control' LIMIT 1)`,
 		"T2":  `UPDATE campaign_target t SET arm = 'control' FROM contact c WHERE c.customer_id = t.customer_id AND c.seq = 5`,
+		"T3":  `UPDATE campaign_target SET tier = 'basic' WHERE customer_id = (SELECT customer_id FROM campaign_target ORDER BY customer_id LIMIT 1)`,
+		"T4":  `UPDATE campaign_target t SET arm = 'control' FROM contact_ledger l WHERE l.customer_id = t.customer_id AND l.wave = t.wave AND t.seq = 5`,
 		"C1":  promised("treated", 5, 0),
 		"C2":  promised("treated", 0, 5),
 		"C3":  promised("control", 5, 0),
@@ -135,7 +142,7 @@ func TestEveryInvariantFires(t *testing.T) {
 			mutation, ok := mutations[i.Name]
 			require.True(t, ok, "no mutation for %s", i.Name)
 			// The database's own rules are switched off: the fault is one that slipped past them.
-			for _, table := range []string{"contact", "contact_attempt", "campaign_target", "outcome", "receipt", "sign_off", "sign_off_counted", "channel_promise", "plan_revision", "contingency_draw", "credit_line", "credit_grant"} {
+			for _, table := range []string{"contact", "contact_attempt", "campaign_target", "outcome", "receipt", "sign_off", "sign_off_counted", "channel_promise", "plan_revision", "contingency_draw", "credit_line", "credit_grant", "contact_ledger", "opt_out", "consent"} {
 				f.exec(`CREATE TABLE kept_` + table + ` AS TABLE ` + table)
 			}
 			conn, err := f.owner.Pool().Acquire(f.ctx)
@@ -155,7 +162,7 @@ func TestEveryInvariantFires(t *testing.T) {
 				names = append(names, b.Invariant)
 			}
 			require.Contains(t, names, i.Name)
-			for _, table := range []string{"contact", "contact_attempt", "campaign_target", "outcome", "receipt", "sign_off_counted", "sign_off", "channel_promise", "plan_revision", "contingency_draw", "credit_line", "credit_grant"} {
+			for _, table := range []string{"contact", "contact_attempt", "campaign_target", "outcome", "receipt", "sign_off_counted", "sign_off", "channel_promise", "plan_revision", "contingency_draw", "credit_line", "credit_grant", "contact_ledger", "opt_out", "consent"} {
 				run(`DELETE FROM ` + table)
 				run(`INSERT INTO ` + table + ` TABLE kept_` + table)
 				run(`DROP TABLE kept_` + table)

@@ -15,10 +15,10 @@ func (a *Activities) Prepare(ctx context.Context, in campaign.PlanRef) error {
 	if err != nil {
 		return failure(ctx, err)
 	}
-	attributes, err := a.Store.CustomerAttributes(ctx)
+	words, err := audience.Load(ctx, a.Store, plan.Plan.Unit.Tenant())
 	if err != nil {
 		return failure(ctx, err)
 	}
-	_, err = audience.Selection(attributes, in.CampaignID, plan)
+	_, err = audience.Selection(words, in.CampaignID, plan)
 	return failure(ctx, err)
 }

@@ -13,7 +13,7 @@ import (
 // decree puts other routes into force for the fixture's tenant.
 func (f *fixture) decree(routes string) {
 	f.t.Helper()
-	active, err := f.Store.PolicyOf(f.ctx, "operator")
+	active, err := f.Store.PolicyOf(f.ctx, campaign.PolicyAccess, "operator")
 	require.NoError(f.t, err)
 	d := policies.Standard()
 	require.NoError(f.t, policies.Lint(d.Policy, routes))

@@ -176,9 +176,10 @@ func TestRepliesOptOutAtOnce(t *testing.T) {
 	rows := f.sent()
 	inbox := activities.Inbox{Store: f.Store, Channel: campaign.ChannelSMS}
 	words := map[string]bool{
-		" t ": true, "Ｔ": true, "TD": true, "退订。": true, "STOP!": true, "拒收": true,
-		"thanks": false, "do not stop": false, "ok": false,
+		" t ": true, "Ｔ": true, "TD": true, "退订。": true, "STOP!": true, "拒收": true, "Ｓｔｏｐ": true, "t。": true, "opt-out": true,
+		"thanks": false, "do not stop": false, "ok": false, "no more": false, "别再发了": false, "tds": false, "nonstop music": false,
 	}
+	read := map[string]bool{"do not stop": true, "no more": true, "别再发了": true} // by a person
 	i := 0
 	for text, out := range words {
 		c := rows[i]
@@ -191,7 +192,35 @@ func TestRepliesOptOutAtOnce(t *testing.T) {
 			kind = campaign.OutcomeOptedOut
 		}
 		require.EqualValues(t, 1, f.count(`SELECT count(*) FROM outcome WHERE customer_id = $1 AND contact_id = $2 AND kind = $3`, c.CustomerID, c.ID, kind), text)
+		waits := map[bool]int64{true: 1}[read[text]]
+		require.EqualValues(t, waits, f.count(`SELECT count(*) FROM reply_review WHERE customer_id = $1 AND words = $2`, c.CustomerID, text), text)
+		require.EqualValues(t, waits, f.count(`SELECT count(*) FROM quarantine WHERE customer_id = $1 AND why = 'reply' AND until > now()`, c.CustomerID), text)
 	}
+	require.EqualValues(t, len(read), f.count(`SELECT count(*) FROM reply_review`), "no other words are kept")
 	require.NoError(t, inbox.Replies(f.ctx, []channels.Reply{{From: "10010", Text: "T", At: time.Now()}, {From: "99977777777", Text: "T", At: time.Now()}}))
 	require.EqualValues(t, len(words), f.count(`SELECT count(*) FROM outcome`))
+}
+
+// A complaint leaves its customer in peace, once: the same one brought again does not bring
+// back a quarantine that somebody has ended.
+func TestAComplaintIsFollowedByQuarantine(t *testing.T) {
+	f := newFixture(t, nil)
+	c := f.sent()[0]
+	complaint := store.Outcome{CustomerID: c.CustomerID, Kind: campaign.OutcomeComplained, At: time.Now(), Source: "hotline", SourceID: "4711"}
+	quarantined := func() int64 {
+		return f.count(`SELECT count(*) FROM quarantine WHERE customer_id = $1 AND why = 'complaint' AND until > now() + interval '29 days'`, c.CustomerID)
+	}
+	record := func(o ...store.Outcome) {
+		landed, err := f.Store.RecordOutcomes(f.ctx, f.id, true, o)
+		require.NoError(t, err)
+		require.Empty(t, landed.Faults)
+	}
+	record(store.Outcome{CustomerID: c.CustomerID, Kind: campaign.OutcomeDeclined, At: time.Now(), Source: "hotline", SourceID: "4710"})
+	require.Zero(t, quarantined())
+	record(complaint)
+	require.EqualValues(t, 1, quarantined())
+	f.exec(`DELETE FROM quarantine`)
+	record(complaint)
+	require.Zero(t, quarantined())
+	require.EqualValues(t, 1, f.count(`SELECT count(*) FROM consent_event WHERE event = 'quarantined' AND campaign_id = $1`, f.id))
 }

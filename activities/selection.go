@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"sync/atomic"
 
 	"github.com/musterhq/muster/audience"
 	"github.com/musterhq/muster/campaign"
@@ -9,52 +10,76 @@ import (
 	"github.com/musterhq/muster/targeting"
 )
 
-// SelectTargets selects and freezes the targets of a plan revision, once, if it was signed
-// by those who must. A rule's refusal is recorded.
-func (a *Activities) SelectTargets(ctx context.Context, in campaign.SelectionInput) (campaign.TargetCount, error) {
+// SelectionStep does one step of the selection of a plan revision's targets, once, and
+// returns what has been counted so far. Nobody is selected for a revision that was not
+// signed by those who must. A rule's refusal is recorded.
+func (a *Activities) SelectionStep(ctx context.Context, in campaign.SelectionStepInput) (campaign.TargetCount, error) {
 	var count campaign.TargetCount
-	err := alive(ctx, func() error {
-		plan, err := a.Store.LoadPlan(ctx, campaign.PlanRef{CampaignID: in.CampaignID, Revision: in.Revision})
-		if err != nil {
-			return err
-		}
-		attributes, err := a.Store.CustomerAttributes(ctx)
-		if err != nil {
-			return err
-		}
-		sel, err := audience.Selection(attributes, in.CampaignID, plan)
-		if err != nil {
-			return err
-		}
-		freeze := store.Freeze{
-			CampaignID: in.CampaignID, Revision: in.Revision, Salt: sel.Salt, Authorise: a.authoriseSigned,
-			Tally: func(steps []store.CountStep) campaign.TargetCount { return tally(sel, steps) },
-			Insert: func(table string, shards int) (string, []any) {
-				sel.Shards = shards
-				return sel.SQL(table)
-			},
-		}
-		freeze.Count, freeze.CountArgs = sel.CountsSQL()
-		count, err = a.Store.FreezeTargets(ctx, freeze)
+	var buckets atomic.Int64
+	err := aliveAt(ctx, buckets.Load, func() (err error) {
+		count, err = a.selectionStep(ctx, in, func(done int) { buckets.Store(int64(done)) })
 		return err
 	})
-	if rule := ruleOf(err); rule != nil {
-		if told := a.tellRefused(ctx, "selection:"+callKey(ctx), in.CampaignID, "selection.refused", rule, map[string]any{"revision": in.Revision}); told != nil {
+	if rule := ruleOf(err); rule != nil && rule.Code != campaign.CodeSelectionLost {
+		told := a.tellRefused(ctx, "selection:"+callKey(ctx), in.CampaignID, "selection.refused", rule, map[string]any{"revision": in.Revision, "step": in.Step})
+		if told != nil {
 			err = told
 		}
 	}
 	return count, failure(ctx, err)
 }
 
-func tally(sel targeting.Selection, steps []store.CountStep) campaign.TargetCount {
-	counts := make([]targeting.Count, len(steps))
-	for i, s := range steps {
-		counts[i] = targeting.Count{Kind: targeting.CountKind(s.Kind), Code: s.Code, Customers: s.Customers}
+func (a *Activities) selectionStep(ctx context.Context, in campaign.SelectionStepInput, progress func(buckets int)) (campaign.TargetCount, error) {
+	plan, err := a.Store.LoadPlan(ctx, campaign.PlanRef{CampaignID: in.CampaignID, Revision: in.Revision})
+	if err != nil {
+		return campaign.TargetCount{}, err
 	}
-	w := sel.Waterfall(counts)
-	count := campaign.TargetCount{Considered: w.InUnit, Matching: w.Matching - w.NoTier}
-	for _, s := range w.Suppressed {
-		count.Suppressed += s.Customers
+	run, frozen, err := a.Store.SelectionRun(ctx, in.SelectionInput)
+	if err != nil {
+		return campaign.TargetCount{}, err
 	}
-	return count
+	if frozen != nil {
+		return *frozen, nil
+	}
+	sel, policy, err := a.selection(ctx, in.CampaignID, plan, run)
+	if err != nil {
+		return campaign.TargetCount{}, err
+	}
+	switch in.Step {
+	case campaign.StepCount:
+		holdout := policy.Holdout
+		if !holdout.Covers(plan.Plan.Type.Purpose()) {
+			holdout.Share = 0
+		}
+		return run.Count(ctx, sel, holdout, a.authoriseSigned)
+	case campaign.StepFilter:
+		return run.Filter(ctx, sel)
+	case campaign.StepControl:
+		return run.Control(ctx, sel)
+	case campaign.StepChannel:
+		return run.Channel(ctx, sel)
+	case campaign.StepReserve:
+		return run.Reserve(ctx, plan.Plan, policy, progress)
+	case campaign.StepFreeze:
+		return run.Freeze(ctx, store.Snapshot{Selection: sel, Policy: policy}, a.authoriseSigned)
+	}
+	return campaign.TargetCount{}, campaign.Errorf(campaign.CodeInvalidParameter, "a selection has no step %q", in.Step)
+}
+
+// selection compiles the audience of a plan under the contact policy in force, for waves that
+// begin as planned after the run did.
+func (a *Activities) selection(ctx context.Context, campaignID string, plan campaign.LoadedPlan, run store.SelectionRun) (targeting.Selection, targeting.ContactPolicy, error) {
+	words, err := audience.Load(ctx, a.Store, plan.Plan.Unit.Tenant())
+	if err != nil {
+		return targeting.Selection{}, targeting.ContactPolicy{}, err
+	}
+	sel, err := audience.Selection(words, campaignID, plan)
+	if err != nil {
+		return sel, targeting.ContactPolicy{}, err
+	}
+	policy, err := a.Store.ContactPolicy(ctx, plan.Plan.Unit)
+	if err != nil {
+		return sel, policy, err
+	}
+	return audience.Under(sel, campaignID, plan.Plan, policy, run.BeganAt, audience.Decided), policy, nil
 }

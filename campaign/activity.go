@@ -12,33 +12,34 @@ type None struct{}
 
 // The activities.
 const (
-	ActivityProject             Activity[Projection, None]              = "Project"       // writes the read model; runs as a local activity
-	ActivityAuthenticate        Activity[CommandClaim, None]            = "Authenticate"  // verifies that a command was given by whom it names
-	ActivityConfirmReport       Activity[ReportClaim, Confirmation]     = "ConfirmReport" // compares a stage's report with the rows
-	ActivityVerify              Activity[Claim, None]                   = "Verify"        // checks the authority behind an update again, where it takes effect
-	ActivityCountSignOff        Activity[SignOffClaim, None]            = "CountSignOff"  // verifies a sign-off and counts it once
-	ActivityRouteApproval       Activity[RouteRequest, RoutedApproval]  = "RouteApproval" // a plan revision with the approval route it must take
-	ActivityOpenRound           Activity[Round, None]                   = "OpenRound"     // keeps the frozen route of an approval round
-	ActivityRemind              Activity[Reminder, None]                = "Remind"
-	ActivityReserve             Activity[PlanRef, None]                 = "Reserve" // holds every budget line's ceiling
-	ActivityPrepare             Activity[PlanRef, None]                 = "Prepare"
-	ActivitySelectTargets       Activity[SelectionInput, TargetCount]   = "SelectTargets"
-	ActivityCreateContacts      Activity[DispatchInput, ContactBatch]   = "CreateContacts"
-	ActivityDispatchChunk       Activity[ChunkInput, ChunkResult]       = "DispatchChunk" // on the channel's queue
-	ActivityPayContacts         Activity[ChannelRef, PaidContacts]      = "PayContacts"   // plans contacts that the budget pays for by now
-	ActivityProgress            Activity[ChannelRef, ChannelProgress]   = "Progress"
-	ActivityCloseChannel        Activity[CloseChannel, ChannelProgress] = "CloseChannel"
-	ActivityCaptureChannel      Activity[ChannelRef, None]              = "CaptureChannel" // spends the channel's cost in the ledger
-	ActivitySetHold             Activity[SetHold, None]                 = "SetHold"
-	ActivityMeasure             Activity[ReviewInput, Measured]         = "Measure"
-	ActivityCloseReview         Activity[ReviewOutcome, None]           = "CloseReview"
-	ActivityApplyRecommendation Activity[ReviewRef, LoadedPlan]         = "ApplyRecommendation" // the new revision
-	ActivityCloseContacts       Activity[PlanRef, None]                 = "CloseContacts"       // gives every contact a final state
-	ActivitySettle              Activity[PlanRef, None]                 = "Settle"
-	ActivityReleaseCredit       Activity[CreditInput, CreditReleased]   = "ReleaseCredit" // all prepaid credit that is due now
-	ActivityEvaluate            Activity[EvaluationInput, None]         = "Evaluate"
-	ActivityArchive             Activity[ArchiveInput, Archived]        = "ArchiveHistories"
-	ActivityReplay              Activity[ReplayInput, ReplayReport]     = "ReplayHistories"
+	ActivityProject             Activity[Projection, None]                = "Project"       // writes the read model; runs as a local activity
+	ActivityAuthenticate        Activity[CommandClaim, None]              = "Authenticate"  // verifies that a command was given by whom it names
+	ActivityConfirmReport       Activity[ReportClaim, Confirmation]       = "ConfirmReport" // compares a stage's report with the rows
+	ActivityVerify              Activity[Claim, None]                     = "Verify"        // checks the authority behind an update again, where it takes effect
+	ActivityCountSignOff        Activity[SignOffClaim, None]              = "CountSignOff"  // verifies a sign-off and counts it once
+	ActivityRouteApproval       Activity[RouteRequest, RoutedApproval]    = "RouteApproval" // a plan revision with the approval route it must take
+	ActivityOpenRound           Activity[Round, None]                     = "OpenRound"     // keeps the frozen route of an approval round
+	ActivityRemind              Activity[Reminder, None]                  = "Remind"
+	ActivityReserve             Activity[PlanRef, None]                   = "Reserve" // holds every budget line's ceiling
+	ActivityPrepare             Activity[PlanRef, None]                   = "Prepare"
+	ActivitySelectionStep       Activity[SelectionStepInput, TargetCount] = "SelectionStep" // what has been counted so far
+	ActivityCreateContacts      Activity[DispatchInput, ContactBatch]     = "CreateContacts"
+	ActivityDispatchChunk       Activity[ChunkInput, ChunkResult]         = "DispatchChunk" // on the channel's queue
+	ActivityPayContacts         Activity[ChannelRef, PaidContacts]        = "PayContacts"   // plans contacts that the budget pays for by now
+	ActivityProgress            Activity[ChannelRef, ChannelProgress]     = "Progress"
+	ActivityCloseChannel        Activity[CloseChannel, ChannelProgress]   = "CloseChannel"
+	ActivityCaptureChannel      Activity[ChannelRef, None]                = "CaptureChannel" // spends the channel's cost in the ledger
+	ActivitySetHold             Activity[SetHold, None]                   = "SetHold"
+	ActivityMeasure             Activity[ReviewInput, Measured]           = "Measure"
+	ActivityCloseReview         Activity[ReviewOutcome, None]             = "CloseReview"
+	ActivityApplyRecommendation Activity[ReviewRef, LoadedPlan]           = "ApplyRecommendation" // the new revision
+	ActivityCloseContacts       Activity[PlanRef, None]                   = "CloseContacts"       // gives every contact a final state
+	ActivitySettle              Activity[PlanRef, None]                   = "Settle"
+	ActivityReleaseCredit       Activity[CreditInput, CreditReleased]     = "ReleaseCredit" // all prepaid credit that is due now
+	ActivityEvaluate            Activity[EvaluationInput, None]           = "Evaluate"
+	ActivityArchive             Activity[ArchiveInput, Archived]          = "ArchiveHistories"
+	ActivityReplay              Activity[ReplayInput, ReplayReport]       = "ReplayHistories"
+	ActivityImport              Activity[ImportInput, None]               = "ImportCustomers" // works on an import until it ends
 )
 
 // PlanRef names a plan revision.

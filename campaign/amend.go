@@ -36,6 +36,9 @@ func CheckAmendment(now, next *Plan, frozen bool, waves []WaveRun) error {
 		}
 		if frozen {
 			fixed(waveField(i, "tiers"), now.Waves[i].Tiers, next.Waves[i].Tiers)
+			fixed(waveField(i, "share_percent"), now.Waves[i].Share, next.Waves[i].Share)
+			fixed(waveField(i, "linkage"), now.Waves[i].Linkage, next.Waves[i].Linkage)
+			fixed(waveField(i, "follow_up"), now.Waves[i].FollowUp, next.Waves[i].FollowUp)
 		}
 		if w.Begun {
 			fixed(waveField(i, ""), now.Waves[i], next.Waves[i])

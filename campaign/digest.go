@@ -18,6 +18,14 @@ const CodeDispatchRefused Code = "dispatch_refused"
 // were told.
 const CodeAudienceGrown Code = "audience_grown"
 
+// CodeAudienceShrunk means that fewer customers would be targeted than the signers of a plan
+// were told.
+const CodeAudienceShrunk Code = "audience_shrunk"
+
+// CodeSelectionLost means that the tables that a selection works in went with a database
+// server that crashed: the selection begins anew.
+const CodeSelectionLost Code = "selection_lost"
+
 // DigestOf identifies a value by its content: the hex SHA-256 of its JSON with the
 // fields in declaration order and no insignificant white space. It fails on what JSON
 // cannot hold, such as an infinite number.
@@ -54,6 +62,18 @@ func (p *Plan) Digests() PlanDigests {
 	for i, w := range p.Waves {
 		tiers[i] = w.Tiers
 	}
+	type divided struct {
+		Number   int       `json:"number"`
+		Share    float64   `json:"share_percent,omitempty"`
+		Linkage  Linkage   `json:"linkage,omitempty"`
+		FollowUp *FollowUp `json:"follow_up,omitempty"`
+	}
+	var parts []divided
+	for _, w := range p.Waves {
+		if w.Share != 0 || w.Linkage != "" || w.FollowUp != nil {
+			parts = append(parts, divided{w.Number, w.Share, w.Linkage, w.FollowUp})
+		}
+	}
 	type used struct {
 		Channel         Channel `json:"channel"`
 		MaximumAttempts int     `json:"maximum_attempts,omitempty"`
@@ -79,11 +99,12 @@ func (p *Plan) Digests() PlanDigests {
 			Texts []said `json:"texts"`
 		}{"content", p.Offer, texts}),
 		Audience: part(struct {
-			Part     string   `json:"part"`
-			Unit     OrgUnit  `json:"unit"`
-			Audience Audience `json:"audience"`
-			Waves    [][]Tier `json:"waves"`
-		}{"audience", p.Unit, p.Audience, tiers}),
+			Part     string    `json:"part"`
+			Unit     OrgUnit   `json:"unit"`
+			Audience Audience  `json:"audience"`
+			Waves    [][]Tier  `json:"waves"`
+			Parts    []divided `json:"parts,omitempty"`
+		}{"audience", p.Unit, p.Audience, tiers, parts}),
 		Budget: part(struct {
 			Part        string       `json:"part"`
 			Currency    string       `json:"currency"`

@@ -15,6 +15,7 @@ const (
 	CodeInvalidPlan           Code = "invalid_plan"
 	CodeInvalidParameter      Code = "invalid_parameter"
 	CodeInvalidFilter         Code = "invalid_filter"
+	CodeFilterMismatch        Code = "filter_mismatch"
 	CodeInvalidText           Code = "invalid_text"
 	CodeAmountOutOfRange      Code = "amount_out_of_range"
 	CodeCurrencyMismatch      Code = "currency_mismatch"
@@ -51,6 +52,7 @@ const (
 	CodeInternal              Code = "internal"
 	CodeEmptyPolicy           Code = "empty_policy"
 	CodeDispatchFrozen        Code = "dispatch_frozen"
+	CodeExportNotPermitted    Code = "export_not_permitted"
 	CodePolicyRejected        Code = "policy_rejected"
 	CodeProgrammeNotFound     Code = "programme_not_found"
 	CodeProgrammeClosed       Code = "programme_closed"
@@ -60,6 +62,8 @@ const (
 	CodeEmptySelection        Code = "empty_selection"
 	CodeIllegalTransition     Code = "illegal_transition"
 	CodeRecommendationMissing Code = "recommendation_missing"
+	CodeInvalidMSISDN         Code = "invalid_msisdn"
+	CodeUnmaskQuota           Code = "unmask_quota_exceeded"
 )
 
 // The codes of requests that the API cannot take.

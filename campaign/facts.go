@@ -1,6 +1,9 @@
 package campaign
 
-import "slices"
+import (
+	"math"
+	"slices"
+)
 
 // Facts are what decides who must sign for a plan.
 type Facts struct {
@@ -80,19 +83,31 @@ func (f *Facts) AddTo(base int, added, lately int64) error {
 	return err
 }
 
-// grown is by how many percent an audience may grow from when its size was told to the
-// signers to when its targets are frozen: customers come and go every day.
-const grown = 5
+// countTolerance is by how many percent the number of targets may differ from what the
+// signers were told, where the plan does not say: customers come and go every day.
+const countTolerance = 5
 
-// Holds returns nil when so many targets are what the signers were told, and otherwise
-// CodeAudienceGrown.
-func (f Facts) Holds(targets int64) error {
-	most := f.Audience + f.Audience/100*grown + f.Audience%100*grown/100
-	if targets <= most {
-		return nil
+// Holds returns nil when so many targets are what the signers were told, give or take
+// tolerance percent of it, 0 for the usual 5; and otherwise CodeAudienceGrown or
+// CodeAudienceShrunk.
+func (f Facts) Holds(targets int64, tolerance float64) error {
+	if tolerance == 0 {
+		tolerance = countTolerance
 	}
-	return Errorf(CodeAudienceGrown, "%d customers would be targeted, and those who signed were told of %d: amend the plan, for example its maximum of targets, and have it approved anew", targets, f.Audience).
-		With("targets", targets).With("signed", f.Audience)
+	// In basis points, which every tolerance of a valid plan is a whole number of.
+	share := int64(math.Round(tolerance * 100))
+	part := f.Audience/10_000*share + f.Audience%10_000*share/10_000
+	told := func(code Code, more string) error {
+		return Errorf(code, "%d customers would be targeted, %s than the %d that those who signed were told of; they are asked again", targets, more, f.Audience).
+			With("targets", targets).With("signed", f.Audience)
+	}
+	switch {
+	case targets > f.Audience+part:
+		return told(CodeAudienceGrown, "more")
+	case targets < f.Audience-part-1: // what was told and what is found may each be rounded
+		return told(CodeAudienceShrunk, "fewer")
+	}
+	return nil
 }
 
 // Counted is the amount that chooses the route: the plan's own and that of the campaigns

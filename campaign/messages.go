@@ -20,6 +20,7 @@ const (
 	WorkflowCredit     Workflow[CreditInput]     = "CreditRelease"
 	WorkflowArchive    Workflow[ArchiveInput]    = "Archive"
 	WorkflowReplay     Workflow[ReplayInput]     = "Replay"
+	WorkflowImport     Workflow[ImportInput]     = "ImportCustomers"
 )
 
 // Update, signal and query names.
@@ -195,10 +196,11 @@ type Topic string
 const (
 	TopicCampaign Topic = "campaign" // anything about a campaign
 	TopicTask     Topic = "task"     // a campaign's tasks
+	TopicImport   Topic = "import"   // an import of customers
 )
 
 // Topics lists the topics of live events.
-func Topics() []Topic { return []Topic{TopicCampaign, TopicTask} }
+func Topics() []Topic { return []Topic{TopicCampaign, TopicTask, TopicImport} }
 
 // ---- Stage inputs and results ----
 
@@ -218,6 +220,32 @@ type SelectionInput struct {
 	Revision   int    `json:"revision"`
 }
 
+// SelectionStep is one of the steps that a selection is made in. Each is done once and can
+// be resumed.
+type SelectionStep string
+
+// The steps, in order. A score has its place after the filter: it is a column of the
+// candidates that is 0 as long as no step fills it.
+const (
+	StepCount   SelectionStep = "count"   // whether anybody may be targeted, and how many customers the unit has
+	StepFilter  SelectionStep = "filter"  // the candidates: filter, suppressions, tier and wave by rule, arm by hash
+	StepControl SelectionStep = "control" // the limit, and the exact splits of the control group
+	StepChannel SelectionStep = "channel" // the channel that each candidate prefers, where a wave asks for it
+	StepReserve SelectionStep = "reserve" // the contact policy, bucket by bucket
+	StepFreeze  SelectionStep = "freeze"  // the numbered snapshot
+)
+
+// SelectionSteps lists the steps in order.
+func SelectionSteps() []SelectionStep {
+	return []SelectionStep{StepCount, StepFilter, StepControl, StepChannel, StepReserve, StepFreeze}
+}
+
+// SelectionStepInput asks for one step of a selection.
+type SelectionStepInput struct {
+	SelectionInput
+	Step SelectionStep `json:"step"`
+}
+
 // TargetCount is the frozen result of a selection, and the way to it.
 type TargetCount struct {
 	Snapshot   int         `json:"snapshot"`
@@ -227,6 +255,17 @@ type TargetCount struct {
 	Targets    int64       `json:"targets"`    // frozen, both arms
 	Control    int64       `json:"control"`    // of those, held out
 	Waves      []WaveCount `json:"waves"`
+	// Reasons are why candidates are no targets, by the code of the rule; they add up to Suppressed.
+	Reasons []ReasonCount `json:"reasons,omitempty"`
+	// Beyond counts those who could be contacted and are beyond the plan's maximum of targets.
+	Beyond int64  `json:"beyond,omitempty"`
+	Digest string `json:"digest,omitempty"` // of the frozen targets
+}
+
+// ReasonCount counts the customers whom a rule takes out of a selection.
+type ReasonCount struct {
+	Rule      string `json:"rule"`
+	Customers int64  `json:"customers"`
 }
 
 // WaveCount counts a wave's frozen targets.
@@ -242,6 +281,7 @@ type WaveInput struct {
 	Wave       int       `json:"wave"`
 	Snapshot   int       `json:"snapshot"`
 	Channels   []Channel `json:"channels"`
+	Linkage    Linkage   `json:"linkage,omitempty"`
 	Window     int64     `json:"window_seconds"`
 	Hold       Hold      `json:"hold"`
 	Revision   int       `json:"revision"`

@@ -115,16 +115,44 @@ type BudgetLine struct {
 // Audience says who the campaign is for.
 type Audience struct {
 	Filter         string     `json:"filter"`                    // CEL over the customer catalogue; "true" means every customer of the unit
+	Tree           *Condition `json:"tree,omitempty"`            // the form that Filter was made with, if it was; it generates just that text
 	Tiers          []TierRule `json:"tiers"`                     // the first rule that holds gives the tier; a customer no rule holds for is no target
 	ControlPercent float64    `json:"control_percent"`           // share of targets held out, 0 to 50, two decimals at most
 	ControlSalt    string     `json:"control_salt,omitempty"`    // seed of the control group's hash; the campaign's id when empty
 	MaximumTargets int64      `json:"maximum_targets,omitempty"` // 0 means no limit
+
+	ControlMethod ControlMethod `json:"control_method,omitempty"` // by hash when empty
+	// ControlStrata are attributes by which an exact split is divided, beyond the tier.
+	ControlStrata []string `json:"control_strata,omitempty"`
+	// ControlAccount is the attribute whose value customers share who are drawn as one.
+	ControlAccount string `json:"control_account,omitempty"`
+	// ControlList is the name of the list of arms that an experiment brings with it.
+	ControlList string `json:"control_list,omitempty"`
+	// CountTolerance is by how many percent the number of targets may differ from what the
+	// signers were told, up to 50; 0 means 5. What differs by more goes back to them.
+	CountTolerance float64 `json:"count_tolerance_percent,omitempty"`
+}
+
+// ControlMethod says how a control group is drawn.
+type ControlMethod string
+
+// The methods.
+const (
+	ControlByHash ControlMethod = "hash"  // each customer by a number of their own: the group has about its share
+	ControlExact  ControlMethod = "exact" // so many of each stratum as the share asks for, for small lists
+	ControlByList ControlMethod = "list"  // by the arms of a list that was made elsewhere
+)
+
+// ControlMethods lists the methods.
+func ControlMethods() []ControlMethod {
+	return []ControlMethod{ControlByHash, ControlExact, ControlByList}
 }
 
 // TierRule gives a tier to the customers its filter holds for.
 type TierRule struct {
-	Tier   Tier   `json:"tier"`
-	Filter string `json:"filter"`
+	Tier   Tier       `json:"tier"`
+	Filter string     `json:"filter"`
+	Tree   *Condition `json:"tree,omitempty"` // as in Audience
 }
 
 // Offer is what customers are told, defined once for all channels.
@@ -156,6 +184,33 @@ type WavePlan struct {
 	Channels   []Channel `json:"channels"`            // in series: the next one takes whom the one before did not reach
 	// ChannelWindow closes a channel of the wave this many seconds after it began; what is still open then expires.
 	ChannelWindow int64 `json:"channel_window_seconds"`
+	// Share is the percentage of its tiers' targets that the wave contacts, where several waves
+	// divide them between them; 0 for all.
+	Share float64 `json:"share_percent,omitempty"`
+	// Linkage says how the channels follow each other; in series when empty.
+	Linkage Linkage `json:"linkage,omitempty"`
+	// FollowUp makes the wave one of customers whom earlier waves contacted; it has no tiers of
+	// its own then.
+	FollowUp *FollowUp `json:"follow_up,omitempty"`
+}
+
+// Linkage says how a wave's channels work together.
+type Linkage string
+
+// The linkages.
+const (
+	LinkageSeries    Linkage = "series"    // the next channel takes whom the one before did not reach
+	LinkagePreferred Linkage = "preferred" // side by side: each customer by the channel that they prefer, else by the first
+)
+
+// FollowUp chooses the customers of a wave, when it begins, by what came of earlier ones.
+type FollowUp struct {
+	Of      []int       `json:"of"`                // waves before it
+	Outcome OutcomeKind `json:"outcome"`           // that the customer has reported or shown
+	Without OutcomeKind `json:"without,omitempty"` // and has not
+	// After is how long ago the outcome must have been, in seconds: willing, and not activated
+	// after 30 days.
+	After int64 `json:"after_seconds,omitempty"`
 }
 
 // ReviewDefault is what happens when nobody decides a review in time.

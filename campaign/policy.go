@@ -5,14 +5,24 @@ import (
 	"encoding/hex"
 )
 
-// PolicyDocument is a version of a tenant's policy: what the roles may do, and who must
-// sign for a plan. A version never changes; another one takes its place.
+// PolicyKind is what a policy document is about.
+type PolicyKind string
+
+// The kinds of policy documents. A document that names none is about access.
+const (
+	PolicyAccess  PolicyKind = "access"  // what the roles may do, and who must sign for a plan
+	PolicyContact PolicyKind = "contact" // how often, when and whether customers may be contacted
+)
+
+// PolicyDocument is a version of a tenant's policy of one kind. A version never changes;
+// another one takes its place.
 type PolicyDocument struct {
-	Version int64   // 1 and up, over all tenants
-	Tenant  OrgUnit // the topmost unit it is for; empty for the standard, which holds where there is no other
-	Policy  string  // the table of permissions, as package policies reads it
-	Routes  string  // the approval routes and calendars, in JSON
-	Digest  string  // as it was stored: see PolicyDigest
+	Version int64      // 1 and up, over all tenants and kinds
+	Kind    PolicyKind // access when empty
+	Tenant  OrgUnit    // the topmost unit it is for; empty for the standard, which holds where there is no other
+	Policy  string     // of access the table of permissions, as package policies reads it; of contact the rules in JSON, as package targeting does
+	Routes  string     // of access the approval routes and calendars, in JSON
+	Digest  string     // as it was stored: see PolicyDigest
 }
 
 // PolicyDigest is the SHA-256, in hex, of what a policy document says.

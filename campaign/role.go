@@ -61,6 +61,16 @@ const (
 	ActAuditRead         Action = "audit.read"
 	ActAuditReplay       Action = "audit.replay"
 	ActCustomerImport    Action = "customer.import"
+	ActHistoryRecord     Action = "history.record" // tell of contacts that other systems know of
+	ActListRead          Action = "list.read"
+	ActListWrite         Action = "list.write"
+	ActSegmentWrite      Action = "segment.write"
+	ActExportCreate      Action = "export.create"     // take customers' data out; the limit is in rows
+	ActCustomerRead      Action = "customer.read"     // one customer at a time, the number masked
+	ActCustomerUnmask    Action = "customer.unmask"   // see what identifies a customer; the limit is in customers a day
+	ActCustomerConsent   Action = "customer.consent"  // record and lift what customers allow and refuse
+	ActCustomerErase     Action = "customer.erase"    // forget who a customer is
+	ActAttributeDeclare  Action = "attribute.declare" // of the customer table, for all
 	ActUserRead          Action = "user.read"
 	ActUserAdminister    Action = "user.administer"
 	ActUnitAdminister    Action = "unit.administer"
@@ -87,7 +97,8 @@ func Actions() []Action {
 		ActCampaignRead, ActCampaignCreate, ActCampaignEdit, ActCampaignSubmit, ActCampaignWithdraw, ActCampaignAmend, ActCampaignPause,
 		ActCampaignResume, ActCampaignStop, ActApprovalRead, ActApprovalManager, ActApprovalFinance, ActApprovalCredit, ActApprovalProgramme,
 		ActTargetRead, ActContactRead, ActTaskRead, ActTaskWork, ActOutcomeRecord, ActReviewRead, ActReviewDecide, ActEvaluationRead,
-		ActAuditRead, ActAuditReplay, ActCustomerImport, ActUserRead, ActUserAdminister, ActUnitAdminister, ActTokenAdminister,
+		ActAuditRead, ActAuditReplay, ActCustomerImport, ActHistoryRecord, ActListRead, ActListWrite, ActSegmentWrite, ActExportCreate,
+		ActCustomerRead, ActCustomerUnmask, ActCustomerConsent, ActCustomerErase, ActAttributeDeclare, ActUserRead, ActUserAdminister, ActUnitAdminister, ActTokenAdminister,
 		ActPolicyRead, ActPolicyPropose, ActPolicyDecide, ActEventsSubscribe, ActDispatchLift,
 		ActProgrammeRead, ActProgrammePropose, ActProgrammeClose, ActBudgetDraw, ActLedgerRead,
 		ActCreditRead, ActCreditPool, ActCreditRecord, ActCreditClawBack,
@@ -102,9 +113,10 @@ func SigningActions() []Action {
 
 // ServiceActions lists the actions that a service token may be given: all but writing and
 // submitting plans, for whoever has written one may not sign it and a machine's owner would
-// be unknown, signing, deciding a review or about a budget, and administering people, units and tokens.
+// be unknown, signing, deciding a review or about a budget, taking out, showing and erasing what identifies customers, declaring their
+// attributes, and administering people, units and tokens.
 func ServiceActions() []Action {
-	kept := append(SigningActions(), ActCampaignCreate, ActCampaignEdit, ActCampaignSubmit, ActCampaignAmend, ActReviewDecide, ActProgrammePropose, ActProgrammeClose, ActBudgetDraw, ActCreditPool, ActCreditClawBack, ActUserRead, ActUserAdminister, ActUnitAdminister, ActTokenAdminister, ActPolicyPropose, ActPolicyDecide, ActDispatchLift)
+	kept := append(SigningActions(), ActCampaignCreate, ActCampaignEdit, ActCampaignSubmit, ActCampaignAmend, ActReviewDecide, ActProgrammePropose, ActProgrammeClose, ActBudgetDraw, ActCreditPool, ActCreditClawBack, ActExportCreate, ActCustomerUnmask, ActCustomerErase, ActAttributeDeclare, ActUserRead, ActUserAdminister, ActUnitAdminister, ActTokenAdminister, ActPolicyPropose, ActPolicyDecide, ActDispatchLift)
 	return slices.DeleteFunc(Actions(), func(a Action) bool { return slices.Contains(kept, a) })
 }
 

@@ -43,6 +43,7 @@ type WaveRun struct {
 	Number   int       `json:"number"`
 	StartsAt time.Time `json:"starts_at"`
 	Channels []Channel `json:"channels"` // as begun; the plan's while it has not begun
+	Linkage  Linkage   `json:"linkage,omitempty"`
 	Begun    bool      `json:"begun"`
 	Done     bool      `json:"done"`
 	Failure  string    `json:"failure,omitempty"` // why it could not be run to its end

@@ -181,6 +181,7 @@ func (v *planCheck) pricing(at string, l BudgetLine) {
 
 func (v *planCheck) audience(a Audience) {
 	v.filter("audience.filter", a.Filter)
+	v.tree("audience.tree", a.Tree, a.Filter)
 	if len(a.Tiers) == 0 {
 		v.add("audience.tiers", CodeInvalidPlan, "needs at least one rule, e.g. tier general with filter true")
 	}
@@ -193,13 +194,44 @@ func (v *planCheck) audience(a Audience) {
 		}
 		seen[t.Tier] = true
 		v.filter(at+"filter", t.Filter)
+		v.tree(at+"tree", t.Tree, t.Filter)
 	}
-	hundredths := a.ControlPercent * 100
-	if !(a.ControlPercent >= 0 && a.ControlPercent <= 50) || math.Abs(hundredths-math.Round(hundredths)) > 1e-9 {
-		v.add("audience.control_percent", CodeInvalidParameter, "must be from 0 to 50 with at most two decimals")
-	}
+	v.percent("audience.control_percent", a.ControlPercent, 50)
 	v.text("audience.control_salt", a.ControlSalt, 0, 100)
+	v.control(a)
 	v.between("audience.maximum_targets", a.MaximumTargets, 0, maxAmount)
+}
+
+// maxStrata is by how many attributes an exact split may be divided.
+const maxStrata = 5
+
+// control checks how the control group is drawn.
+func (v *planCheck) control(a Audience) {
+	if a.ControlMethod != "" {
+		oneOf(v, "audience.control_method", a.ControlMethod, ControlMethods())
+	}
+	if len(a.ControlStrata) > maxStrata {
+		v.add("audience.control_strata", CodeInvalidParameter, fmt.Sprintf("has more than %d attributes", maxStrata))
+	}
+	if len(a.ControlStrata) > 0 && a.ControlMethod != ControlExact {
+		v.add("audience.control_strata", CodeInvalidParameter, "belongs to the control method exact only")
+	}
+	if a.ControlAccount != "" && a.ControlMethod != "" && a.ControlMethod != ControlByHash {
+		v.add("audience.control_account", CodeInvalidParameter, "belongs to the control method hash only")
+	}
+	if (a.ControlList != "") != (a.ControlMethod == ControlByList) {
+		v.add("audience.control_list", CodeInvalidParameter, "belongs to the control method list, which needs it")
+	}
+	v.text("audience.control_list", a.ControlList, 0, 200)
+	v.percent("audience.count_tolerance_percent", a.CountTolerance, 50)
+}
+
+// percent checks a share of at most so many percent, with at most two decimals.
+func (v *planCheck) percent(field string, share, most float64) {
+	hundredths := share * 100
+	if !(share >= 0 && share <= most) || math.Abs(hundredths-math.Round(hundredths)) > 1e-9 {
+		v.add(field, CodeInvalidParameter, fmt.Sprintf("must be from 0 to %g with at most two decimals", most))
+	}
 }
 
 func (v *planCheck) filter(field, text string) {
@@ -212,6 +244,17 @@ func (v *planCheck) filter(field, text string) {
 		v.add(field, CodeInvalidFilter, "is empty; write true to mean every customer")
 	case len(text) > maxFilterSize:
 		v.add(field, CodeInvalidFilter, fmt.Sprintf("is longer than %d bytes", maxFilterSize))
+	}
+}
+
+// tree checks that the tree of a filter generates its text.
+func (v *planCheck) tree(field string, tree *Condition, text string) {
+	for _, f := range CheckTree(tree, text) {
+		at := field
+		if f.Field != "" {
+			at += "." + f.Field
+		}
+		v.add(at, f.Code, f.Message)
 	}
 }
 
@@ -259,23 +302,28 @@ func (v *planCheck) waves(p *Plan) {
 	for _, t := range p.Audience.Tiers {
 		rules[t.Tier] = true
 	}
-	taken := map[Tier]bool{}
+	taken := map[Tier]float64{} // by waves that share it, the sum of their shares; 100 by one alone
 	for i, w := range p.Waves {
 		at := fmt.Sprintf("waves[%d].", i)
 		if w.Number != i+1 {
 			v.add(at+"number", CodeInvalidParameter, fmt.Sprintf("must be %d: waves are numbered from 1 in order", i+1))
 		}
-		if len(w.Tiers) == 0 {
+		if len(w.Tiers) == 0 && w.FollowUp == nil {
 			v.add(at+"tiers", CodeInvalidPlan, "needs at least one tier")
 		}
+		v.percent(at+"share_percent", w.Share, 100)
+		v.linked(at, w)
 		for _, t := range w.Tiers {
 			if !rules[t] {
 				v.add(at+"tiers", CodeInvalidParameter, fmt.Sprintf("tier %q has no rule in audience.tiers", t))
 			}
-			if taken[t] {
-				v.add(at+"tiers", CodeInvalidParameter, fmt.Sprintf("tier %q is in an earlier wave", t))
+			share := w.Share
+			if share == 0 {
+				share = 100
 			}
-			taken[t] = true
+			if taken[t] += share; taken[t] > 100+1e-9 {
+				v.add(at+"tiers", CodeInvalidParameter, fmt.Sprintf("tier %q is in an earlier wave; waves that share it need shares that add up to 100", t))
+			}
 		}
 		v.between(at+"start_after_seconds", w.StartAfter, 0, p.Schedule.RunFor)
 		v.between(at+"channel_window_seconds", w.ChannelWindow, 1, maxSeconds)
@@ -294,10 +342,47 @@ func (v *planCheck) waves(p *Plan) {
 		}
 	}
 	for _, t := range p.Audience.Tiers {
-		if !taken[t.Tier] {
+		switch share := taken[t.Tier]; {
+		case share == 0:
 			v.add("waves", CodeInvalidPlan, fmt.Sprintf("no wave contacts tier %q", t.Tier))
+		case share < 100-1e-9:
+			v.add("waves", CodeInvalidPlan, fmt.Sprintf("the shares of tier %q add up to %g and not to 100", t.Tier, share))
 		}
 	}
+}
+
+// linked checks how a wave's channels work together and whom it follows up.
+func (v *planCheck) linked(at string, w WavePlan) {
+	if w.Linkage != "" {
+		oneOf(v, at+"linkage", w.Linkage, []Linkage{LinkageSeries, LinkagePreferred})
+	}
+	if w.Linkage == LinkagePreferred && len(w.Channels) < 2 {
+		v.add(at+"linkage", CodeInvalidParameter, "preferred needs two channels or more to choose from")
+	}
+	f := w.FollowUp
+	if f == nil {
+		return
+	}
+	if len(w.Tiers) > 0 || w.Share != 0 || w.Linkage == LinkagePreferred {
+		v.add(at+"follow_up", CodeInvalidParameter, "a wave that follows up has no tiers, share or preferred channels of its own")
+	}
+	if len(f.Of) == 0 {
+		v.add(at+"follow_up.of", CodeInvalidPlan, "needs at least one wave")
+	}
+	for _, n := range f.Of {
+		if n < 1 || n >= w.Number {
+			v.add(at+"follow_up.of", CodeInvalidParameter, "names waves before this one")
+			break
+		}
+	}
+	oneOf(v, at+"follow_up.outcome", f.Outcome, OutcomeKinds())
+	if f.Without != "" {
+		oneOf(v, at+"follow_up.without", f.Without, OutcomeKinds())
+	}
+	if f.Without == f.Outcome {
+		v.add(at+"follow_up.without", CodeInvalidParameter, "is the outcome itself, so that nobody is left")
+	}
+	v.between(at+"follow_up.after_seconds", f.After, 0, maxSeconds)
 }
 
 // TextFault says what makes s unfit as text a person reads, or returns "": invalid

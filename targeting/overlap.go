@@ -51,6 +51,12 @@ func (s *statement) holds(sel Selection) string {
 	for _, x := range sel.Suppressions {
 		all = append(all, "("+x.Condition+") IS NOT TRUE")
 	}
+	if len(sel.ByTier) > 0 {
+		tier := s.tier(sel.Tiers)
+		for _, x := range sel.ByTier {
+			all = append(all, fmt.Sprintf("((%s) = ANY(%s) AND (%s)) IS NOT TRUE", tier, s.bind(x.Tiers, "int[]"), x.Condition))
+		}
+	}
 	tiers := make([]string, len(sel.Tiers))
 	for i, t := range sel.Tiers {
 		tiers[i] = s.predicate(t.Rule)

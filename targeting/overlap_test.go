@@ -36,8 +36,8 @@ func TestAudiencesAreCompared(t *testing.T) {
 
 	ids := []string{uuid.NewString(), uuid.NewString(), uuid.NewString()}
 	for i, condition := range []string{"tenure < 75", "tenure >= 90"} {
-		execute(t, db, `INSERT INTO campaign_target (campaign_id, snapshot, customer_id, tier, wave, arm, score, shard, seq, control_u)
-			SELECT $1, 1, id, 'core', 1, 'treated', 0, 0, row_number() OVER (), 0 FROM customer WHERE `+condition, ids[i])
+		execute(t, db, `INSERT INTO campaign_target (campaign_id, snapshot, customer_id, tier, wave, arm, score, shard, seq, control_u, channel)
+			SELECT $1, 1, id, 'core', 1, 'treated', 0, 0, row_number() OVER (), 0, '' FROM customer WHERE `+condition, ids[i])
 	}
 	sql, args = FrozenOverlapSQL(mine, ids)
 	type row struct {

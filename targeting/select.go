@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
+
+	"github.com/musterhq/muster/campaign"
 )
 
 // The table and columns that a selection reads. The customer table has the alias c in
@@ -27,12 +30,38 @@ type Tier struct {
 	Name string
 	Rule Predicate // a target belongs to the first tier whose rule holds
 	Wave int       // 1, 2, …
+	// Further are the waves that contact the tier after Wave, each with its share of the
+	// tier's targets; Wave has what they leave.
+	Further []WaveShare
+}
+
+// WaveShare is the part of a tier's targets that a wave contacts.
+type WaveShare struct {
+	Wave  int
+	Share int // basis points
+}
+
+// Start is how a wave begins.
+type Start struct {
+	Channel campaign.Channel // that contacts its targets first
+	At      time.Time        // as planned
+	// Preferred means that each target is contacted through one of Channels alone, see
+	// PreferSQL, and Channel is for those who prefer none.
+	Preferred bool
+	Channels  []Choice
 }
 
 // Suppression takes customers out of the targets; they are counted, never contacted.
 type Suppression struct {
 	Code      string // stable name, e.g. "opted_out"
 	Condition string // trusted SQL over c, true for those taken out
+}
+
+// TierSuppression is a suppression of candidates of some tiers: what is about a channel is
+// about those whom that channel contacts first.
+type TierSuppression struct {
+	Suppression
+	Tiers []int // numbers of the tiers, from 1
 }
 
 // OptedOut suppresses the customers who asked not to be contacted.
@@ -44,12 +73,15 @@ type Selection struct {
 	Snapshot     int    // number of the snapshot, 1, 2, …
 	Unit         string // owner unit's path; its customers and those of the units below are the audience
 	Filter       Predicate
-	Suppressions []Suppression // in the order in which a customer's reason is told
-	Tiers        []Tier        // in order of precedence, at least one
-	ControlShare int           // basis points of the targets held out, 0 to 10,000
-	Salt         string        // of the hash; must never change once a contact was sent
-	Shards       int           // dispatch shards of a wave, at least 1
-	Limit        int64         // most targets, control group included; 0 means no limit
+	Suppressions []Suppression     // in the order in which a customer's reason is told
+	ByTier       []TierSuppression // after those that are about everybody
+	Tiers        []Tier            // in order of precedence, at least one, at most 7
+	Starts       map[int]Start     // by wave
+	Control      Control
+	ControlShare int    // basis points of the targets held out, 0 to 10,000
+	Salt         string // of the hash; must never change once a contact was sent
+	Shards       int    // dispatch shards of a wave, 1 to 256
+	Limit        int64  // most targets, control group included; 0 means no limit
 }
 
 // statement collects the arguments of one SQL text.
@@ -83,71 +115,8 @@ func (s *statement) tier(tiers []Tier) string {
 	return b.String()
 }
 
-// SQL returns the one statement that freezes the snapshot into table, a trusted name, and its
-// arguments. Its command tag counts the targets, control group included. It reads customer once
-// and sorts the narrow rows of the targets for seq: run it with a work_mem of about 100 bytes a
-// target and with jit off. Rows come in the order of seq, so an index of the table by customer
-// is better built afterwards.
-//
-// A target's tier is the first whose rule holds, its wave the tier's. Its arm is control iff
-// control_u < Threshold(ControlShare). Its shard is control_u mod Shards. seq counts from 1
-// without gaps within (wave, arm, shard), by tier, score, and NewDraw's Order. With a limit
-// the best tiers are filled first. score is 0 until a scoring step fills it.
-//
-// Every row is a function of the customer's row and the salt alone, so the same statement on
-// the same data gives the same targets, whatever the physical order of the table.
-//
-// It panics without a tier, with fewer than one shard or with a control share out of range: a
-// plan is validated before it is frozen.
-func (sel Selection) SQL(table string) (string, []any) {
-	if len(sel.Tiers) == 0 || sel.Shards < 1 {
-		panic(fmt.Sprintf("targeting: selection with %d tiers and %d shards", len(sel.Tiers), sel.Shards))
-	}
+// UnitSQL returns the query that counts the customers of the unit, and its arguments.
+func (sel Selection) UnitSQL() (string, []any) {
 	s := &statement{}
-	names, waves := make([]string, len(sel.Tiers)), make([]int32, len(sel.Tiers))
-	for i, t := range sel.Tiers {
-		names[i], waves[i] = t.Name, int32(t.Wave)
-	}
-	campaign, snapshot := s.bind(sel.CampaignID, "uuid"), s.bind(sel.Snapshot, "int")
-	name, wave := s.bind(names, "text[]"), s.bind(waves, "int[]")
-	threshold, shards := s.bind(Threshold(sel.ControlShare), "bigint"), s.bind(sel.Shards, "bigint")
-	draw := DrawSQL(s.bind(sel.Salt, "text"), "id::text")
-
-	where := []string{s.inUnit(sel.Unit), s.predicate(sel.Filter)}
-	for _, x := range sel.Suppressions {
-		where = append(where, "("+x.Condition+") IS NOT TRUE")
-	}
-	tier := s.tier(sel.Tiers)
-	limit := ""
-	if sel.Limit > 0 {
-		limit = "\n    ORDER BY rank LIMIT " + s.bind(sel.Limit, "bigint")
-	}
-
-	// OFFSET 0 keeps the planner from merging the levels, which would hash again at each use
-	// of u. Tier and place share one bigint, and so do wave, arm and shard: a sort by two
-	// numbers takes half the time of one by five columns.
-	return fmt.Sprintf(`INSERT INTO %[1]s
-  (campaign_id, snapshot, customer_id, tier, wave, arm, score, shard, seq, control_u)
-SELECT %[2]s, %[3]s, id, (%[4]s)[tier], (%[5]s)[tier], CASE WHEN u < %[6]s THEN '%[7]s' ELSE '%[8]s' END, 0, u %% %[9]s,
-  row_number() OVER (PARTITION BY cell ORDER BY rank), u
-FROM (
-  SELECT id, tier, u, rank, ((%[5]s)[tier] * 2 + (u < %[6]s)::int) * %[9]s + u %% %[9]s AS cell
-  FROM (
-    SELECT id, tier, u, (tier::bigint << %[10]d) | %[11]s AS rank
-    FROM (
-      SELECT id, tier, %[12]s AS u
-      FROM (
-        SELECT %[13]s AS id, %[14]s AS tier
-        FROM %[15]s c
-        WHERE %[16]s
-        OFFSET 0
-      ) matching
-      WHERE tier IS NOT NULL
-      OFFSET 0
-    ) drawn%[17]s
-  ) ranked
-) celled`,
-		table, campaign, snapshot, name, wave, threshold, ArmControl, ArmTreated, shards,
-		hashBits, placeSQL("u"), draw, customerID, tier, CustomerTable,
-		strings.Join(where, "\n          AND "), limit), s.args
+	return fmt.Sprintf("SELECT count(*) FROM %s c WHERE %s", CustomerTable, s.inUnit(sel.Unit)), s.args
 }

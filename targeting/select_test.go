@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -15,10 +16,10 @@ const population = 4_000
 // customers fills temporary tables with a population that has every kind of exclusion.
 func customers(t *testing.T, db *pgx.Conn) {
 	execute(t, db, `CREATE TEMP TABLE customer (id uuid PRIMARY KEY, org_unit text NOT NULL, opted_out boolean NOT NULL,
-		age int, tenure int NOT NULL, arpu float8, bill numeric, city text, plan text, app bool, vip bool, joined_at timestamptz)`)
-	execute(t, db, `CREATE TEMP TABLE holding (customer_id uuid NOT NULL, product text NOT NULL)`)
+		time_zone text NOT NULL DEFAULT 'Asia/Shanghai', age int, tenure int NOT NULL, arpu float8, bill numeric, city text, plan text, app bool, vip bool, joined_at timestamptz)`)
+	execute(t, db, `CREATE TEMP TABLE holding (customer_id uuid NOT NULL, product text NOT NULL, active boolean NOT NULL DEFAULT true)`)
 	execute(t, db, `CREATE TEMP TABLE campaign_target (campaign_id uuid NOT NULL, snapshot int NOT NULL, customer_id uuid NOT NULL,
-		tier text NOT NULL, wave smallint NOT NULL, arm text NOT NULL, score smallint NOT NULL, shard smallint NOT NULL,
+		tier text NOT NULL, wave smallint NOT NULL, arm text NOT NULL, channel text NOT NULL, score smallint NOT NULL, shard smallint NOT NULL,
 		seq int NOT NULL, control_u bigint NOT NULL,
 		PRIMARY KEY (campaign_id, snapshot, wave, arm, shard, seq), UNIQUE (campaign_id, snapshot, customer_id))`)
 	units := []string{"g/north", "g/north/a", "g/north/a/1", "g/northern", "g/nort_", "g/south", "g"}
@@ -97,12 +98,41 @@ func eligible(t *testing.T) map[uuid.UUID]string {
 	return tiers
 }
 
+// freeze selects into campaign_target in parts, as the store does, and returns how many there
+// are.
+func freeze(t *testing.T, db *pgx.Conn, sel Selection) int64 {
+	t.Helper()
+	execute(t, db, "DROP TABLE IF EXISTS candidate")
+	sql, args := sel.CandidatesSQL("candidate", time.Date(2026, 3, 1, 20, 0, 0, 0, time.UTC))
+	execute(t, db, sql, args...)
+	if sel.Limit > 0 {
+		execute(t, db, "CREATE TABLE best AS "+sel.LimitSQL("candidate"))
+		execute(t, db, "DROP TABLE candidate; ALTER TABLE best RENAME TO candidate")
+	}
+	if sel.Control.Method == ControlExact {
+		sql, args = sel.ExactSQL("candidate")
+		execute(t, db, sql, args...)
+		require.Zero(t, execute(t, db, sql, args...), "an exact split is the same when it is made again")
+	}
+	var n int64
+	for _, r := range ShardBuckets(sel.Shards, 2) {
+		sql, args := sel.FreezeSQL("campaign_target", "candidate", r[0], r[1])
+		n += execute(t, db, sql, args...)
+	}
+	return n
+}
+
+func digest(t *testing.T, db *pgx.Conn, sel Selection) string {
+	t.Helper()
+	cells := query(t, db, pgx.RowToStructByPos[Cell], CellsSQL("campaign_target"), sel.Snapshot, 0, sel.Shards)
+	return SnapshotDigest(cells, query(t, db, pgx.RowToStructByPos[Sequence], SequencesSQL("campaign_target"), sel.Snapshot, 0, sel.Shards))
+}
+
 func TestSelectionFreezesExactlyTheTargets(t *testing.T) {
 	db := database(t)
 	customers(t, db)
 	sel := testSelection(t)
-	sql, args := sel.SQL("campaign_target")
-	n := execute(t, db, sql, args...)
+	n := freeze(t, db, sel)
 	got := targets(t, db, 1)
 	want := eligible(t)
 	require.Len(t, got, len(want))
@@ -119,7 +149,7 @@ func TestSelectionFreezesExactlyTheTargets(t *testing.T) {
 		}
 		require.Equal(t, target{
 			CustomerID: g.CustomerID, Tier: want[g.CustomerID], Wave: waves[want[g.CustomerID]], Arm: arm,
-			Shard: int(u % 4), Seq: g.Seq, ControlU: u,
+			Shard: int(g.CustomerID[15]) * 4 / 256, Seq: g.Seq, ControlU: u,
 		}, g)
 		if last.Wave == g.Wave && last.Arm == g.Arm && last.Shard == g.Shard {
 			require.Equal(t, last.Seq+1, g.Seq)
@@ -137,10 +167,13 @@ func TestSelectionFreezesExactlyTheTargets(t *testing.T) {
 	// A second snapshot of the same data is the same, whatever the order of the rows on disk.
 	execute(t, db, "CREATE INDEX shuffle ON customer (tenure, id)")
 	execute(t, db, "CLUSTER customer USING shuffle")
+	first := digest(t, db, sel)
 	sel.Snapshot = 2
-	sql, args = sel.SQL("campaign_target")
-	execute(t, db, sql, args...)
+	freeze(t, db, sel)
 	require.Equal(t, got, targets(t, db, 2))
+	require.Equal(t, first, digest(t, db, sel))
+	execute(t, db, `UPDATE campaign_target SET tier = 'basic' WHERE ctid = (SELECT ctid FROM campaign_target WHERE snapshot = 2 AND tier = 'general' LIMIT 1)`)
+	require.NotEqual(t, first, digest(t, db, sel))
 }
 
 func TestSelectionLimitKeepsTheBestTiersAndBothArms(t *testing.T) {
@@ -152,8 +185,7 @@ func TestSelectionLimitKeepsTheBestTiersAndBothArms(t *testing.T) {
 		perTier[tier]++
 	}
 	sel.Limit = int64(perTier["core"] + perTier["general"]/2)
-	sql, args := sel.SQL("campaign_target")
-	require.Equal(t, sel.Limit, execute(t, db, sql, args...))
+	require.Equal(t, sel.Limit, freeze(t, db, sel))
 	limited := targets(t, db, 1)
 	got, control := map[string]int{}, 0
 	for _, g := range limited {
@@ -167,8 +199,7 @@ func TestSelectionLimitKeepsTheBestTiersAndBothArms(t *testing.T) {
 	require.Less(t, control, len(limited)/3)
 
 	sel.Snapshot, sel.Limit = 2, 0
-	sql, args = sel.SQL("campaign_target")
-	execute(t, db, sql, args...)
+	freeze(t, db, sel)
 	all := targets(t, db, 2)
 	for _, g := range limited {
 		require.True(t, slices.ContainsFunc(all, func(a target) bool {
@@ -247,8 +278,23 @@ func TestUnitIsTakenLiterally(t *testing.T) {
 func TestSelectionNeedsATierAndAShard(t *testing.T) {
 	sel := testSelection(t)
 	sel.Shards = 0
-	require.Panics(t, func() { sel.SQL("campaign_target") })
+	require.Panics(t, func() { sel.FreezeSQL("campaign_target", "candidate", 0, 255) })
 	sel = testSelection(t)
 	sel.Tiers = nil
-	require.Panics(t, func() { sel.SQL("campaign_target") })
+	require.Panics(t, func() { sel.CandidatesSQL("candidate", time.Now()) })
+}
+
+func TestShardBucketsDivideAllBuckets(t *testing.T) {
+	for shards := 1; shards <= 64; shards++ {
+		for parts := 1; parts <= 4; parts++ {
+			next, seen := 0, -1
+			for _, r := range ShardBuckets(shards, parts) {
+				require.Equal(t, next, r[0])
+				next = r[1] + 1
+				require.Greater(t, r[0]*shards/256, seen, "a shard lies in two ranges")
+				seen = r[1] * shards / 256
+			}
+			require.Equal(t, 256, next)
+		}
+	}
 }

@@ -150,7 +150,7 @@ func (c *entity) startRunning(ctx workflow.Context) {
 	s.Waves = nil
 	for _, w := range s.Plan.Waves {
 		s.Waves = append(s.Waves, campaign.WaveRun{
-			Number: w.Number, StartsAt: now.Add(campaign.Seconds(w.StartAfter)), Channels: w.Channels,
+			Number: w.Number, StartsAt: now.Add(campaign.Seconds(w.StartAfter)), Channels: w.Channels, Linkage: w.Linkage,
 		})
 	}
 	s.Reviews = []campaign.ReviewRun{{Number: 1, StartsAt: now.Add(campaign.Seconds(s.Plan.Review.After))}}
@@ -189,7 +189,7 @@ func (c *entity) startWaves(ctx workflow.Context) {
 		window := min(plan.ChannelWindow, int64(s.RunEndsAt.Sub(now).Seconds()))
 		err := begin(ctx, c, campaign.WaveWorkflowID(s.CampaignID, w.Number), campaign.WorkflowWave, campaign.WaveInput{
 			CampaignID: s.CampaignID, Wave: w.Number, Snapshot: s.Selection.Snapshot, Revision: s.Revision,
-			Channels: w.Channels, Window: window, Hold: s.Hold,
+			Channels: w.Channels, Linkage: w.Linkage, Window: window, Hold: s.Hold,
 		})
 		if err != nil {
 			c.fail(ctx, err)

@@ -384,7 +384,7 @@ func TestARuleThatSaysNoIsAskedOnce(t *testing.T) {
 func TestAStopDuringAFailingSelectionStillSettles(t *testing.T) {
 	b := newBench(t)
 	b.approved()
-	b.OnActivity(string(campaign.ActivitySelectTargets), anything).After(time.Hour).Return(campaign.TargetCount{},
+	b.OnActivity(string(campaign.ActivitySelectionStep), anything).After(time.Hour).Return(campaign.TargetCount{},
 		temporal.NewNonRetryableApplicationError("nobody matches", string(campaign.CodeEmptySelection), nil))
 	stop := b.at(3*time.Hour+time.Minute, campaign.UpdateStop, campaign.ChangeHold{Command: command(operator, "s"), Reason: "wrong"})
 	b.run()

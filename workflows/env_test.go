@@ -42,6 +42,7 @@ type bench struct {
 	route    []campaign.ApprovalLevel      // of every plan
 	calendar *campaign.Calendar
 	rounds   []campaign.Round // opened
+	steps    []campaign.SelectionStep
 }
 
 // newBench makes a bench; what is registered in addition replaces what it has.
@@ -136,8 +137,9 @@ func (b *bench) activities() map[string]any {
 		string(campaign.ActivityRemind):    func(campaign.Reminder) error { b.reminded++; return nil },
 		string(campaign.ActivityReserve):   func(campaign.PlanRef) error { return nil },
 		string(campaign.ActivityPrepare):   func(campaign.PlanRef) error { return nil },
-		string(campaign.ActivitySelectTargets): func(in campaign.SelectionInput) (campaign.TargetCount, error) {
-			if b.plans[in.Revision].Audience.Filter == "false" {
+		string(campaign.ActivitySelectionStep): func(in campaign.SelectionStepInput) (campaign.TargetCount, error) {
+			b.steps = append(b.steps, in.Step)
+			if b.plans[in.Revision].Audience.Filter == "false" && in.Step == campaign.StepFreeze {
 				return campaign.TargetCount{}, temporal.NewNonRetryableApplicationError("nobody matches", string(campaign.CodeEmptySelection), nil)
 			}
 			return campaign.TargetCount{Snapshot: in.Revision, Targets: 10_000, Control: 1_000}, nil

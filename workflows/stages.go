@@ -6,10 +6,31 @@ import (
 	"github.com/musterhq/muster/campaign"
 )
 
-// Selection freezes the targets of a plan revision.
+// Selection finds and freezes the targets of a plan revision, step by step.
 func Selection(ctx workflow.Context, in campaign.SelectionInput) error {
-	count, err := do(bulk(ctx), campaign.ActivitySelectTargets, in)
+	count, err := selectTargets(ctx, in)
 	return finish(ctx, in.CampaignID, campaign.StageReport{Kind: campaign.ReportSelected, Selection: &count}, err)
+}
+
+// selectionAttempts bounds how often a selection begins anew because its tables are gone.
+const selectionAttempts = 10
+
+func selectTargets(ctx workflow.Context, in campaign.SelectionInput) (count campaign.TargetCount, err error) {
+	for range selectionAttempts {
+		for _, step := range campaign.SelectionSteps() {
+			count, err = do(bulk(ctx), campaign.ActivitySelectionStep, campaign.SelectionStepInput{SelectionInput: in, Step: step})
+			if err != nil {
+				break
+			}
+		}
+		if err == nil {
+			return count, nil
+		}
+		if code, _ := fault(err); code != campaign.CodeSelectionLost {
+			return count, err
+		}
+	}
+	return count, err
 }
 
 // Review measures a campaign in mid-course, publishes findings and a recommendation,

@@ -123,6 +123,38 @@ func (c *entity) takeFailure(ctx workflow.Context, r campaign.StageReport) {
 		}
 		s.Fault, s.Problem = r.Code, r.Message
 		c.changed(ctx, "campaign.problem", campaign.Actor{})
+		if s.Stage == campaign.StageTargeting && (r.Code == campaign.CodeAudienceGrown || r.Code == campaign.CodeAudienceShrunk) {
+			c.askAgain(ctx)
+		}
+	}
+}
+
+// askAgain opens another round over the plan in force, whose selection came to another number
+// of targets than the signers were told: they are told that number. Approved, the plan is
+// adopted again like an amendment and its targets selected anew; otherwise the campaign waits
+// for a person to amend or stop it. Where no round can be opened it waits at once.
+func (c *entity) askAgain(ctx workflow.Context) {
+	s := c.state
+	if s.Pending != nil {
+		return
+	}
+	by := campaign.Actor{UserID: s.Requester}
+	opened := false
+	err := c.onRoute(ctx, s.Revision, s.Digest, by, func(routed campaign.RoutedApproval) error {
+		if s.Stage != campaign.StageTargeting || s.Hold == campaign.HoldStopped || s.Problem == "" || s.Pending != nil || routed.Revision != s.Revision {
+			return nil // somebody decided otherwise meanwhile
+		}
+		if err := c.openApproval(ctx, routed, by); err != nil {
+			return err
+		}
+		s.Pending, opened = &routed.LoadedPlan, true
+		return nil
+	})
+	if err != nil {
+		workflow.GetLogger(ctx).Warn("nobody could be asked again", "error", err)
+	}
+	if opened {
+		c.project(ctx, campaign.Projection{Event: "campaign.asked_again", Reason: s.Problem})
 	}
 }
 

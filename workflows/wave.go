@@ -6,8 +6,8 @@ import (
 	"github.com/musterhq/muster/campaign"
 )
 
-// Wave runs its channels in series: each takes the customers whom the ones before did
-// not reach.
+// Wave runs its channels, in series: each takes the customers whom the ones before did not
+// reach; or side by side, each with those who prefer it.
 func Wave(ctx workflow.Context, in campaign.WaveInput) error {
 	done, err := runWave(ctx, in)
 	return finish(ctx, in.CampaignID, campaign.StageReport{Kind: campaign.ReportWaveDone, Number: in.Wave, Channels: done}, err)
@@ -16,6 +16,12 @@ func Wave(ctx workflow.Context, in campaign.WaveInput) error {
 // runWave returns how many channels it has run.
 func runWave(ctx workflow.Context, in campaign.WaveInput) (int, error) {
 	hold := newHolder(ctx, in.Hold)
+	dispatch := func(c campaign.Channel, after []campaign.Channel) workflow.ChildWorkflowFuture {
+		return start(part(ctx, campaign.DispatchWorkflowID(in.CampaignID, in.Wave, c)), campaign.WorkflowDispatch, campaign.DispatchInput{
+			CampaignID: in.CampaignID, Wave: in.Wave, Snapshot: in.Snapshot, Revision: in.Revision, Channel: c, After: after,
+			ClosesAt: workflow.Now(ctx).Add(campaign.Seconds(in.Window)), Hold: hold.now,
+		})
+	}
 	for i, c := range in.Channels {
 		if err := hold.awaitRunning(ctx); err != nil {
 			return i, err
@@ -23,12 +29,17 @@ func runWave(ctx workflow.Context, in campaign.WaveInput) (int, error) {
 		if hold.now == campaign.HoldStopped {
 			return i, nil
 		}
-		id := campaign.DispatchWorkflowID(in.CampaignID, in.Wave, c)
-		child := start(part(ctx, id), campaign.WorkflowDispatch, campaign.DispatchInput{
-			CampaignID: in.CampaignID, Wave: in.Wave, Snapshot: in.Snapshot, Revision: in.Revision, Channel: c, After: in.Channels[:i],
-			ClosesAt: workflow.Now(ctx).Add(campaign.Seconds(in.Window)), Hold: hold.now,
-		})
-		if err := hold.relay(ctx, []workflow.ChildWorkflowFuture{child}); err != nil {
+		if in.Linkage == campaign.LinkagePreferred {
+			children := make([]workflow.ChildWorkflowFuture, len(in.Channels))
+			for j, each := range in.Channels {
+				children[j] = dispatch(each, nil)
+			}
+			if err := hold.relay(ctx, children); err != nil {
+				return 0, err
+			}
+			break
+		}
+		if err := hold.relay(ctx, []workflow.ChildWorkflowFuture{dispatch(c, in.Channels[:i])}); err != nil {
 			return i, err
 		}
 	}

@@ -37,7 +37,7 @@ func (s *Suite) Selection(ctx context.Context, rows, targets int, growth bool) (
 		},
 		{
 			name: "muster select", run: audience.muster,
-			what: "the activity SelectTargets: compiles the filters, counts who falls out where, tiers, control group by hash, numbers the targets by shard, freezes them in one transaction, counts the waves, ANALYZE",
+			what: "every step of the selection: compiles the filters, counts, filters and suppresses, tiers, control group by hash, contact policy, numbers the targets by shard, freezes them with their digest, ANALYZE",
 		},
 	})
 	if err != nil {
@@ -139,8 +139,8 @@ func (a *audience) bare(ctx context.Context, w *stopwatch) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("make bare table: %w", err)
 	}
-	tag, err := pool.Exec(ctx, `INSERT INTO bare_target (campaign_id, customer_id, control_u, snapshot, seq, wave, shard, score, tier, arm)
-		SELECT $1, id, 0, 1, 1, 1, 0, 0, 'general', 'treated' FROM customer WHERE `+a.where, uuid.New())
+	tag, err := pool.Exec(ctx, `INSERT INTO bare_target (campaign_id, customer_id, control_u, snapshot, seq, wave, shard, score, tier, arm, channel)
+		SELECT $1, id, 0, 1, 1, 1, 0, 0, 'general', 'treated', 'sms' FROM customer WHERE `+a.where, uuid.New())
 	if err = errors.Join(err, w.stop()); err != nil {
 		return 0, err
 	}
@@ -163,7 +163,7 @@ func (a *audience) muster(ctx context.Context, w *stopwatch) (int64, error) {
 	if err := w.start(); err != nil {
 		return 0, err
 	}
-	count, err := a.acts.SelectTargets(ctx, campaign.SelectionInput{CampaignID: id, Revision: 1})
+	count, err := selectTargets(ctx, a.acts, id)
 	if err = errors.Join(err, w.stop()); err != nil {
 		return 0, err
 	}
@@ -175,4 +175,15 @@ func (a *audience) muster(ctx context.Context, w *stopwatch) (int64, error) {
 		return 0, wrong("the control group has %d of %d targets", count.Control, a.targets)
 	}
 	return count.Targets, endCampaign(ctx, a.st, id)
+}
+
+// selectTargets does every step of a campaign's selection.
+func selectTargets(ctx context.Context, acts *activities.Activities, id string) (count campaign.TargetCount, err error) {
+	for _, step := range campaign.SelectionSteps() {
+		in := campaign.SelectionStepInput{SelectionInput: campaign.SelectionInput{CampaignID: id, Revision: 1}, Step: step}
+		if count, err = acts.SelectionStep(ctx, in); err != nil {
+			return count, err
+		}
+	}
+	return count, nil
 }
