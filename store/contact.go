@@ -15,7 +15,10 @@ import (
 // once: a batch that exists is returned as it is. The first channel of a series takes
 // all treated targets of the wave; a later one takes those whom every channel before
 // ended without reaching, and whose conversation has not ended: no success, refusal,
-// complaint or opt-out.
+// complaint or opt-out. Of a wave whose channels go side by side each takes the targets who
+// prefer it. A wave that follows up takes, of the treated targets of the waves it follows,
+// those of whom the outcome came long enough ago, and not the other one: they are drawn now,
+// never anew from the customers, and the contact policy has its say before each is contacted.
 //
 // line is the budget line of the channel's contacts, of which each takes up to each units.
 // Contacts beyond what it can pay for, in order of seq, are created as suppressed with
@@ -29,7 +32,7 @@ import (
 // the one that line is from, stand on, and authorise must accept that: all in the
 // transaction that makes the contacts, whatever the workflow says that asks.
 func (s *Store) CreateContacts(
-	ctx context.Context, in campaign.DispatchInput, line campaign.BudgetLine, funded int, each int64, goal campaign.OutcomeKind, authorise func(Standing) error,
+	ctx context.Context, in campaign.DispatchInput, line campaign.BudgetLine, funded int, each int64, goal campaign.OutcomeKind, wave campaign.WavePlan, authorise func(Standing) error,
 ) (campaign.ContactBatch, error) {
 	var batch campaign.ContactBatch
 	contacts, err := partition("contact", in.CampaignID)
@@ -84,15 +87,32 @@ func (s *Store) CreateContacts(
 		}
 		// The targets of a wave are numbered densely per shard already; those whom a
 		// later channel takes are numbered anew.
-		who, seq := "", "t.seq"
+		who, seq := "t.wave = $2", "t.seq"
 		args := []any{in.CampaignID, in.Wave, in.Channel, in.ClosesAt, in.Snapshot, room / each}
+		bind := func(value any) string {
+			args = append(args, value)
+			return fmt.Sprintf("$%d", len(args))
+		}
+		const renumbered = "row_number() OVER (PARTITION BY t.shard ORDER BY t.wave, t.seq)::int"
+		of := func(kind string) string {
+			return `SELECT FROM outcome o WHERE o.campaign_id = $1 AND o.customer_id = t.customer_id AND o.kind ` + kind
+		}
+		over := func() string { return ` AND NOT EXISTS (` + of(`IN (`+bind(goal)+`, `+refusals+`)`) + `)` }
+		if f := wave.FollowUp; f != nil {
+			seq = renumbered
+			who = `t.wave = ANY(` + bind(f.Of) + `) AND EXISTS (` + of(`= `+bind(f.Outcome)+` AND o.at <= now() - make_interval(secs => `+bind(f.After)+`)`) + `)
+				AND NOT EXISTS (` + of(`IN (`+refusals+`)`) + `)`
+			if f.Without != "" {
+				who += ` AND NOT EXISTS (` + of(`= `+bind(f.Without)) + `)`
+			}
+		}
+		if wave.Linkage == campaign.LinkagePreferred {
+			who += ` AND t.channel = ` + bind(in.Channel)
+		}
 		if len(in.After) > 0 {
-			seq = "row_number() OVER (PARTITION BY t.shard ORDER BY t.seq)::int"
-			args = append(args, in.After, len(in.After), goal)
-			who = ` AND (SELECT count(*) FROM ` + contacts + ` p WHERE p.campaign_id = $1 AND p.wave = $2 AND p.channel = ANY($7)
-			            AND p.customer_id = t.customer_id AND p.state IN ('failed', 'expired')) = $8
-			        AND NOT EXISTS (SELECT FROM outcome o WHERE o.campaign_id = $1 AND o.customer_id = t.customer_id
-			            AND (o.kind = $9 OR o.kind IN (` + refusals + `)))`
+			seq = renumbered
+			who += ` AND (SELECT count(*) FROM ` + contacts + ` p WHERE p.campaign_id = $1 AND p.wave = $2 AND p.channel = ANY(` + bind(in.After) + `)
+			            AND p.customer_id = t.customer_id AND p.state IN ('failed', 'expired')) = ` + bind(len(in.After)) + over()
 		}
 		_, err = tx.Exec(ctx, `
 			INSERT INTO `+contacts+` (campaign_id, id, customer_id, not_after, seq, wave, shard, channel, tier, state, reason)
@@ -100,7 +120,7 @@ func (s *Store) CreateContacts(
 			    CASE WHEN place <= $6 THEN 'planned' ELSE 'suppressed' END, CASE WHEN place <= $6 THEN '' ELSE '`+beyondBudget+`' END
 			FROM (SELECT customer_id, shard, tier, seq, row_number() OVER (ORDER BY seq, shard) AS place
 			      FROM (SELECT t.customer_id, t.shard, t.tier, `+seq+` AS seq FROM `+targets+` t
-			            WHERE t.wave = $2 AND t.arm = 'treated' AND t.snapshot = $5`+who+`) taken) placed`, args...)
+			            WHERE t.arm = 'treated' AND t.snapshot = $5 AND `+who+`) taken) placed`, args...)
 		if err != nil {
 			return fmt.Errorf("create contacts: %w", err)
 		}
@@ -203,6 +223,9 @@ func (s *Store) CloseChannel(ctx context.Context, c campaign.CloseChannel) error
 		if err != nil {
 			return fmt.Errorf("close contacts: %w", err)
 		}
+		if _, err := tx.Exec(ctx, releaseEnded(`wave = $2 AND channel = $3`), c.CampaignID, c.Wave, c.Channel); err != nil {
+			return fmt.Errorf("release contacts: %w", err)
+		}
 		if err := release(ctx, tx, c.CampaignID, c.Channel, tag.RowsAffected()); err != nil {
 			return err
 		}
@@ -239,6 +262,15 @@ func (s *Store) CloseContacts(ctx context.Context, campaignID string) (sending i
 			campaignID, state, reason)
 		if err != nil {
 			return fmt.Errorf("close contacts: %w", err)
+		}
+		if _, err = tx.Exec(ctx, releaseEnded(`true`), campaignID); err != nil {
+			return fmt.Errorf("release contacts: %w", err)
+		}
+		// Those of waves that never began.
+		_, err = tx.Exec(ctx, `UPDATE contact_ledger l SET state = 'X' FROM campaign_target t WHERE t.campaign_id = $1 AND t.arm = 'treated'
+			AND l.bucket = get_byte(uuid_send(t.customer_id), 15) AND l.customer_id = t.customer_id AND l.campaign_id = $1 AND l.state = 'R'`, campaignID)
+		if err != nil {
+			return fmt.Errorf("release contacts: %w", err)
 		}
 		// Nothing more is promised by a campaign that is over.
 		if _, err = tx.Exec(ctx, `DELETE FROM channel_promise WHERE campaign_id = $1`, campaignID); err != nil {

@@ -141,37 +141,6 @@ func (d *Dispatch) Claim(ctx context.Context, n int) ([]Claim, error) {
 	return claims, nil
 }
 
-// refusals are the outcomes by which a customer ends a campaign's conversation. They
-// stand in the order in which min tells them.
-const refusals = `'complained', 'declined', 'opted_out'`
-
-// barred is why nobody may reach out for c any more, or NULL. c is a contact or its task,
-// u its customer: what is sent and what is called is held to the same.
-const barred = `CASE WHEN c.not_after <= now() THEN 'window_closed' WHEN u.id IS NULL THEN 'unknown_customer'
-		WHEN u.opted_out THEN 'opted_out'
-		ELSE (SELECT min(o.kind) FROM outcome o WHERE o.campaign_id = c.campaign_id AND o.customer_id = c.customer_id
-		    AND o.kind IN (` + refusals + `)) END`
-
-// undeliverable is barred for a contact that has still to go out, which also needs a number v.
-const undeliverable = `coalesce(` + barred + `, CASE WHEN v.customer_id IS NULL THEN 'no_number' END)`
-
-// customers joins a contact c to its customer u and the customer's number v.
-const customers = `LEFT JOIN customer u ON u.id = c.customer_id LEFT JOIN phone_vault v ON v.customer_id = c.customer_id`
-
-// ended is the state of a contact that is barred for s.reason.
-const ended = `CASE s.reason WHEN 'window_closed' THEN 'expired' ELSE 'suppressed' END`
-
-// mayDispatch locks the campaign's row against a change of its hold until the
-// transaction ends, and reports whether it may contact anybody.
-func mayDispatch(ctx context.Context, tx pgx.Tx, campaignID string) (bool, error) {
-	var may bool
-	err := tx.QueryRow(ctx, `SELECT `+dispatching+` FROM campaign WHERE id = $1 FOR SHARE`, campaignID).Scan(&may)
-	if err != nil {
-		return false, notFound(err, "campaign")
-	}
-	return may, nil
-}
-
 // Outgoing is a contact whose intent is committed: it may be sent now, once.
 type Outgoing struct {
 	ContactID uuid.UUID
@@ -180,7 +149,9 @@ type Outgoing struct {
 }
 
 // Intend commits the intent to send the claimed contacts and returns those that may be
-// sent. Who may not be contacted any more is marked, with the reason. held means that
+// sent. The contact policy decides once more, under the locks of the customers' buckets: who
+// may not be contacted any more is marked, with the rule, and who may only later is given
+// back until then. held means that
 // the campaign is paused or over: nothing was committed and the claims stand.
 func (d *Dispatch) Intend(ctx context.Context, claims []Claim, provider string, parts int) (out []Outgoing, held bool, err error) {
 	if d.store.vault == nil {
@@ -192,47 +163,86 @@ func (d *Dispatch) Intend(ctx context.Context, claims []Claim, provider string, 
 	}
 	type sealed struct {
 		Outgoing
-		customer uuid.UUID
+		subject
 		number   []byte
+		key      []byte
+		notAfter time.Time
 	}
 	var ready []sealed
 	var reasons []string
+	var later keys
+	var until []time.Time
 	err = d.store.inTx(ctx, func(tx pgx.Tx) error {
-		may, err := mayDispatch(ctx, tx, d.in.CampaignID)
+		rules, now, may, err := d.store.mayDispatch(ctx, tx, d.in.CampaignID)
 		if err != nil {
 			return err
 		}
 		if held = !may; held {
 			return nil
 		}
-		rows, err := tx.Query(ctx, `SELECT c.id, c.epoch, c.customer_id, v.sealed, coalesce(`+undeliverable+`, '')
-			FROM unnest($2::uuid[], $3::int[]) k (id, epoch) JOIN `+d.contacts+` c
-			    ON c.campaign_id = $1 AND c.id = k.id AND c.epoch = k.epoch AND c.lease_owner = $4 AND c.state = 'claimed' `+customers, d.in.CampaignID, mine.ids, mine.epochs, d.owner)
+		owners := make([][16]byte, len(claims))
+		for i, c := range claims {
+			owners[i] = c.CustomerID
+		}
+		if err := lockBuckets(ctx, tx, owners); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, `SELECT m.id, m.epoch, m.customer_id, m.wave, coalesce(c.time_zone, ''), v.sealed, p.wrapped, m.not_after, coalesce(`+rules.undeliverable(d.in.Channel)+`, '')
+			FROM unnest($2::uuid[], $3::int[]) k (id, epoch) JOIN `+d.contacts+` m
+			    ON m.campaign_id = $1 AND m.id = k.id AND m.epoch = k.epoch AND m.lease_owner = $4 AND m.state = 'claimed' `+customers, d.in.CampaignID, mine.ids, mine.epochs, d.owner)
 		if err != nil {
 			return fmt.Errorf("look up contacts: %w", err)
 		}
+		stop := func(s sealed, reason string) {
+			stopped.add(s.ContactID, s.Epoch)
+			reasons = append(reasons, reason)
+		}
+		var asked []sealed
+		var subjects []subject
 		var s sealed
 		var reason string
-		_, err = pgx.ForEachRow(rows, []any{&s.ContactID, &s.Epoch, &s.customer, &s.number, &reason}, func() error {
+		_, err = pgx.ForEachRow(rows, []any{&s.ContactID, &s.Epoch, &s.customer, &s.wave, &s.zone, &s.number, &s.key, &s.notAfter, &reason}, func() error {
 			if reason != "" {
-				stopped.add(s.ContactID, s.Epoch)
-				reasons = append(reasons, reason)
+				stop(s, reason)
 				return nil
 			}
-			sent.add(s.ContactID, s.Epoch)
-			s.number = append([]byte(nil), s.number...)
-			ready = append(ready, s)
+			s.number, s.key = slices.Clone(s.number), slices.Clone(s.key)
+			asked, subjects = append(asked, s), append(subjects, s.subject)
 			return nil
 		})
 		if err != nil {
 			return fmt.Errorf("look up contacts: %w", err)
 		}
+		verdicts, err := rules.admit(ctx, tx, d.in.Channel, now, subjects)
+		if err != nil {
+			return err
+		}
+		for i, v := range verdicts {
+			switch s := asked[i]; {
+			case v.rule == "":
+				sent.add(s.ContactID, s.Epoch)
+				ready = append(ready, s)
+			case v.until.IsZero():
+				stop(s, v.rule)
+			case !v.until.Before(s.notAfter):
+				stop(s, windowClosed)
+			default:
+				later.add(s.ContactID, s.Epoch)
+				until = append(until, v.until)
+			}
+		}
 		batch := &pgx.Batch{}
 		if len(reasons) > 0 {
-			batch.Queue(`UPDATE `+d.contacts+` c SET state = `+ended+`, reason = s.reason, lease_owner = NULL, lease_until = NULL, updated_at = now()
+			batch.Queue(rules.ending(`UPDATE `+d.contacts+` m SET state = `+ended+`, reason = s.reason, lease_owner = NULL, lease_until = NULL, updated_at = now()
 				FROM unnest($2::uuid[], $3::int[], $4::text[]) s (id, epoch, reason)
-				WHERE c.campaign_id = $1 AND c.id = s.id AND c.epoch = s.epoch AND c.lease_owner = $5 AND c.state = 'claimed'`,
+				WHERE m.campaign_id = $1 AND m.id = s.id AND m.epoch = s.epoch AND m.lease_owner = $5 AND m.state = 'claimed'`),
 				d.in.CampaignID, stopped.ids, stopped.epochs, reasons, d.owner)
+		}
+		if len(until) > 0 {
+			batch.Queue(`UPDATE `+d.contacts+` m SET state = 'planned', lease_owner = NULL, lease_until = s.until, updated_at = now()
+				FROM unnest($2::uuid[], $3::int[], $4::timestamptz[]) s (id, epoch, until)
+				WHERE m.campaign_id = $1 AND m.id = s.id AND m.epoch = s.epoch AND m.lease_owner = $5 AND m.state = 'claimed'`,
+				d.in.CampaignID, later.ids, later.epochs, until, d.owner)
 		}
 		if len(ready) > 0 {
 			batch.Queue(`INSERT INTO `+d.attempts+` (campaign_id, contact_id, epoch, provider, parts)
@@ -260,7 +270,7 @@ func (d *Dispatch) Intend(ctx context.Context, claims []Claim, provider string, 
 	}
 	out = make([]Outgoing, len(ready))
 	for i, s := range ready {
-		number, err := d.store.vault.Open(s.customer, s.number)
+		number, err := d.store.vault.Open(s.customer, s.number, s.key)
 		if err != nil {
 			// A number that does not open is told apart by the sender, which refuses an
 			// empty recipient; the other contacts of the batch must not wait for it.
@@ -322,7 +332,7 @@ func (d *Dispatch) Complete(ctx context.Context, done []Completion) error {
 		providerIDs[i], reasons[i], waits[i] = c.ProviderID, c.Reason, c.RetryAfter.Seconds()
 	}
 	batch := &pgx.Batch{}
-	notSent := slices.Contains(outcomes, AttemptNotSent)
+	notSent, refused := slices.Contains(outcomes, AttemptNotSent), slices.Contains(outcomes, AttemptRefused)
 	if notSent {
 		// Before the contacts, as CloseChannel does: the channel closes before this or after it.
 		batch.Queue(`SELECT FROM contact_batch WHERE campaign_id = $1 AND wave = $2 AND channel = $3 FOR SHARE`, d.in.CampaignID, d.in.Wave, d.in.Channel)
@@ -341,6 +351,9 @@ func (d *Dispatch) Complete(ctx context.Context, done []Completion) error {
 		batch.Queue(`UPDATE `+d.contacts+` c SET state = b.closed_state, reason = b.closed_reason, lease_until = NULL, updated_at = now() FROM contact_batch b
 			WHERE c.campaign_id = $1 AND c.id = ANY($4) AND c.state = 'planned'
 			  AND b.campaign_id = $1 AND b.wave = $2 AND b.channel = $3 AND b.closed_state IS NOT NULL`, d.in.CampaignID, d.in.Wave, d.in.Channel, k.ids)
+	}
+	if notSent || refused {
+		batch.Queue(follow, slices.Repeat([]string{d.in.CampaignID}, n), k.ids)
 	}
 	if err := d.store.pool.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("complete contacts: %w", err)
@@ -366,10 +379,10 @@ func (d *Dispatch) Extend(ctx context.Context, ids []uuid.UUID) error {
 // transaction. Who may not be contacted any more is marked, with the reason. held means
 // that the campaign is paused or over and nothing was done.
 func (d *Dispatch) PublishTasks(ctx context.Context, p campaign.ChannelPlan) (held bool, err error) {
-	const chunk = `c.campaign_id = $1 AND c.wave = $2 AND c.channel = $3 AND c.shard = $4 AND c.seq BETWEEN $5 AND $6 AND c.state = 'planned'`
+	const chunk = `m.campaign_id = $1 AND m.wave = $2 AND m.channel = $3 AND m.shard = $4 AND m.seq BETWEEN $5 AND $6 AND m.state = 'planned'`
 	args := []any{d.in.CampaignID, d.in.Wave, d.in.Channel, d.in.Shard, d.in.FromSeq, d.in.ToSeq}
 	err = d.store.inTx(ctx, func(tx pgx.Tx) error {
-		may, err := mayDispatch(ctx, tx, d.in.CampaignID)
+		rules, _, may, err := d.store.mayDispatch(ctx, tx, d.in.CampaignID)
 		if err != nil {
 			return err
 		}
@@ -378,13 +391,13 @@ func (d *Dispatch) PublishTasks(ctx context.Context, p campaign.ChannelPlan) (he
 		}
 		var ends int64
 		batch := &pgx.Batch{}
-		batch.Queue(`UPDATE `+d.contacts+` c SET state = `+ended+`, reason = s.reason, updated_at = now()
-			FROM (SELECT c.customer_id, `+undeliverable+` AS reason FROM (SELECT * FROM `+d.contacts+` c WHERE `+chunk+` FOR UPDATE) c `+customers+`) s
-			WHERE `+chunk+` AND c.customer_id = s.customer_id AND s.reason IS NOT NULL`, args...).
+		batch.Queue(rules.ending(`UPDATE `+d.contacts+` m SET state = `+ended+`, reason = s.reason, updated_at = now()
+			FROM (SELECT m.customer_id, `+rules.undeliverable(d.in.Channel)+` AS reason FROM (SELECT * FROM `+d.contacts+` m WHERE `+chunk+` FOR UPDATE) m `+customers+`) s
+			WHERE `+chunk+` AND m.customer_id = s.customer_id AND s.reason IS NOT NULL`), args...).
 			Exec(func(tag pgconn.CommandTag) error { ends = tag.RowsAffected(); return nil })
 		batch.Queue(`WITH published AS (
-				UPDATE `+d.contacts+` c SET state = 'claimed', lease_until = NULL, updated_at = now() WHERE `+chunk+`
-				RETURNING c.id, c.customer_id, c.wave, c.channel, c.tier, c.not_after)
+				UPDATE `+d.contacts+` m SET state = 'claimed', lease_until = NULL, updated_at = now() WHERE `+chunk+`
+				RETURNING m.id, m.customer_id, m.wave, m.channel, m.tier, m.not_after)
 			INSERT INTO task (id, campaign_id, customer_id, channel, unit, wave, tier, script, max_attempts, retry_after, not_after)
 			SELECT p.id, $1, p.customer_id, p.channel, u.org_unit, p.wave, p.tier, $7, $8, $9, p.not_after
 			FROM published p JOIN customer u ON u.id = p.customer_id`,

@@ -329,7 +329,7 @@ func checkTurn(ctx context.Context, tx pgx.Tx, in campaign.DispatchInput) error 
 	w := status.Waves[i]
 	place := slices.Index(w.Channels, in.Channel)
 	switch {
-	case place < 0 || !slices.Equal(w.Channels[:place], in.After):
+	case place < 0 || w.Linkage != campaign.LinkagePreferred && !slices.Equal(w.Channels[:place], in.After):
 		return campaign.Errorf(campaign.CodeStateConflict, "it is not the turn of %s in wave %d", in.Channel, in.Wave)
 	case !w.Begun && w.StartsAt.After(now.Add(turnSkew)):
 		return campaign.Errorf(campaign.CodeStateConflict, "wave %d begins at %s", in.Wave, w.StartsAt.UTC().Format(time.RFC3339))

@@ -30,7 +30,11 @@ func Invariants() []Invariant {
 	all := []Invariant{{
 		Name: "A1", Promise: "whatever was dispatched was signed, was a review's accepted recommendation, or did less of the same",
 		broken: unsignedBatches,
+	}, {
+		Name: "T3", Promise: "the targets, in their order, are those whose digest was recorded when they were frozen",
+		broken: snapshotDigests,
 	}}
+	all = append(all, contactInvariants()...)
 	for i, h := range heads {
 		end := len(invariantsText)
 		if i+1 < len(heads) {

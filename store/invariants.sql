@@ -39,6 +39,14 @@ FROM contact_attempt a JOIN contact c ON c.campaign_id = $1 AND c.id = a.contact
 JOIN outcome o ON o.campaign_id = $1 AND o.customer_id = c.customer_id AND o.kind = 'opted_out'
 WHERE a.campaign_id = $1 AND a.outcome IS DISTINCT FROM 'worked' AND a.intent_at > o.received_at + interval '5 seconds';
 
+-- D8: a refusal keeps contacts from being made a minute later, whichever way it came
+SELECT format('customer %s was contacted at %s, after an opt-out at %s', l.customer_id, l.at, o.at)
+FROM campaign_target t JOIN contact_ledger l ON l.bucket = get_byte(uuid_send(t.customer_id), 15) AND l.customer_id = t.customer_id
+    AND l.campaign_id = $1 AND l.state IN ('S', 'D')
+JOIN opt_out o ON o.customer_id = t.customer_id AND o.channel IN ('', channel_of_letter(l.channel))
+    AND o.purpose IN ('', CASE l.purpose WHEN 'm' THEN 'marketing' WHEN 'c' THEN 'care' ELSE 'service' END)
+WHERE t.campaign_id = $1 AND l.at > o.at + interval '60 seconds' AND (o.lifted_at IS NULL OR o.lifted_at > l.at);
+
 -- D10: a receipt of a known message is applied within a day
 SELECT format('a receipt for contact %s waits since %s', a.contact_id, r.received_at)
 FROM receipt r JOIN contact_attempt a ON a.provider_id = r.provider_id AND a.provider = r.provider
@@ -82,6 +90,11 @@ GROUP BY s.counts HAVING count(t.customer_id) <> (s.counts->>'targets')::bigint
 SELECT format('contact %s: customer is %s', c.id, coalesce(t.arm, 'no target'))
 FROM contact c LEFT JOIN campaign_target t ON t.campaign_id = $1 AND t.customer_id = c.customer_id
 WHERE c.campaign_id = $1 AND t.arm IS DISTINCT FROM 'treated';
+
+-- T4: nobody of the control group has a contact reserved or made by the campaign
+SELECT format('customer %s of the control group has a contact in state %s', t.customer_id, l.state)
+FROM campaign_target t JOIN contact_ledger l ON l.bucket = get_byte(uuid_send(t.customer_id), 15) AND l.customer_id = t.customer_id AND l.campaign_id = $1
+WHERE t.campaign_id = $1 AND t.arm = 'control' AND l.state <> 'X';
 
 -- A2: nobody who asked for an approval or had a hand in the plan is behind a signature under it
 SELECT format('sign-off %s is by or for somebody who asked for the approval or wrote the plan', o.id)

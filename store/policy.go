@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -28,7 +29,7 @@ type Policy struct {
 	DecisionWords *string
 }
 
-const policyRows = `SELECT p.version, coalesce(p.tenant, ''), %s, p.digest, p.state, p.base, p.words,
+const policyRows = `SELECT p.version, p.kind, coalesce(p.tenant, ''), %s, p.digest, p.state, p.base, p.words,
 		p.proposed_by::text, a.name, p.proposed_at, p.decided_by::text, b.name, p.decided_at, p.decision_words
 	FROM policy_document p LEFT JOIN app_user a ON a.id = p.proposed_by LEFT JOIN app_user b ON b.id = p.decided_by `
 
@@ -39,7 +40,7 @@ func readPolicies(ctx context.Context, q querier, content, where string, args ..
 	}
 	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Policy, error) {
 		var p Policy
-		err := row.Scan(&p.Version, &p.Tenant, &p.Policy, &p.Routes, &p.Digest, &p.State, &p.Base, &p.Words,
+		err := row.Scan(&p.Version, &p.Kind, &p.Tenant, &p.Policy, &p.Routes, &p.Digest, &p.State, &p.Base, &p.Words,
 			&p.ProposedBy, &p.ProposerName, &p.ProposedAt, &p.DecidedBy, &p.DeciderName, &p.DecidedAt, &p.DecisionWords)
 		return p, err
 	})
@@ -70,13 +71,13 @@ func (s *Store) Policy(ctx context.Context, version int64) (Policy, error) {
 	return onePolicy(ctx, s.pool, `WHERE p.version = $1`, version)
 }
 
-// PolicyOf returns the version that is active for a tenant: its own or the standard.
-func (s *Store) PolicyOf(ctx context.Context, tenant campaign.OrgUnit) (Policy, error) {
-	return policyOf(ctx, s.pool, tenant)
+// PolicyOf returns the version of a kind that is active for a tenant: its own or the standard.
+func (s *Store) PolicyOf(ctx context.Context, kind campaign.PolicyKind, tenant campaign.OrgUnit) (Policy, error) {
+	return policyOf(ctx, s.pool, kind, tenant)
 }
 
-func policyOf(ctx context.Context, q querier, tenant campaign.OrgUnit) (Policy, error) {
-	return onePolicy(ctx, q, `WHERE p.state = 'active' AND coalesce(p.tenant, '') IN ('', $1) ORDER BY p.tenant NULLS LAST LIMIT 1`, tenant)
+func policyOf(ctx context.Context, q querier, kind campaign.PolicyKind, tenant campaign.OrgUnit) (Policy, error) {
+	return onePolicy(ctx, q, `WHERE p.kind = $2 AND p.state = 'active' AND coalesce(p.tenant, '') IN ('', $1) ORDER BY p.tenant NULLS LAST LIMIT 1`, tenant, kind)
 }
 
 // Policies lists the versions of tenants and of the standard below a version, 0 for all,
@@ -86,9 +87,9 @@ func (s *Store) Policies(ctx context.Context, tenants []campaign.OrgUnit, before
 		`WHERE ($1 = 0 OR p.version < $1) AND (p.tenant IS NULL OR p.tenant = ANY($2)) ORDER BY p.version DESC LIMIT $3`, before, tenants, limit)
 }
 
-// ActivePolicies returns every document to decide by.
+// ActivePolicies returns every document about access, to decide by.
 func (s *Store) ActivePolicies(ctx context.Context) ([]campaign.PolicyDocument, error) {
-	all, err := readPolicies(ctx, s.pool, withContent, `WHERE p.state = 'active' ORDER BY p.version`)
+	all, err := readPolicies(ctx, s.pool, withContent, `WHERE p.kind = 'access' AND p.state = 'active' ORDER BY p.version`)
 	documents := make([]campaign.PolicyDocument, len(all))
 	for i, p := range all {
 		documents[i] = p.PolicyDocument
@@ -106,16 +107,16 @@ func (s *Store) changePolicies(ctx context.Context, what string, f func(pgx.Tx) 
 	})
 }
 
-// StorePolicyStandard makes d the standard, unless it is or once was: then an older
+// StorePolicyStandard makes d the standard of its kind, unless it is or once was: then an older
 // release is running beside a newer one. Tenants that have a policy of their own keep it.
 func (s *Store) StorePolicyStandard(ctx context.Context, d campaign.PolicyDocument) error {
 	return s.changePolicies(ctx, "store standard policy", func(tx pgx.Tx) error {
 		var known bool
-		if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM policy_document WHERE tenant IS NULL AND digest = $1)`, d.Digest).Scan(&known); err != nil || known {
+		if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM policy_document WHERE tenant IS NULL AND kind = $2 AND digest = $1)`, d.Digest, kindOf(d)).Scan(&known); err != nil || known {
 			return err
 		}
 		var base *int64
-		if err := tx.QueryRow(ctx, `SELECT max(version) FROM policy_document WHERE tenant IS NULL AND state = 'active'`).Scan(&base); err != nil {
+		if err := tx.QueryRow(ctx, `SELECT max(version) FROM policy_document WHERE tenant IS NULL AND kind = $1 AND state = 'active'`, kindOf(d)).Scan(&base); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, `UPDATE policy_document SET state = 'superseded' WHERE version = $1`, base); err != nil {
@@ -135,14 +136,19 @@ func (s *Store) StorePolicyStandard(ctx context.Context, d campaign.PolicyDocume
 
 // insertPolicy adds a version under the next number.
 func insertPolicy(ctx context.Context, tx pgx.Tx, id string, p *Policy) error {
-	return tx.QueryRow(ctx, `INSERT INTO policy_document (version, id, tenant, base, policy, routes, digest, words, state, proposed_by)
-		SELECT coalesce(max(version), 0) + 1, $1, nullif($2, ''), $3, $4, $5, $6, $7, $8, $9::uuid FROM policy_document RETURNING version`,
-		id, p.Tenant, p.Base, p.Policy, p.Routes, p.Digest, p.Words, p.State, p.ProposedBy).Scan(&p.Version)
+	return tx.QueryRow(ctx, `INSERT INTO policy_document (version, id, tenant, base, policy, routes, digest, words, state, proposed_by, kind)
+		SELECT coalesce(max(version), 0) + 1, $1, nullif($2, ''), $3, $4, $5, $6, $7, $8, $9::uuid, $10 FROM policy_document RETURNING version`,
+		id, p.Tenant, p.Base, p.Policy, p.Routes, p.Digest, p.Words, p.State, p.ProposedBy, kindOf(p.PolicyDocument)).Scan(&p.Version)
+}
+
+// kindOf is a document's kind; one that names none is about access.
+func kindOf(d campaign.PolicyDocument) campaign.PolicyKind {
+	return cmp.Or(d.Kind, campaign.PolicyAccess)
 }
 
 // evidence is what an event says of a version.
 func (p Policy) evidence(more map[string]any) map[string]any {
-	data := map[string]any{"version": p.Version, "unit": p.Tenant, "base": p.Base, "digest": p.Digest}
+	data := map[string]any{"version": p.Version, "kind": kindOf(p.PolicyDocument), "unit": p.Tenant, "base": p.Base, "digest": p.Digest}
 	for name, value := range more {
 		data[name] = value
 	}
@@ -163,7 +169,7 @@ func (s *Store) ProposePolicy(ctx context.Context, id string, d campaign.PolicyD
 		if stored, err = onePolicy(ctx, tx, `WHERE p.id = $1`, id); err == nil || campaign.CodeOf(err) != campaign.CodeNotFound {
 			return err
 		}
-		if err := current(ctx, tx, d.Tenant, base); err != nil {
+		if err := current(ctx, tx, d, base); err != nil {
 			return err
 		}
 		p := Policy{PolicyDocument: d, State: campaign.PolicyProposed, Base: &base, Words: words, ProposedBy: &by.UserID}
@@ -179,9 +185,9 @@ func (s *Store) ProposePolicy(ctx context.Context, id string, d campaign.PolicyD
 	return stored, err
 }
 
-// current fails when another version than base is active for the tenant.
-func current(ctx context.Context, tx pgx.Tx, tenant campaign.OrgUnit, base int64) error {
-	active, err := policyOf(ctx, tx, tenant)
+// current fails when another version than base is active for the kind and tenant of d.
+func current(ctx context.Context, tx pgx.Tx, d campaign.PolicyDocument, base int64) error {
+	active, err := policyOf(ctx, tx, kindOf(d), d.Tenant)
 	if err != nil {
 		return err
 	}
@@ -215,10 +221,10 @@ func (s *Store) DecidePolicy(ctx context.Context, version int64, approve bool, w
 		if !approve {
 			return nil
 		}
-		if err := current(ctx, tx, p.Tenant, *p.Base); err != nil {
+		if err := current(ctx, tx, p.PolicyDocument, *p.Base); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, `UPDATE policy_document SET state = 'superseded' WHERE tenant = $1 AND state = 'active'`, p.Tenant)
+		_, err := tx.Exec(ctx, `UPDATE policy_document SET state = 'superseded' WHERE tenant = $1 AND kind = $2 AND state = 'active'`, p.Tenant, p.Kind)
 		return err
 	})
 }

@@ -225,6 +225,7 @@ func applyReceipts(ctx context.Context, tx pgx.Tx, which string, arg any, where 
 		    WHEN 'refused' THEN ARRAY['sending', 'unknown']
 		    WHEN 'unknown' THEN ARRAY[]::text[]
 		    ELSE ARRAY['sending', 'sent', 'unknown'] END)`, campaigns, contacts, states, reasons)
+	batch.Queue(follow, campaigns, contacts)
 	batch.Queue(`UPDATE receipt SET applied = true WHERE digest = ANY($1)`, digests)
 	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 		return 0, fmt.Errorf("apply receipts: %w", err)

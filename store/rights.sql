@@ -48,4 +48,6 @@ BEGIN
         END IF;
     END LOOP;
     REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+    -- Tables of its own it makes where nothing else is.
+    GRANT USAGE, CREATE ON SCHEMA workspace TO muster_app;
 END $$;

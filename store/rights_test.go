@@ -71,7 +71,7 @@ func TestTheApplicationMayDoNoMoreThanItMust(t *testing.T) {
 // What a campaign's own tables need is done for the application, and nothing else is.
 func TestTheApplicationMakesACampaignsTables(t *testing.T) {
 	st, ctx, id := open(t), t.Context(), uuid.New()
-	for _, sql := range []string{`SELECT clear_campaign_targets($1)`, `SELECT create_campaign_partitions($1)`, `SELECT clear_campaign_targets($1)`} {
+	for _, sql := range []string{`SELECT prepare_campaign_targets($1)`, `SELECT adopt_campaign_targets($1)`, `SELECT prepare_campaign_targets($1)`, `SELECT adopt_campaign_targets($1)`} {
 		_, err := st.Pool().Exec(ctx, sql, id)
 		require.NoError(t, err, sql)
 	}

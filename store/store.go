@@ -9,12 +9,14 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/nyaruka/phonenumbers"
 	"gorm.io/driver/postgres"
 	"gorm.io/gorm"
 	"gorm.io/gorm/logger"
@@ -24,26 +26,34 @@ import (
 
 // Store is a pool of connections to one database, shared by GORM and the bulk paths.
 type Store struct {
-	pool  *pgxpool.Pool
-	db    *gorm.DB
-	vault *Vault
-	stop  func()
+	pool   *pgxpool.Pool
+	db     *gorm.DB
+	vault  *Vault
+	region string
+	stop   func()
+
+	contactPolicies sync.Map // by version, which never changes
 }
 
 // Option changes what a store can do.
 type Option func(*options)
 
 type options struct {
-	vault *Vault
-	owner bool
+	vault  *Vault
+	region string
+	owner  bool
 }
 
 // WithVault gives the store the keys of the phone vault. A store without them
 // refuses to import phone numbers and to dispatch.
 func WithVault(v *Vault) Option { return func(o *options) { o.vault = v } }
 
-// AsOwner leaves the store the rights of the user who logs in. Migrate needs it, and what
-// changes tables: DeclareAttributes and ImportCustomers. Without it a store works as the
+// WithPhoneRegion says whose numbers (ISO 3166, such as CN) those without a country code
+// are. Without it they are taken as international.
+func WithPhoneRegion(region string) Option { return func(o *options) { o.region = region } }
+
+// AsOwner leaves the store the rights of the user who logs in. Migrate needs it, and an
+// import that fills empty tables before it builds their indexes. Without it a store works as the
 // application, which may do no more than it must: it owns no table, and writes the ledger by
 // functions and evidence by adding to it.
 func AsOwner() Option { return func(o *options) { o.owner = true } }
@@ -56,6 +66,9 @@ func Open(ctx context.Context, url string, with ...Option) (*Store, error) {
 	var o options
 	for _, option := range with {
 		option(&o)
+	}
+	if o.region != "" && phonenumbers.GetCountryCodeForRegion(o.region) == 0 {
+		return nil, campaign.Errorf(campaign.CodeInvalidParameter, "%q is no country of phone numbers; it should look like CN", o.region)
 	}
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
@@ -101,11 +114,14 @@ func Open(ctx context.Context, url string, with ...Option) (*Store, error) {
 		pool.Close()
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	return &Store{pool: pool, db: db, vault: o.vault, stop: func() { sqldb.Close(); pool.Close() }}, nil
+	return &Store{pool: pool, db: db, vault: o.vault, region: o.region, stop: func() { sqldb.Close(); pool.Close() }}, nil
 }
 
 // Close returns all connections.
 func (s *Store) Close() { s.stop() }
+
+// PhoneRegion is the region of numbers without a country code, "" for none.
+func (s *Store) PhoneRegion() string { return s.region }
 
 // Pool gives the raw pool to callers that COPY or LISTEN.
 func (s *Store) Pool() *pgxpool.Pool { return s.pool }

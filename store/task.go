@@ -39,10 +39,13 @@ type Task struct {
 	Attributes json.RawMessage // without personal data and without what only later contacts told
 }
 
-// claimable is the condition that task t of a running campaign c can be claimed now.
-var claimable = `t.state IN ('open', 'claimed') AND t.not_before <= now() AND t.not_after > now()
+// claimable is the condition that task t of a running campaign c, of one of the units that
+// the arguments of these numbers name, can be claimed now.
+func claimable(exact, patterns string) string {
+	return `t.state IN ('open', 'claimed') AND t.not_before <= now() AND t.not_after > now()
 	AND (t.state = 'open' OR t.lease_until < now()) AND c.hold = 'running' AND ` + unfrozen("c.id") + `
-	AND (t.unit = ANY($1) OR t.unit LIKE ANY($2))`
+	AND (t.unit = ANY($` + exact + `) OR t.unit LIKE ANY($` + patterns + `))`
+}
 
 // TaskClaim asks for open tasks.
 type TaskClaim struct {
@@ -64,45 +67,54 @@ func (s *Store) ClaimTasks(ctx context.Context, c TaskClaim) ([]Task, error) {
 		only = &c.CampaignID
 	}
 	var mine [][16]byte
-	// Whom the bar takes out makes room for others, who may be barred as well.
+	// Whom the rules take out makes room for others, who may be taken out as well.
 	for more := true; more; {
 		err := s.inTx(ctx, func(tx pgx.Tx) error {
-			rows, err := tx.Query(ctx, `
-				SELECT c.id, c.campaign_id, coalesce(`+barred+`, '') FROM (
-				    SELECT t.* FROM task t JOIN campaign c ON c.id = t.campaign_id
-				    WHERE t.channel = $3 AND `+claimable+` AND ($4::uuid IS NULL OR t.campaign_id = $4)
-				    ORDER BY t.not_before, t.id LIMIT $5 FOR UPDATE OF t SKIP LOCKED) c
-				LEFT JOIN customer u ON u.id = c.customer_id`, exact, patterns, c.Channel, only, c.Limit-len(mine))
+			rows, err := tx.Query(ctx, `SELECT t.id, t.campaign_id, t.customer_id, t.wave, t.not_after, coalesce(u.time_zone, '')
+				FROM task t JOIN campaign c ON c.id = t.campaign_id LEFT JOIN customer u ON u.id = t.customer_id
+				WHERE t.channel = $2 AND `+claimable("3", "4")+` AND ($1::uuid IS NULL OR t.campaign_id = $1)
+				ORDER BY t.not_before, t.id LIMIT $5 FOR UPDATE OF t SKIP LOCKED`, only, c.Channel, exact, patterns, c.Limit-len(mine))
 			if err != nil {
 				return err
 			}
-			var free [][16]byte
-			over := map[uuid.UUID]*endedTasks{}
-			var id, campaignID uuid.UUID
-			var reason string
-			_, err = pgx.ForEachRow(rows, []any{&id, &campaignID, &reason}, func() error {
-				if reason == "" {
-					free = append(free, id)
-				} else {
-					endedIn(over, campaignID).add(id, reason)
-				}
+			asked := map[uuid.UUID][]openTask{}
+			var owners [][16]byte
+			var t openTask
+			var campaignID uuid.UUID
+			_, err = pgx.ForEachRow(rows, []any{&t.id, &campaignID, &t.customer, &t.wave, &t.notAfter, &t.zone}, func() error {
+				asked[campaignID] = append(asked[campaignID], t)
+				owners = append(owners, t.customer)
 				return nil
 			})
 			if err != nil {
 				return err
 			}
-			_, err = tx.Exec(ctx, `UPDATE task SET state = 'claimed', claimed_by = $2, lease_until = now() + $3 * interval '1 second', updated_at = now()
-				WHERE id = ANY($1)`, free, c.AgentID, c.Lease.Seconds())
-			if err != nil {
-				return err
-			}
-			for _, id := range sortedKeys(over) {
-				if err := over[id].write(ctx, tx, taskGroup{id, c.Channel}, "withdrawn"); err != nil {
+			// Campaigns before customers, as dispatch does.
+			order := sortedKeys(asked)
+			held := map[uuid.UUID]judge{}
+			for _, id := range order {
+				j := judge{channel: c.Channel}
+				if j.rules, j.now, j.may, err = s.mayDispatch(ctx, tx, id.String()); err != nil {
 					return err
 				}
+				held[id] = j
 			}
-			more = len(over) > 0
-			mine = append(mine, free...)
+			if err := lockBuckets(ctx, tx, owners); err != nil {
+				return err
+			}
+			more = false
+			for _, id := range order {
+				free, gone, err := held[id].tasks(ctx, tx, asked[id])
+				if err != nil {
+					return err
+				}
+				_, err = tx.Exec(ctx, `UPDATE task SET state = 'claimed', claimed_by = $2, lease_until = now() + $3 * interval '1 second', updated_at = now()
+					WHERE id = ANY($1)`, free, c.AgentID, c.Lease.Seconds())
+				if err != nil {
+					return err
+				}
+				mine, more = append(mine, free...), more || gone
+			}
 			return nil
 		})
 		if err != nil {
@@ -112,19 +124,94 @@ func (s *Store) ClaimTasks(ctx context.Context, c TaskClaim) ([]Task, error) {
 	return s.tasks(ctx, `t.id = ANY($1)`, mine)
 }
 
+// openTask is a task that somebody asks for.
+type openTask struct {
+	subject
+	id       uuid.UUID
+	notAfter time.Time
+}
+
+// judge decides on tasks of one campaign.
+type judge struct {
+	rules
+	channel campaign.Channel
+	now     time.Time
+	may     bool
+}
+
+// tasks returns those that may be worked now. The others end, or are put off until quiet
+// hours are over; gone is whether there are any.
+func (j judge) tasks(ctx context.Context, tx pgx.Tx, asked []openTask) (free [][16]byte, gone bool, err error) {
+	if !j.may {
+		return nil, false, nil
+	}
+	byID := map[uuid.UUID]openTask{}
+	ids := make([][16]byte, len(asked))
+	for i, t := range asked {
+		ids[i], byID[t.id] = t.id, t
+	}
+	rows, err := tx.Query(ctx, `SELECT m.id, coalesce(`+j.barred(j.channel)+`, '') FROM unnest($1::uuid[]) WITH ORDINALITY k (id, place) JOIN task m ON m.id = k.id
+		LEFT JOIN customer c ON c.id = m.customer_id ORDER BY k.place`, ids)
+	if err != nil {
+		return nil, false, err
+	}
+	var over endedTasks
+	var open []openTask
+	var subjects []subject
+	seen := map[uuid.UUID]bool{}
+	var id uuid.UUID
+	var reason string
+	_, err = pgx.ForEachRow(rows, []any{&id, &reason}, func() error {
+		t := byID[id]
+		switch {
+		case reason != "":
+			over.add(id, reason)
+		case !seen[t.customer]: // another one of the same customer is for a later time
+			seen[t.customer] = true
+			open, subjects = append(open, t), append(subjects, t.subject)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	verdicts, err := j.admit(ctx, tx, j.channel, j.now, subjects)
+	if err != nil {
+		return nil, false, err
+	}
+	var later [][16]byte
+	var until []time.Time
+	for i, v := range verdicts {
+		switch t := open[i]; {
+		case v.rule == "":
+			free = append(free, t.id)
+		case v.until.IsZero():
+			over.add(t.id, v.rule)
+		case !v.until.Before(t.notAfter):
+			over.add(t.id, windowClosed)
+		default:
+			later, until = append(later, t.id), append(until, v.until)
+		}
+	}
+	if len(later) > 0 {
+		_, err := tx.Exec(ctx, `UPDATE task t SET state = 'open', not_before = k.until, claimed_by = NULL, lease_until = NULL, updated_at = now()
+			FROM unnest($1::uuid[], $2::timestamptz[]) k (id, until) WHERE t.id = k.id`, later, until)
+		if err != nil {
+			return nil, false, err
+		}
+	}
+	if len(over.ids) > 0 {
+		if err := over.write(ctx, tx, j.rules, taskGroup{uuid.MustParse(j.campaignID), j.channel}, "withdrawn"); err != nil {
+			return nil, false, err
+		}
+	}
+	return free, len(later)+len(over.ids) > 0, nil
+}
+
 // endedTasks are tasks of one campaign whose customers may not be contacted any more.
 type endedTasks struct {
 	ids     [][16]byte
 	reasons []string
-}
-
-func endedIn(m map[uuid.UUID]*endedTasks, campaignID uuid.UUID) *endedTasks {
-	e := m[campaignID]
-	if e == nil {
-		e = &endedTasks{}
-		m[campaignID] = e
-	}
-	return e
 }
 
 func (e *endedTasks) add(id uuid.UUID, reason string) {
@@ -133,14 +220,14 @@ func (e *endedTasks) add(id uuid.UUID, reason string) {
 
 // write ends the tasks in a state of theirs, and then their contacts, whose attempts others
 // may have.
-func (e *endedTasks) write(ctx context.Context, tx pgx.Tx, g taskGroup, state string) error {
+func (e *endedTasks) write(ctx context.Context, tx pgx.Tx, r rules, g taskGroup, state string) error {
 	_, err := tx.Exec(ctx, `UPDATE task t SET state = $1, result = s.reason, lease_until = NULL, updated_at = now()
 		FROM unnest($2::uuid[], $3::text[]) s (id, reason) WHERE t.id = s.id`, state, e.ids, e.reasons)
 	if err != nil {
 		return fmt.Errorf("end tasks: %w", err)
 	}
-	tag, err := tx.Exec(ctx, `UPDATE contact c SET state = `+ended+`, reason = s.reason, updated_at = now()
-		FROM unnest($2::uuid[], $3::text[]) s (id, reason) WHERE c.campaign_id = $1 AND c.id = s.id AND c.state = 'claimed'`,
+	tag, err := tx.Exec(ctx, r.ending(`UPDATE contact m SET state = `+ended+`, reason = s.reason, updated_at = now()
+		FROM unnest($2::uuid[], $3::text[]) s (id, reason) WHERE m.campaign_id = $1 AND m.id = s.id AND m.state = 'claimed'`),
 		g.campaignID, e.ids, e.reasons)
 	if err != nil {
 		return fmt.Errorf("end contacts: %w", err)
@@ -159,7 +246,7 @@ func (s *Store) OpenTasks(ctx context.Context, units []campaign.OrgUnit, limit i
 	exact, patterns := below(units)
 	var n int64
 	err := s.pool.QueryRow(ctx, `SELECT count(*) FROM (SELECT FROM task t JOIN campaign c ON c.id = t.campaign_id
-		WHERE `+claimable+` LIMIT $3) open`, exact, patterns, limit).Scan(&n)
+		WHERE `+claimable("1", "2")+` LIMIT $3) open`, exact, patterns, limit).Scan(&n)
 	if err != nil {
 		return 0, fmt.Errorf("count tasks: %w", err)
 	}
@@ -169,11 +256,11 @@ func (s *Store) OpenTasks(ctx context.Context, units []campaign.OrgUnit, limit i
 func (s *Store) tasks(ctx context.Context, which string, arg any) ([]Task, error) {
 	rows, err := s.pool.Query(ctx, `
 		SELECT t.id::text, t.campaign_id::text, c.name, t.channel, t.unit, t.wave, t.tier, t.script, t.attempts + 1, t.max_attempts,
-		    t.lease_until, t.not_after, c.simulated, cu.id, cu.external_id, cu.time_zone, v.sealed,
+		    t.lease_until, t.not_after, c.simulated, cu.id, cu.external_id, cu.time_zone, v.sealed, p.wrapped,
 		    (SELECT coalesce(jsonb_object_agg(e.key, e.value), '{}') FROM jsonb_each(to_jsonb(cu)) e
 		     JOIN customer_attribute a ON a.name = e.key AND NOT a.pii AND NOT a.post_contact)
 		FROM task t JOIN campaign c ON c.id = t.campaign_id JOIN customer cu ON cu.id = t.customer_id
-		LEFT JOIN phone_vault v ON v.customer_id = cu.id
+		LEFT JOIN phone_vault v ON v.customer_id = cu.id LEFT JOIN phone_key p ON p.customer_id = cu.id
 		WHERE `+which+` ORDER BY t.not_before, t.id`, arg)
 	if err != nil {
 		return nil, fmt.Errorf("read tasks: %w", err)
@@ -181,33 +268,16 @@ func (s *Store) tasks(ctx context.Context, which string, arg any) ([]Task, error
 	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Task, error) {
 		var t Task
 		var customer uuid.UUID
-		var sealed []byte
+		var sealed, wrapped []byte
 		err := row.Scan(&t.ID, &t.CampaignID, &t.Campaign, &t.Channel, &t.Unit, &t.Wave, &t.Tier, &t.Script, &t.Attempt, &t.MaximumAttempts,
-			&t.LeaseUntil, &t.NotAfter, &t.Simulated, &customer, &t.ExternalID, &t.TimeZone, &sealed, &t.Attributes)
-		t.CustomerID, t.Phone = customer.String(), s.maskedPhone(customer, sealed)
+			&t.LeaseUntil, &t.NotAfter, &t.Simulated, &customer, &t.ExternalID, &t.TimeZone, &sealed, &wrapped, &t.Attributes)
+		t.CustomerID, t.Phone = customer.String(), s.maskedPhone(customer, sealed, wrapped)
 		return t, err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read tasks: %w", err)
 	}
 	return all, nil
-}
-
-// maskedPhone shows the last four digits of a sealed number, none when there is no
-// key to open it with, and nothing when no number is known.
-func (s *Store) maskedPhone(customer uuid.UUID, sealed []byte) string {
-	const hidden = "*******"
-	if len(sealed) == 0 {
-		return ""
-	}
-	if s.vault == nil {
-		return hidden
-	}
-	number, err := s.vault.Open(customer, sealed)
-	if err != nil || len(number) < 8 {
-		return hidden
-	}
-	return hidden + number[len(number)-4:]
 }
 
 // TaskOwner returns the unit and the campaign of a task, or CodeNotFound.
@@ -296,7 +366,11 @@ func (s *Store) CompleteTasks(ctx context.Context, agentID string, units []campa
 			return cmp.Or(bytes.Compare(a.campaignID[:], b.campaignID[:]), cmp.Compare(a.channel, b.channel))
 		})
 		for _, g := range groups {
-			if err := work[g].write(ctx, tx, key); err != nil {
+			w := work[g]
+			if w.rules, _, _, err = s.mayDispatch(ctx, tx, g.campaignID.String()); err != nil {
+				return err
+			}
+			if err := w.write(ctx, tx, key); err != nil {
 				return err
 			}
 		}
@@ -344,6 +418,7 @@ type taskGroup struct {
 // taskWork is what an agent reports of one group, and what that changes, column by column.
 type taskWork struct {
 	taskGroup
+	rules     rules
 	revision  int // in force
 	simulated bool
 	tasks     []taskRow
@@ -467,6 +542,13 @@ func (w *taskWork) write(ctx context.Context, tx pgx.Tx, key string) error {
 	if int(tag.RowsAffected()) != len(w.ids) {
 		return campaign.Errorf(campaign.CodeStateConflict, "a contact of these tasks was ended meanwhile; read your tasks again")
 	}
+	campaigns := make([][16]byte, len(w.ids))
+	for i := range campaigns {
+		campaigns[i] = w.campaignID
+	}
+	if _, err := tx.Exec(ctx, follow, campaigns, w.ids); err != nil {
+		return fmt.Errorf("write ledger: %w", err)
+	}
 	if _, err = insertOutcomes(ctx, tx, w.campaignID.String(), w.simulated, w.outcomes); err != nil {
 		return err
 	}
@@ -480,7 +562,7 @@ func (w *taskWork) endBarred(ctx context.Context, tx pgx.Tx) error {
 		return nil
 	}
 	rows, err := tx.Query(ctx, `SELECT s.id, s.reason FROM (
-		    SELECT c.id, `+barred+` AS reason FROM task c LEFT JOIN customer u ON u.id = c.customer_id WHERE c.id = ANY($1) AND c.state = 'open') s
+		    SELECT m.id, `+w.rules.barred(w.channel)+` AS reason FROM task m LEFT JOIN customer c ON c.id = m.customer_id WHERE m.id = ANY($1) AND m.state = 'open') s
 		WHERE s.reason IS NOT NULL`, w.ids)
 	if err != nil {
 		return fmt.Errorf("look up customers: %w", err)
@@ -496,5 +578,5 @@ func (w *taskWork) endBarred(ctx context.Context, tx pgx.Tx) error {
 			w.results[i].State = "done"
 		}
 	}
-	return over.write(ctx, tx, w.taskGroup, "done")
+	return over.write(ctx, tx, w.rules, w.taskGroup, "done")
 }

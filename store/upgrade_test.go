@@ -98,8 +98,11 @@ func TestCampaignsInFlightAreTakenOver(t *testing.T) {
 	o.contact(id, campaign.ChannelCall, campaign.ContactSuppressed, 0, "")
 	o.exec(`INSERT INTO receipt (digest, provider, provider_id, state, contact_id, at) VALUES ('known', 'sms', '', 'delivered', $1, now()), ('stranger', 'sms', 'x', 'delivered', NULL, now())`, sending)
 	catalogue := func() string {
-		return one[string](t, o.Store, `SELECT (SELECT string_agg(inhrelid::regclass || ' of ' || inhparent::regclass, ', ' ORDER BY 1) FROM (SELECT * FROM pg_inherits ORDER BY inhrelid) i)
-			|| (SELECT string_agg(tgname || ' on ' || tgrelid::regclass, ', ') FROM (SELECT * FROM pg_trigger WHERE NOT tgisinternal AND tgrelid::regclass::text LIKE 'contact%' ORDER BY tgrelid, tgname) g)`)
+		return one[string](t, o.Store, `SELECT (SELECT string_agg(inhrelid::regclass || ' of ' || inhparent::regclass, ', ' ORDER BY 1) FROM (SELECT * FROM pg_inherits ORDER BY inhrelid) i
+			    WHERE inhrelid::regclass::text LIKE '%' || own || '%')
+			|| (SELECT string_agg(tgname || ' on ' || tgrelid::regclass, ', ') FROM (SELECT * FROM pg_trigger WHERE NOT tgisinternal ORDER BY tgrelid, tgname) g
+			    WHERE tgrelid::regclass::text LIKE 'contact_' || own OR tgrelid = 'contact'::regclass)
+			FROM replace($1, '-', '') own`, id)
 	}
 	before := catalogue()
 	o.migrate()
