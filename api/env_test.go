@@ -49,11 +49,12 @@ var passwordHash = sync.OnceValue(func() string {
 // orchestra stands in for the workflows: it answers as a test tells it to and
 // remembers what it was asked.
 type orchestra struct {
-	mu      sync.Mutex
-	started []string
-	updates []update
-	answer  func(name string, arg any) (campaign.Status, error)
-	away    bool
+	importing func(ctx context.Context, id string) error
+	mu        sync.Mutex
+	started   []string
+	updates   []update
+	answer    func(name string, arg any) (campaign.Status, error)
+	away      bool
 }
 
 type update struct {
@@ -88,6 +89,14 @@ func (o *orchestra) Update(_ context.Context, campaignID, id, name string, arg a
 
 func (o *orchestra) Replay(_ context.Context, id, _ string) (campaign.ReplayReport, error) {
 	return campaign.ReplayReport{CampaignID: id, OK: true}, nil
+}
+
+// StartImport works on the import itself, as a worker would.
+func (o *orchestra) StartImport(ctx context.Context, id string) error {
+	if o.importing == nil {
+		return errAway
+	}
+	return o.importing(ctx, id)
 }
 
 func (o *orchestra) Health(context.Context) error {

@@ -24,7 +24,7 @@ func httpStatus(code campaign.Code) int {
 	case campaign.CodeUnauthenticated, campaign.CodeTokenInvalid:
 		return http.StatusUnauthorized
 	case campaign.CodeForbidden, campaign.CodeSelfApproval, campaign.CodeSameActor, campaign.CodeLimitExceeded, campaign.CodeCrossSite, campaign.CodeForgedDecision, campaign.CodeDispatchRefused,
-		campaign.CodeDelegationExpired, campaign.CodeDelegationNotAllowed, campaign.CodePasswordChange:
+		campaign.CodeDelegationExpired, campaign.CodeDelegationNotAllowed, campaign.CodeExportNotPermitted, campaign.CodePasswordChange:
 		return http.StatusForbidden
 	case campaign.CodeNotFound:
 		return http.StatusNotFound
@@ -35,17 +35,18 @@ func httpStatus(code campaign.Code) int {
 		campaign.CodeAlreadyExists, campaign.CodeRequestInProgress, campaign.CodeHistoryMismatch, campaign.CodeEmptySelection,
 		campaign.CodeRecommendationMissing, campaign.CodeAlreadyReversed, campaign.CodeAccountClosed, campaign.CodeLastAdministrator, campaign.CodeRouteOutdated, campaign.CodeAudienceGrown, campaign.CodeProgrammeClosed, campaign.CodeDispatchFrozen:
 		return http.StatusConflict
-	case campaign.CodeBodyTooLarge:
+	case campaign.CodeBodyTooLarge, campaign.CodeFileTooLarge:
 		return http.StatusRequestEntityTooLarge
 	case campaign.CodeUnsupportedMediaType:
 		return http.StatusUnsupportedMediaType
-	case campaign.CodeInvalidPlan, campaign.CodeInvalidFilter, campaign.CodeInvalidText, campaign.CodeAmountOutOfRange,
+	case campaign.CodeInvalidPlan, campaign.CodeInvalidFilter, campaign.CodeFilterMismatch, campaign.CodeInvalidText, campaign.CodeInvalidMSISDN, campaign.CodeAmountOutOfRange,
+		campaign.CodeImportRefused, campaign.CodeArchiveRejected, campaign.CodeEncodingUnsupported, campaign.CodeFormatUnsupported, campaign.CodeInvalidFile, campaign.CodeEmptyFile, campaign.CodeTooManyColumns,
 		campaign.CodeCurrencyMismatch, campaign.CodeReasonRequired, campaign.CodeKeyReused, campaign.CodeNoRoute, campaign.CodeAggregateLimit, campaign.CodePolicyRejected, campaign.CodeEmptyPolicy,
 		campaign.CodeCreditPoolNotFound, campaign.CodeProgrammeNotFound, campaign.CodeProgrammeNotAllowed, campaign.CodeProgrammeCeiling:
 		return http.StatusUnprocessableEntity
 	case campaign.CodePreconditionRequired:
 		return http.StatusPreconditionRequired
-	case campaign.CodeRateLimited:
+	case campaign.CodeUnmaskQuota, campaign.CodeRateLimited:
 		return http.StatusTooManyRequests
 	case campaign.CodeOrchestratorAway, campaign.CodeProviderAway, campaign.CodeChannelUnavailable, campaign.CodeDraining:
 		return http.StatusServiceUnavailable

@@ -45,7 +45,7 @@ type hub struct {
 	readers map[*reader]bool
 	number  int64
 	closed  bool
-	units   map[string]campaign.OrgUnit // of campaigns; a campaign's unit never changes
+	units   map[string]campaign.OrgUnit // of campaigns and imports, whose unit never changes
 }
 
 // reader is one stream. lost says that events were dropped.
@@ -99,7 +99,7 @@ func (h *hub) listenOnce(ctx context.Context, again bool) error {
 			h.log.WarnContext(ctx, "notification not understood", "error", err)
 			continue
 		}
-		if e.unit, err = h.unitOf(ctx, e.ID); err != nil {
+		if e.unit, err = h.unitOf(ctx, e.Topic, e.ID); err != nil {
 			if campaign.CodeOf(err) == campaign.CodeNotFound {
 				continue
 			}
@@ -109,25 +109,31 @@ func (h *hub) listenOnce(ctx context.Context, again bool) error {
 	}
 }
 
-// maxUnits bounds the memory for campaigns' units.
+// maxUnits bounds the memory for units.
 const maxUnits = 10_000
 
-func (h *hub) unitOf(ctx context.Context, campaignID string) (campaign.OrgUnit, error) {
-	if unit, ok := h.units[campaignID]; ok {
+func (h *hub) unitOf(ctx context.Context, topic campaign.Topic, id string) (unit campaign.OrgUnit, err error) {
+	if unit, ok := h.units[id]; ok {
 		return unit, nil
 	}
-	if uuid.Validate(campaignID) != nil {
-		return "", campaign.Errorf(campaign.CodeNotFound, "no campaign has this id")
+	if uuid.Validate(id) != nil {
+		return "", campaign.Errorf(campaign.CodeNotFound, "nothing has this id")
 	}
-	owner, err := h.store.CampaignOwner(ctx, campaignID)
+	if topic == campaign.TopicImport {
+		unit, err = h.store.ImportOwner(ctx, id)
+	} else {
+		var owner store.Owner
+		owner, err = h.store.CampaignOwner(ctx, id)
+		unit = owner.Unit
+	}
 	if err != nil {
 		return "", err
 	}
 	if len(h.units) >= maxUnits {
 		clear(h.units)
 	}
-	h.units[campaignID] = owner.Unit
-	return owner.Unit, nil
+	h.units[id] = unit
+	return unit, nil
 }
 
 func (h *hub) publish(e event) {

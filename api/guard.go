@@ -24,6 +24,7 @@ import (
 const (
 	requestTimeout = 30 * time.Second
 	replayTimeout  = 60 * time.Second
+	fileTimeout    = time.Hour // of a file on its way, each piece within slowPeer
 	// staleRequest is when a write that is still in flight must belong to a process
 	// that died: longer than any request may take.
 	staleRequest = 90 * time.Second
@@ -40,6 +41,7 @@ type request struct {
 	address        string   // of the peer, never taken from a header
 	authorization  []string // the Authorization headers: with one, cookies do not count
 	body           []byte
+	upload         *upload         // the body where it is a file
 	preconditioned bool            // a version conflict is a failed If-Match
 	command        string          // the update that the campaign was asked for
 	action         campaign.Action // what is asked for; the route's unless the operation knows better
@@ -97,13 +99,9 @@ func (s *Server) guard(rt route, op operation) echo.MiddlewareFunc {
 			ctx := c.Request().Context()
 			switch rt.operation {
 			case "streamEvents": // goes on as long as the reader wants
-			case "replayCampaign":
-				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, replayTimeout)
-				defer cancel()
 			default:
 				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, requestTimeout)
+				ctx, cancel = context.WithTimeout(ctx, rt.timeout())
 				defer cancel()
 			}
 			ctx, err := s.sessions.Load(ctx, s.sessionToken(c.Request(), r))
@@ -143,6 +141,11 @@ func (s *Server) guard(rt route, op operation) echo.MiddlewareFunc {
 			if err := s.authorise(ctx, c, r); err != nil {
 				return err
 			}
+			drop, err := s.takeUpload(ctx, c, r)
+			if err != nil {
+				return err
+			}
+			defer drop()
 			if rt.keyed {
 				return s.once(c, r, key, next)
 			}
@@ -151,10 +154,26 @@ func (s *Server) guard(rt route, op operation) echo.MiddlewareFunc {
 	}
 }
 
-// readBody reads the body within its limit and checks it strictly.
+// timeout is how long a request of the route may take.
+func (rt route) timeout() time.Duration {
+	switch {
+	case rt.operation == "downloadExport" || uploads[rt.operation] > 0:
+		return fileTimeout
+	case rt.operation == "replayCampaign":
+		return replayTimeout
+	}
+	return requestTimeout
+}
+
+// readBody reads the body within its limit and checks it strictly. A file is left for
+// takeUpload, once it is known that the caller may send it.
 func (s *Server) readBody(c echo.Context, r *request, op operation) error {
+	if uploads[r.route.operation] > 0 {
+		return nil
+	}
 	limit := int64(maxBody)
-	if r.route.operation == "recordOutcomes" || r.route.operation == "recordCreditUses" {
+	switch r.route.operation {
+	case "recordOutcomes", "recordCreditUses", "recordContactHistory":
 		limit = maxOutcomeBody
 	}
 	req := c.Request()
@@ -412,7 +431,13 @@ func (s *Server) once(c echo.Context, r *request, key string, next echo.HandlerF
 	ctx := c.Request().Context()
 	h := sha256.New()
 	fmt.Fprintf(h, "%s\n%s\n%s\n", c.Request().Method, c.Request().URL.Path, c.Request().Header.Get("If-Match"))
+	if query := c.Request().URL.RawQuery; query != "" {
+		fmt.Fprintf(h, "%s\n", query)
+	}
 	h.Write(r.body)
+	if r.upload != nil {
+		h.Write(r.upload.sha256)
+	}
 	id, before, err := s.store.BeginRequest(ctx, r.user.ID, key, h.Sum(nil), staleRequest)
 	if err != nil {
 		return err

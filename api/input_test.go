@@ -203,6 +203,10 @@ func TestThePublishedExampleIsAPlan(t *testing.T) {
 	}
 	collect("plan", sent.Plan)
 	fieldsOf(t, reflect.TypeFor[campaign.Plan](), "plan", func(path string) {
+		switch path {
+		case "plan.audience.control_account", "plan.audience.control_list":
+			return // belong to other methods than the example's
+		}
 		require.True(t, shown[path], "the example does not show %s", path)
 	})
 }
@@ -241,27 +245,6 @@ func TestWhereChannelsAreSimulatorsAPlanSaysSo(t *testing.T) {
 	require.Equal(t, "invalid_plan", p.Code)
 	require.Equal(t, "plan.simulated", p.Fields[0].Field)
 	require.Equal(t, []any{true}, p.Fields[0].Allowed)
-}
-
-func TestFilterFaultHasLineAndColumn(t *testing.T) {
-	e := newEnv(t)
-	e.exec(`ALTER TABLE customer ADD COLUMN age bigint`)
-	e.exec(`INSERT INTO customer_attribute (name, type, meaning) VALUES ('age', 'int', 'years')`)
-	p := e.send("planner", "POST", "/v1/audience/preview", AudienceFilter{Unit: here, Filter: "age > 3 &&\n agge < 9"}).problem(t)
-	require.Equal(t, http.StatusUnprocessableEntity, p.Status)
-	require.Equal(t, "invalid_filter", p.Code)
-	require.Equal(t, 2, p.Fields[0].Line)
-	require.Equal(t, 2, p.Fields[0].Column)
-}
-
-func TestPreviewCounts(t *testing.T) {
-	e := newEnv(t)
-	e.exec(`ALTER TABLE customer ADD COLUMN age bigint`)
-	e.exec(`INSERT INTO customer_attribute (name, type, meaning) VALUES ('age', 'int', 'years')`)
-	e.exec(`INSERT INTO customer (id, external_id, org_unit, time_zone, opted_out, age)
-		SELECT gen_random_uuid(), n::text, CASE WHEN n <= 8 THEN 'operator/north/x' ELSE 'operator/south' END, 'UTC', n = 8, n FROM generate_series(1, 10) n`)
-	got := into[AudienceCount](t, e.send("planner", "POST", "/v1/audience/preview", AudienceFilter{Unit: here, Filter: "age > 5"}))
-	require.Equal(t, AudienceCount{Considered: 8, Matching: 3, Suppressed: 1}, got)
 }
 
 func TestCursor(t *testing.T) {

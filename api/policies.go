@@ -52,7 +52,7 @@ func tenants(units []campaign.OrgUnit) (roots []campaign.OrgUnit) {
 
 func policyOf(p store.Policy) Policy {
 	out := Policy{
-		Version: p.Version, Unit: p.Tenant, State: p.State, Digest: p.Digest, Words: p.Words, ProposedAt: p.ProposedAt,
+		Version: p.Version, Kind: p.Kind, Unit: p.Tenant, State: p.State, Digest: p.Digest, Words: p.Words, ProposedAt: p.ProposedAt,
 		DecidedAt: timeOf(p.DecidedAt), DecisionWords: deref(p.DecisionWords),
 	}
 	if p.Base != nil {
@@ -72,11 +72,15 @@ func (s *Server) ListPolicies(ctx context.Context, in ListPoliciesRequestObject)
 	roots := tenants(requestOf(ctx).units)
 	page := PolicyPage{InForce: []PolicyInForce{}, Items: []Policy{}}
 	for _, tenant := range roots {
-		p, err := s.store.PolicyOf(ctx, tenant)
+		p, err := s.store.PolicyOf(ctx, campaign.PolicyAccess, tenant)
 		if err != nil {
 			return nil, err
 		}
-		page.InForce = append(page.InForce, PolicyInForce{Unit: tenant, Version: p.Version})
+		contact, err := s.store.ContactPolicy(ctx, tenant)
+		if err != nil {
+			return nil, err
+		}
+		page.InForce = append(page.InForce, PolicyInForce{Unit: tenant, Version: p.Version, ContactVersion: contact.Version})
 	}
 	if err := s.policies.Degraded(); err != nil {
 		page.Degraded = err.Error()
@@ -104,9 +108,14 @@ func (s *Server) ListPolicies(ctx context.Context, in ListPoliciesRequestObject)
 
 // policyDetail is a policy with what it would change in what is in force for a tenant.
 func (s *Server) policyDetail(ctx context.Context, p store.Policy, tenant campaign.OrgUnit) (PolicyDetail, error) {
-	active, err := s.store.PolicyOf(ctx, tenant)
+	active, err := s.store.PolicyOf(ctx, p.Kind, tenant)
 	if err != nil {
 		return PolicyDetail{}, err
+	}
+	if p.Kind == campaign.PolicyContact {
+		detail := PolicyDetail{Version: policyOf(p), Contact: json.RawMessage(p.Policy)}
+		detail.Changes, detail.Fault = compareContact(active, p)
+		return detail, nil
 	}
 	detail := PolicyDetail{Version: policyOf(p), Policy: p.Policy, Routes: json.RawMessage(p.Routes)}
 	detail.Changes, detail.Fault = compare(active, p)
@@ -152,6 +161,12 @@ func (s *Server) ProposePolicy(ctx context.Context, in ProposePolicyRequestObjec
 			Field: "unit", Code: campaign.CodeInvalidParameter, Message: "must be a topmost unit: a tenant has one policy", Allowed: []any{b.Unit.Tenant()},
 		}})
 	}
+	if len(b.Contact) > 0 {
+		return s.proposeContactPolicy(ctx, b)
+	}
+	if len(b.Routes) == 0 {
+		return nil, faults([]campaign.FieldError{{Field: "routes", Code: campaign.CodeInvalidParameter, Message: "must be given with policy, or contact in place of both"}})
+	}
 	var routes bytes.Buffer // without the spaces of whoever wrote it
 	if err := json.Compact(&routes, b.Routes); err != nil {
 		return nil, &campaign.Error{Code: campaign.CodeMalformedBody, Message: "the routes are not JSON", Err: err}
@@ -175,7 +190,11 @@ func (s *Server) DecidePolicy(ctx context.Context, in DecidePolicyRequestObject)
 	r, b := requestOf(ctx), in.Body
 	approve := b.Decision == "approve"
 	if approve {
-		if err := policies.Check(r.policy.PolicyDocument); err != nil {
+		check := policies.Check
+		if r.policy.Kind == campaign.PolicyContact {
+			check = checkContactPolicy
+		}
+		if err := check(r.policy.PolicyDocument); err != nil {
 			return nil, s.refuse(ctx, r, "", err)
 		}
 	}

@@ -33,7 +33,7 @@ func newPolicy(base int64, d campaign.PolicyDocument) NewPolicy {
 // proposal stores a proposal for the tenant, as a change of what is in force.
 func (e *env) proposal(login string, d campaign.PolicyDocument) int64 {
 	e.t.Helper()
-	active, err := e.store.PolicyOf(e.t.Context(), tenant)
+	active, err := e.store.PolicyOf(e.t.Context(), campaign.PolicyAccess, tenant)
 	require.NoError(e.t, err)
 	d.Tenant, d.Digest = tenant, campaign.PolicyDigest(d.Policy, d.Routes)
 	p, err := e.store.ProposePolicy(e.t.Context(), uuid.NewString(), d, active.Version, "because", campaign.Actor{UserID: e.users[login]})

@@ -88,9 +88,18 @@ var routes = []route{
 
 	{"listPolicies", campaign.ActPolicyRead, somewhere, false},
 	{"getPolicy", campaign.ActPolicyRead, ofPolicy, false},
+	{"simulateContactPolicy", campaign.ActPolicyRead, ofBody, false},
 	{"proposePolicy", campaign.ActPolicyPropose, ofBody, true},
 	{"decidePolicy", campaign.ActPolicyDecide, ofPolicy, true},
 	{"withdrawPolicy", campaign.ActPolicyPropose, ofPolicy, true},
+
+	// Whether the import is in reach, and the unit one is for, these ask.
+	{"listImports", campaign.ActCustomerImport, somewhere, false},
+	{"importCustomers", campaign.ActCustomerImport, somewhere, true},
+	{"getImport", campaign.ActCustomerImport, somewhere, false},
+	{"getImportRejects", campaign.ActCustomerImport, somewhere, false},
+	{"startImport", campaign.ActCustomerImport, somewhere, true},
+	{"cancelImport", campaign.ActCustomerImport, somewhere, true},
 
 	{"listCampaigns", campaign.ActCampaignRead, somewhere, false},
 	{"createCampaign", campaign.ActCampaignCreate, ofPlan, true},
@@ -123,8 +132,13 @@ var routes = []route{
 	// The authority to sign depends on the level and the amount: decideApproval asks for it.
 	{"decideApproval", campaign.ActApprovalRead, ofCampaign, true},
 
+	{"dryRunSelection", campaign.ActTargetRead, ofCampaign, false},
+	{"listSelections", campaign.ActTargetRead, ofCampaign, false},
+	{"getControl", campaign.ActTargetRead, ofCampaign, false},
+	{"sizeExperiment", campaign.ActTargetRead, somewhere, false},
 	{"getTargets", campaign.ActTargetRead, ofCampaign, false},
 	{"listTargets", campaign.ActTargetRead, ofCampaign, false},
+	{"listSuppressions", campaign.ActCampaignRead, ofCampaign, false},
 	{"listContacts", campaign.ActContactRead, ofCampaign, false},
 	{"summariseContacts", campaign.ActContactRead, ofCampaign, false},
 
@@ -155,7 +169,49 @@ var routes = []route{
 	{"getFreeze", campaign.ActCampaignRead, somewhere, false},
 	{"liftFreeze", campaign.ActDispatchLift, somewhere, true},
 
+	// Whether the customer or the list is in reach, these ask.
+	{"listCustomerContacts", campaign.ActContactRead, somewhere, false},
+	{"recordContactHistory", campaign.ActHistoryRecord, somewhere, true},
+	{"listLists", campaign.ActListRead, somewhere, false},
+	{"createList", campaign.ActListWrite, ofBody, true},
+	{"getList", campaign.ActListRead, somewhere, false},
+	{"addListMembers", campaign.ActListWrite, somewhere, true},
+	{"publishList", campaign.ActListWrite, somewhere, true},
+	{"retireList", campaign.ActListWrite, somewhere, true},
+	{"createExport", campaign.ActExportCreate, ofBody, true},
+	{"getExport", campaign.ActExportCreate, somewhere, false},
+	{"downloadExport", campaign.ActExportCreate, somewhere, false},
+
 	{"listAttributes", campaign.ActCampaignRead, somewhere, false},
+	// Whether the caller has a whole tenant, it asks.
+	{"declareAttribute", campaign.ActAttributeDeclare, somewhere, true},
+	// Whether the customer is in reach, these ask.
+	{"getCustomerByExternalID", campaign.ActCustomerRead, somewhere, false},
+	{"findCustomers", campaign.ActCustomerRead, somewhere, false},
+	{"getCustomer", campaign.ActCustomerRead, somewhere, false},
+	{"unmaskCustomer", campaign.ActCustomerUnmask, somewhere, false}, // without a key, for what it answers is not kept
+	{"recordOptOut", campaign.ActCustomerConsent, somewhere, true},
+	{"liftOptOut", campaign.ActCustomerConsent, somewhere, true},
+	{"recordConsent", campaign.ActCustomerConsent, somewhere, true},
+	{"eraseCustomer", campaign.ActCustomerErase, somewhere, true},
+	{"recordHoldings", campaign.ActCustomerImport, somewhere, true},
+	{"addDoNotContact", campaign.ActCustomerConsent, ofBody, true},
+	{"removeDoNotContact", campaign.ActCustomerConsent, ofBody, true},
+	{"listReplyReviews", campaign.ActCustomerConsent, somewhere, false},
+	{"decideReplyReview", campaign.ActCustomerConsent, somewhere, true},
+
+	{"getCatalogue", campaign.ActCampaignRead, somewhere, false},
+	{"checkAudience", campaign.ActCampaignCreate, ofBody, false},
 	{"previewAudience", campaign.ActCampaignCreate, ofBody, false},
+	// A preview is known to whoever asked for it.
+	{"getPreview", campaign.ActCampaignCreate, somewhere, false},
+	{"cancelPreview", campaign.ActCampaignCreate, somewhere, false},
+	{"listSegments", campaign.ActCampaignRead, somewhere, false},
+	{"createSegment", campaign.ActSegmentWrite, ofBody, true},
+	// Whether the segment is in reach, these ask.
+	{"getSegment", campaign.ActCampaignRead, somewhere, false},
+	{"addSegmentVersion", campaign.ActSegmentWrite, somewhere, true},
+	{"retireSegment", campaign.ActSegmentWrite, somewhere, true},
+	{"listSegmentTemplates", campaign.ActCampaignRead, somewhere, false},
 	{"streamEvents", campaign.ActEventsSubscribe, somewhere, false},
 }

@@ -108,16 +108,32 @@ type ArchivedRun struct {
 
 // Attribute defines model for Attribute.
 type Attribute struct {
-	Meaning   string `json:"meaning"`
-	MeaningZh string `json:"meaning_zh"`
-	Name      string `json:"name"`
-	Pii       bool   `json:"pii"`
+	// Allowed The values that text may have; none for any
+	Allowed   []string `json:"allowed"`
+	Meaning   string   `json:"meaning"`
+	MeaningZh string   `json:"meaning_zh"`
+	Name      string   `json:"name"`
+
+	// Pii Identifies a person by itself, so no filter may use it and it is shown to nobody who has not asked to unmask the customer
+	Pii bool `json:"pii"`
 
 	// PostContact Known only after a contact, so no filter may use it
-	PostContact bool   `json:"post_contact"`
-	Source      string `json:"source"`
-	Type        string `json:"type"`
-	Unit        string `json:"unit"`
+	PostContact bool          `json:"post_contact"`
+	Source      string        `json:"source"`
+	Type        AttributeType `json:"type"`
+	Unit        string        `json:"unit"`
+}
+
+// AttributeDeclaration defines model for AttributeDeclaration.
+type AttributeDeclaration struct {
+	Allowed     []string      `json:"allowed,omitempty,omitzero"`
+	Meaning     string        `json:"meaning"`
+	MeaningZh   string        `json:"meaning_zh,omitempty,omitzero"`
+	Pii         bool          `json:"pii,omitempty,omitzero"`
+	PostContact bool          `json:"post_contact,omitempty,omitzero"`
+	Source      string        `json:"source,omitempty,omitzero"`
+	Type        AttributeType `json:"type"`
+	Unit        string        `json:"unit,omitempty,omitzero"`
 }
 
 // AttributeList defines model for AttributeList.
@@ -125,27 +141,130 @@ type AttributeList struct {
 	Items []Attribute `json:"items"`
 }
 
+// AttributeType defines model for AttributeType.
+type AttributeType = string
+
 // Audience Who the campaign is for
 type Audience = campaign.Audience
 
-// AudienceCount defines model for AudienceCount.
-type AudienceCount struct {
-	// Considered Customers of the unit
-	Considered Count `json:"considered"`
+// AudienceCheck defines model for AudienceCheck.
+type AudienceCheck struct {
+	// Conditions The conditions that must all hold
+	Conditions []string `json:"conditions"`
 
-	// Matching Of those, the filter holds
-	Matching Count `json:"matching"`
-
-	// Suppressed Of those, may not be contacted
-	Suppressed Count `json:"suppressed"`
+	// Digest Of what the filter means now: a new version of a segment or list that it names changes it
+	Digest string       `json:"digest,omitempty,omitzero"`
+	Errors []FieldError `json:"errors"`
+	Filter string       `json:"filter"`
+	Ok     bool         `json:"ok"`
+	Uses   []FilterUse  `json:"uses"`
 }
 
-// AudienceFilter defines model for AudienceFilter.
-type AudienceFilter struct {
-	Filter string `json:"filter"`
+// AudienceCost What a plan's budget lines would cost, in minor units: contacts at most, orders and activations as the plan expects them
+type AudienceCost struct {
+	// Credit Of the total, prepaid credit
+	Credit int64      `json:"credit"`
+	Lines  []LineCost `json:"lines"`
+	Total  int64      `json:"total"`
+}
+
+// AudienceCounts defines model for AudienceCounts.
+type AudienceCounts struct {
+	// Conditions Who is left after each condition, in their order
+	Conditions []NamedFigure `json:"conditions"`
+
+	// Control Of the targets, expected in the control group
+	Control  int64  `json:"control"`
+	Eligible Figure `json:"eligible"`
+	InUnit   Figure `json:"in_unit"`
+	NoTier   Figure `json:"no_tier"`
+
+	// Sampled Customers that an estimate looked at
+	Sampled int64 `json:"sampled,omitempty,omitzero"`
+
+	// Suppressed Of those for whom all hold, taken out, by the first rule that does
+	Suppressed []NamedFigure `json:"suppressed"`
+
+	// Targets Of the eligible, after the plan's limit
+	Targets int64         `json:"targets"`
+	Tiers   []NamedFigure `json:"tiers"`
+
+	// Units The eligible, by the unit and those one level below
+	Units []NamedFigure `json:"units"`
+}
+
+// AudienceDraft defines model for AudienceDraft.
+type AudienceDraft struct {
+	Filter string `json:"filter,omitempty,omitzero"`
+
+	// Tree A filter as a tree: exactly one of `all`, `any`, `not`, `field` (with `operator` and `values`) and `function` (with `values`).
+	// The text that it generates is what runs; no tree is ever made out of a text.
+	Tree *Condition `json:"tree,omitempty"`
 
 	// Unit Path of an org unit, e.g. operator/north/harbin
 	Unit Unit `json:"unit"`
+}
+
+// AudienceExample One of the eligible, drawn by a hash, without what identifies a person
+type AudienceExample struct {
+	CustomerID string `json:"customer_id"`
+
+	// ExternalID Masked
+	ExternalID string `json:"external_id"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit   Unit           `json:"unit"`
+	Values map[string]any `json:"values"`
+}
+
+// AudiencePreview defines model for AudiencePreview.
+type AudiencePreview struct {
+	AsOf time.Time `json:"as_of"`
+
+	// Cost What a plan's budget lines would cost, in minor units: contacts at most, orders and activations as the plan expects them
+	Cost   *AudienceCost   `json:"cost,omitempty"`
+	Counts *AudienceCounts `json:"counts,omitempty"`
+
+	// Estimated The counts are of a sample
+	Estimated bool              `json:"estimated"`
+	Examples  []AudienceExample `json:"examples,omitempty,omitzero"`
+	ID        string            `json:"id"`
+
+	// PolicyVersion Of the contact policy
+	PolicyVersion int64          `json:"policy_version,omitempty,omitzero"`
+	Reach         *AudienceReach `json:"reach,omitempty"`
+
+	// Reason Why it failed
+	Reason string      `json:"reason,omitempty,omitzero"`
+	State  string      `json:"state"`
+	Uses   []FilterUse `json:"uses"`
+}
+
+// AudienceQuestion A plan, or a filter with what would contact them
+type AudienceQuestion struct {
+	// CampaignID The plan's campaign
+	CampaignID string    `json:"campaign_id,omitempty,omitzero"`
+	Channels   []Channel `json:"channels,omitempty,omitzero"`
+	Filter     string    `json:"filter,omitempty,omitzero"`
+
+	// Plan Everything a planner decides about a campaign. A plan with a fault is refused with 422 and every field
+	// at fault, named by its path in the body, e.g. `plan.waves[1].channels[0]`. Texts are UTF-8 without control
+	// characters and text-direction overrides.
+	Plan *Plan `json:"plan,omitempty"`
+
+	// Tree A filter as a tree: exactly one of `all`, `any`, `not`, `field` (with `operator` and `values`) and `function` (with `values`).
+	// The text that it generates is what runs; no tree is ever made out of a text.
+	Tree *Condition   `json:"tree,omitempty"`
+	Type CampaignType `json:"type,omitempty,omitzero"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit Unit `json:"unit"`
+}
+
+// AudienceReach defines model for AudienceReach.
+type AudienceReach struct {
+	Channels   []ChannelReach `json:"channels"`
+	WithNumber int64          `json:"with_number"`
 }
 
 // Authority defines model for Authority.
@@ -258,15 +377,51 @@ type CampaignSummary struct {
 // CampaignType defines model for CampaignType.
 type CampaignType = campaign.Type
 
+// Catalogue defines model for Catalogue.
+type Catalogue struct {
+	Channels  []Channel        `json:"channels"`
+	Fields    []Attribute      `json:"fields"`
+	Functions []FilterFunction `json:"functions"`
+	Lists     []string         `json:"lists"`
+	Operators []FilterOperator `json:"operators"`
+	Outcomes  []OutcomeKind    `json:"outcomes"`
+	Products  []string         `json:"products"`
+	Segments  []string         `json:"segments"`
+}
+
 // Channel `sms` messages are sent; `call` tasks are worked by agents
 type Channel = campaign.Channel
 
 // ChannelPlan How the campaign uses one channel
 type ChannelPlan = campaign.ChannelPlan
 
+// ChannelReach How many of the eligible the channel may contact and has a number of
+type ChannelReach struct {
+	// Channel `sms` messages are sent; `call` tasks are worked by agents
+	Channel   Channel `json:"channel"`
+	Customers int64   `json:"customers"`
+}
+
 // ClaimedTasks defines model for ClaimedTasks.
 type ClaimedTasks struct {
 	Items []Task `json:"items"`
+}
+
+// Condition A filter as a tree: exactly one of `all`, `any`, `not`, `field` (with `operator` and `values`) and `function` (with `values`).
+// The text that it generates is what runs; no tree is ever made out of a text.
+type Condition = campaign.Condition
+
+// Consent defines model for Consent.
+type Consent struct {
+	At time.Time `json:"at"`
+
+	// Channel `sms` messages are sent; `call` tasks are worked by agents
+	Channel Channel `json:"channel"`
+	Given   bool    `json:"given"`
+
+	// Purpose What a customer is contacted for: `marketing` is acquisition, upsell, retention and channel migration, `care` tariff care, `service` service care
+	Purpose Purpose `json:"purpose"`
+	Source  string  `json:"source"`
 }
 
 // Contact defines model for Contact.
@@ -296,6 +451,22 @@ type ContactCount struct {
 	Wave     int          `json:"wave"`
 }
 
+// ContactHistoryBatch defines model for ContactHistoryBatch.
+type ContactHistoryBatch struct {
+	Contacts []NewPastContact `json:"contacts"`
+}
+
+// ContactHistoryResult defines model for ContactHistoryResult.
+type ContactHistoryResult struct {
+	Accepted  int64        `json:"accepted"`
+	Duplicate int64        `json:"duplicate"`
+	Faults    []FieldError `json:"faults"`
+	Rejected  int64        `json:"rejected"`
+}
+
+// ContactKind defines model for ContactKind.
+type ContactKind = campaign.ContactKind
+
 // ContactPage defines model for ContactPage.
 type ContactPage struct {
 	Items []Contact `json:"items"`
@@ -309,6 +480,40 @@ type ContactState = campaign.ContactState
 type ContactSummary struct {
 	Items    []ContactCount `json:"items"`
 	Outcomes []OutcomeCount `json:"outcomes"`
+}
+
+// ContactViewEntry defines model for ContactViewEntry.
+type ContactViewEntry struct {
+	// At Absent where the source does not know
+	At *time.Time `json:"at,omitempty,omitzero"`
+
+	// Campaign The campaign's name
+	Campaign   string `json:"campaign,omitempty,omitzero"`
+	CampaignID string `json:"campaign_id,omitempty,omitzero"`
+	Channel    string `json:"channel,omitempty,omitzero"`
+
+	// Direction Who began it, the customer (`in`) or the operator (`out`)
+	Direction Direction       `json:"direction"`
+	Kind      ContactKind     `json:"kind"`
+	Origin    campaign.Origin `json:"origin"`
+
+	// Outcome What came of it; of a contact `sent` or `delivered`
+	Outcome string `json:"outcome,omitempty,omitzero"`
+	Product string `json:"product,omitempty,omitzero"`
+
+	// Seconds Of talk or handling
+	Seconds   *int32 `json:"seconds,omitempty,omitzero"`
+	Simulated bool   `json:"simulated,omitempty,omitzero"`
+
+	// Source The system that told of it; absent where Muster itself knows
+	Source string `json:"source,omitempty,omitzero"`
+	Wave   int    `json:"wave,omitempty,omitzero"`
+}
+
+// ContactViewPage defines model for ContactViewPage.
+type ContactViewPage struct {
+	Items []ContactViewEntry `json:"items"`
+	Next  string             `json:"next,omitempty,omitzero"`
 }
 
 // ContingencyDraw defines model for ContingencyDraw.
@@ -325,6 +530,9 @@ type ContingencyDraw struct {
 	User    Person `json:"user"`
 	Words   string `json:"words"`
 }
+
+// ControlReport defines model for ControlReport.
+type ControlReport = campaign.ControlReport
 
 // Count defines model for Count.
 type Count = int64
@@ -456,6 +664,97 @@ type CreditUseBatch struct {
 	Source string `json:"source"`
 }
 
+// Customer defines model for Customer.
+type Customer struct {
+	// Attributes By name; what is not known and what identifies a person is left out
+	Attributes json.RawMessage `json:"attributes"`
+	Consents   []Consent       `json:"consents"`
+	CreatedAt  time.Time       `json:"created_at"`
+
+	// DoNotContact The number is on the tenant's list
+	DoNotContact bool       `json:"do_not_contact"`
+	ErasedAt     *time.Time `json:"erased_at,omitempty,omitzero"`
+	ExternalID   string     `json:"external_id"`
+	Holdings     []Holding  `json:"holdings"`
+	ID           string     `json:"id"`
+
+	// OptOuts In force
+	OptOuts []OptOut `json:"opt_outs"`
+
+	// OptedOut Refuses every contact
+	OptedOut bool `json:"opted_out"`
+
+	// Phone Masked; empty when no number is known
+	Phone       string       `json:"phone"`
+	Quarantines []Quarantine `json:"quarantines"`
+	Simulated   bool         `json:"simulated"`
+	TimeZone    string       `json:"time_zone"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit Unit `json:"unit"`
+}
+
+// CustomerList defines model for CustomerList.
+type CustomerList struct {
+	CampaignID string    `json:"campaign_id,omitempty,omitzero"`
+	CreatedAt  time.Time `json:"created_at"`
+
+	// Digest Of members and arms; once published
+	Digest string `json:"digest,omitempty,omitzero"`
+	ID     string `json:"id"`
+
+	// Kind `upload` and `arms` take members by a file, those of `arms` each with the arm of an experiment
+	Kind        CustomerListKind `json:"kind"`
+	Members     int64            `json:"members"`
+	Name        string           `json:"name"`
+	PublishedAt *time.Time       `json:"published_at,omitempty,omitzero"`
+	RetiredAt   *time.Time       `json:"retired_at,omitempty,omitzero"`
+	State       string           `json:"state"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit    Unit          `json:"unit"`
+	Version int           `json:"version"`
+	With    []OutcomeKind `json:"with,omitempty,omitzero"`
+	Without []OutcomeKind `json:"without,omitempty,omitzero"`
+}
+
+// CustomerListKind `upload` and `arms` take members by a file, those of `arms` each with the arm of an experiment
+type CustomerListKind = string
+
+// CustomerListPage defines model for CustomerListPage.
+type CustomerListPage struct {
+	Items []CustomerList `json:"items"`
+	Next  string         `json:"next,omitempty,omitzero"`
+}
+
+// CustomerPhone defines model for CustomerPhone.
+type CustomerPhone struct {
+	// Phone In any form people write it
+	Phone string `json:"phone"`
+}
+
+// CustomerReason defines model for CustomerReason.
+type CustomerReason struct {
+	Reason string `json:"reason"`
+}
+
+// CustomerSummary defines model for CustomerSummary.
+type CustomerSummary struct {
+	ExternalID string `json:"external_id"`
+	ID         string `json:"id"`
+
+	// Phone Masked; empty when no number is known
+	Phone string `json:"phone"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit Unit `json:"unit"`
+}
+
+// CustomerSummaryList defines model for CustomerSummaryList.
+type CustomerSummaryList struct {
+	Items []CustomerSummary `json:"items"`
+}
+
 // Decision defines model for Decision.
 type Decision = campaign.Decision
 
@@ -499,6 +798,27 @@ type DelegationPage struct {
 	Next string `json:"next,omitempty,omitzero"`
 }
 
+// Direction Who began it, the customer (`in`) or the operator (`out`)
+type Direction = campaign.Direction
+
+// DoNotContactNumbers defines model for DoNotContactNumbers.
+type DoNotContactNumbers struct {
+	Numbers []string `json:"numbers"`
+	Reason  string   `json:"reason"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit Unit `json:"unit"`
+}
+
+// DoNotContactResult defines model for DoNotContactResult.
+type DoNotContactResult struct {
+	Changed int          `json:"changed"`
+	Faults  []FieldError `json:"faults"`
+}
+
+// DryRun defines model for DryRun.
+type DryRun = campaign.DryRun
+
 // Evaluation defines model for Evaluation.
 type Evaluation struct {
 	CreatedAt time.Time       `json:"created_at"`
@@ -507,11 +827,76 @@ type Evaluation struct {
 	Revision  int             `json:"revision"`
 }
 
+// Export defines model for Export.
+type Export struct {
+	Columns   []string  `json:"columns"`
+	CreatedAt time.Time `json:"created_at"`
+	ExpiresAt time.Time `json:"expires_at"`
+
+	// File Where it is fetched
+	File      string `json:"file"`
+	Filter    string `json:"filter,omitempty,omitzero"`
+	Format    string `json:"format"`
+	ID        string `json:"id"`
+	ListID    string `json:"list_id,omitempty,omitzero"`
+	QueryHash string `json:"query_hash"`
+
+	// RowCap With more rows than this it cannot be fetched
+	RowCap int64 `json:"row_cap"`
+
+	// Rows When it was asked for
+	Rows int64 `json:"rows"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit Unit `json:"unit"`
+}
+
 // FieldError defines model for FieldError.
 type FieldError = campaign.FieldError
 
 // FieldNote defines model for FieldNote.
 type FieldNote = campaign.FieldNote
+
+// Figure defines model for Figure.
+type Figure struct {
+	Customers int64 `json:"customers"`
+
+	// StandardError Of an estimate, in customers
+	StandardError float64 `json:"standard_error,omitempty,omitzero"`
+}
+
+// FilterArgument defines model for FilterArgument.
+type FilterArgument struct {
+	Name string `json:"name"`
+	Type string `json:"type"`
+}
+
+// FilterFunction defines model for FilterFunction.
+type FilterFunction struct {
+	Arguments []FilterArgument `json:"arguments"`
+	Example   string           `json:"example"`
+	Meaning   string           `json:"meaning"`
+	MeaningZh string           `json:"meaning_zh"`
+	Name      string           `json:"name"`
+	Signature string           `json:"signature"`
+}
+
+// FilterOperator Compares a field with values; with an empty field it is false, but for != and not_in
+type FilterOperator = campaign.Operator
+
+// FilterUse What a filter names, as it is now
+type FilterUse struct {
+	ID      string `json:"id"`
+	Kind    string `json:"kind"`
+	Name    string `json:"name"`
+	Version int    `json:"version,omitempty,omitzero"`
+}
+
+// FilterValue A text, a plain number, true, false, {"time": "2026-01-31T00:00:00Z"}, {"days": 30} or {"days_ago": 30}
+type FilterValue = campaign.Value
+
+// FollowUp Customers of earlier waves, chosen when the wave begins by what came of those: willing, and not activated after 30 days
+type FollowUp = campaign.FollowUp
 
 // Freeze defines model for Freeze.
 type Freeze struct {
@@ -578,6 +963,26 @@ type HoldReason struct {
 	Reason string `json:"reason"`
 }
 
+// Holding defines model for Holding.
+type Holding struct {
+	Active  bool          `json:"active"`
+	Product string        `json:"product"`
+	Since   campaign.Date `json:"since,omitempty,omitzero"`
+	Until   campaign.Date `json:"until,omitempty,omitzero"`
+}
+
+// HoldingBatch defines model for HoldingBatch.
+type HoldingBatch struct {
+	Holdings []NewHolding `json:"holdings"`
+}
+
+// HoldingResult defines model for HoldingResult.
+type HoldingResult struct {
+	Faults    []FieldError `json:"faults"`
+	Unchanged int          `json:"unchanged"`
+	Written   int          `json:"written"`
+}
+
 // Identity defines model for Identity.
 type Identity struct {
 	// Issuer The provider
@@ -588,6 +993,57 @@ type Identity struct {
 
 	// Waiting To be confirmed: nobody logs in by it yet
 	Waiting bool `json:"waiting"`
+}
+
+// Import defines model for Import.
+type Import struct {
+	// Already The import by which the same content landed
+	Already string `json:"already,omitempty,omitzero"`
+
+	// Bytes Read in this pass
+	Bytes      int64          `json:"bytes"`
+	Created    int64          `json:"created"`
+	CreatedAt  time.Time      `json:"created_at"`
+	Error      *ImportProblem `json:"error,omitempty"`
+	FinishedAt *time.Time     `json:"finished_at,omitempty,omitzero"`
+	ID         string         `json:"id"`
+	Name       string         `json:"name"`
+
+	// Options As they were given
+	Options  campaign.ImportOptions `json:"options"`
+	Rejected int64                  `json:"rejected"`
+
+	// Report Of the first pass: format, encoding, delimiter, rows, rejected, duplicates; columns with their target, type, whether
+	// the attribute is new, rows without a value, bad values, a sample, and the nearest attribute of an unknown one;
+	// preview, the first rows as they would land. What identifies people is masked.
+	Report *campaign.ImportReport `json:"report,omitempty,omitzero"`
+
+	// Rows Of this pass; in the end created, updated, unchanged and rejected add up to it
+	Rows          int64   `json:"rows"`
+	RowsPerSecond float64 `json:"rows_per_second"`
+
+	// SecondsLeft Of this pass; 0 when it cannot be told
+	SecondsLeft int64  `json:"seconds_left"`
+	State       string `json:"state"`
+	TotalBytes  int64  `json:"total_bytes"`
+	Unchanged   int64  `json:"unchanged"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit    Unit  `json:"unit"`
+	Updated int64 `json:"updated"`
+}
+
+// ImportPage defines model for ImportPage.
+type ImportPage struct {
+	Items []Import `json:"items"`
+	Next  string   `json:"next,omitempty,omitzero"`
+}
+
+// ImportProblem defines model for ImportProblem.
+type ImportProblem struct {
+	Code    string       `json:"code"`
+	Fields  []FieldError `json:"fields,omitempty,omitzero"`
+	Message string       `json:"message"`
 }
 
 // LedgerAccount defines model for LedgerAccount.
@@ -667,6 +1123,16 @@ type LineBalance struct {
 	Used Amount `json:"used"`
 }
 
+// LineCost defines model for LineCost.
+type LineCost struct {
+	// Amount The line's ceiling
+	Amount   int64             `json:"amount"`
+	Category campaign.Category `json:"category"`
+	Cost     int64             `json:"cost"`
+	Line     string            `json:"line"`
+	Units    int64             `json:"units"`
+}
+
 // LoginMethod defines model for LoginMethod.
 type LoginMethod struct {
 	Kind string `json:"kind"`
@@ -699,6 +1165,25 @@ type Me struct {
 // Measurement How results are observed
 type Measurement = campaign.Measurement
 
+// MemberKey defines model for MemberKey.
+type MemberKey = string
+
+// MembersAdded defines model for MembersAdded.
+type MembersAdded struct {
+	Added     int64        `json:"added"`
+	Duplicate int64        `json:"duplicate"`
+	Faults    []FieldError `json:"faults"`
+	Lines     int64        `json:"lines"`
+	Rejected  int64        `json:"rejected"`
+}
+
+// NamedFigure defines model for NamedFigure.
+type NamedFigure struct {
+	Customers     int64   `json:"customers"`
+	Name          string  `json:"name"`
+	StandardError float64 `json:"standard_error,omitempty,omitzero"`
+}
+
 // NamedTaskReport defines model for NamedTaskReport.
 type NamedTaskReport struct {
 	CallSeconds int                  `json:"call_seconds,omitempty,omitzero"`
@@ -720,6 +1205,25 @@ type NewCampaign struct {
 type NewClawBack struct {
 	// Words Why
 	Words Words `json:"words"`
+}
+
+// NewConsent defines model for NewConsent.
+type NewConsent struct {
+	// At When the customer said so
+	At time.Time `json:"at"`
+
+	// Channel `sms` messages are sent; `call` tasks are worked by agents
+	Channel Channel `json:"channel"`
+
+	// Given Or else withdrawn
+	Given bool `json:"given"`
+
+	// Purpose What a customer is contacted for: `marketing` is acquisition, upsell, retention and channel migration, `care` tariff care, `service` service care
+	Purpose Purpose `json:"purpose"`
+	Reason  string  `json:"reason,omitempty,omitzero"`
+
+	// Source Where
+	Source string `json:"source"`
 }
 
 // NewContingencyDraw defines model for NewContingencyDraw.
@@ -777,6 +1281,21 @@ type NewCreditUse struct {
 	Use int64 `json:"use,omitempty,omitzero"`
 }
 
+// NewCustomerList defines model for NewCustomerList.
+type NewCustomerList struct {
+	// CampaignID Of campaign_result alone
+	CampaignID string `json:"campaign_id,omitempty,omitzero"`
+
+	// Kind `upload` and `arms` take members by a file, those of `arms` each with the arm of an experiment
+	Kind CustomerListKind `json:"kind"`
+	Name string           `json:"name"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit    Unit          `json:"unit"`
+	With    []OutcomeKind `json:"with,omitempty,omitzero"`
+	Without []OutcomeKind `json:"without,omitempty,omitzero"`
+}
+
 // NewDecision defines model for NewDecision.
 type NewDecision struct {
 	// ActingFor The user by whose delegation the caller signs; absent to sign by their own authority
@@ -813,10 +1332,53 @@ type NewDelegation struct {
 	Until time.Time `json:"until"`
 }
 
+// NewExport defines model for NewExport.
+type NewExport struct {
+	// Bom Of CSV: begin with the mark by which old spreadsheets know UTF-8
+	Bom     bool     `json:"bom,omitempty,omitzero"`
+	Columns []string `json:"columns,omitempty,omitzero"`
+	Filter  string   `json:"filter,omitempty,omitzero"`
+	Format  string   `json:"format"`
+
+	// ListID Or filter
+	ListID string `json:"list_id,omitempty,omitzero"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit Unit `json:"unit"`
+}
+
+// NewHolding defines model for NewHolding.
+type NewHolding struct {
+	// Active Held, and used
+	Active     bool          `json:"active"`
+	ExternalID string        `json:"external_id"`
+	Product    string        `json:"product"`
+	Since      campaign.Date `json:"since,omitempty,omitzero"`
+
+	// Until Left out while it goes on
+	Until campaign.Date `json:"until,omitempty,omitzero"`
+}
+
 // NewIdentity defines model for NewIdentity.
 type NewIdentity struct {
 	// Subject What the provider calls them: the claim `sub`, which a refused log-in names
 	Subject string `json:"subject"`
+}
+
+// NewOptOut defines model for NewOptOut.
+type NewOptOut struct {
+	// At When the customer said so
+	At time.Time `json:"at"`
+
+	// Channel `sms` messages are sent; `call` tasks are worked by agents
+	Channel Channel `json:"channel,omitempty,omitzero"`
+
+	// Purpose What a customer is contacted for: `marketing` is acquisition, upsell, retention and channel migration, `care` tariff care, `service` service care
+	Purpose Purpose `json:"purpose,omitempty,omitzero"`
+	Reason  string  `json:"reason,omitempty,omitzero"`
+
+	// Source Where
+	Source string `json:"source"`
 }
 
 // NewOutcome defines model for NewOutcome.
@@ -838,16 +1400,43 @@ type NewPassword struct {
 	Password string `json:"password,omitempty,omitzero"`
 }
 
+// NewPastContact defines model for NewPastContact.
+type NewPastContact struct {
+	// At Absent where it is not known
+	At      time.Time `json:"at,omitempty,omitzero"`
+	Channel string    `json:"channel"`
+
+	// CustomerID Or external_id
+	CustomerID string `json:"customer_id,omitempty,omitzero"`
+
+	// Direction Who began it, the customer (`in`) or the operator (`out`)
+	Direction  Direction   `json:"direction"`
+	ExternalID string      `json:"external_id,omitempty,omitzero"`
+	Kind       ContactKind `json:"kind"`
+	Outcome    string      `json:"outcome,omitempty,omitzero"`
+	Product    string      `json:"product,omitempty,omitzero"`
+	Seconds    *int32      `json:"seconds,omitempty,omitzero"`
+
+	// Source The system that tells of it
+	Source string `json:"source"`
+
+	// SourceID The source's own id of it
+	SourceID string `json:"source_id"`
+}
+
 // NewPolicy defines model for NewPolicy.
 type NewPolicy struct {
 	// Base The version in force that it changes
 	Base int64 `json:"base"`
 
+	// Contact A contact policy, in place of policy and routes: caps, gaps, quiet hours, blackouts, consent, quarantine, holdout, priorities
+	Contact json.RawMessage `json:"contact,omitempty,omitzero"`
+
 	// Policy What the roles may do, a row each: p, role, action, limit, effect. The limit is the most money that the action may be about in minor units, * for none; a deny row beats every allow row
-	Policy string `json:"policy"`
+	Policy string `json:"policy,omitempty,omitzero"`
 
 	// Routes Who must sign: rules, of which the first that fits a plan wins, and the calendars that due times are counted in
-	Routes json.RawMessage `json:"routes"`
+	Routes json.RawMessage `json:"routes,omitempty,omitzero"`
 
 	// Unit The topmost unit it is for
 	Unit Unit `json:"unit"`
@@ -904,6 +1493,51 @@ type NewReviewDecision struct {
 	Words    Words                   `json:"words,omitempty,omitzero"`
 }
 
+// NewSegment defines model for NewSegment.
+type NewSegment struct {
+	Filter    string `json:"filter,omitempty,omitzero"`
+	Meaning   string `json:"meaning"`
+	MeaningZh string `json:"meaning_zh"`
+	Name      string `json:"name"`
+
+	// Template The template that it was made from
+	Template string `json:"template,omitempty,omitzero"`
+
+	// Tree A filter as a tree: exactly one of `all`, `any`, `not`, `field` (with `operator` and `values`) and `function` (with `values`).
+	// The text that it generates is what runs; no tree is ever made out of a text.
+	Tree *Condition `json:"tree,omitempty"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit Unit `json:"unit"`
+}
+
+// NewSegmentVersion defines model for NewSegmentVersion.
+type NewSegmentVersion struct {
+	Filter    string `json:"filter,omitempty,omitzero"`
+	Meaning   string `json:"meaning"`
+	MeaningZh string `json:"meaning_zh"`
+
+	// Newest The newest version that the caller knows
+	Newest int `json:"newest"`
+
+	// Tree A filter as a tree: exactly one of `all`, `any`, `not`, `field` (with `operator` and `values`) and `function` (with `values`).
+	// The text that it generates is what runs; no tree is ever made out of a text.
+	Tree *Condition `json:"tree,omitempty"`
+}
+
+// NewSimulation defines model for NewSimulation.
+type NewSimulation struct {
+	// Contact The contact policy
+	Contact json.RawMessage `json:"contact"`
+	From    time.Time       `json:"from"`
+
+	// Unit The unit whose customers, with those of the units below, it is about
+	Unit Unit `json:"unit"`
+
+	// Until At most 366 days after from
+	Until time.Time `json:"until"`
+}
+
 // NewToken defines model for NewToken.
 type NewToken struct {
 	// ExpiresAt At most 366 days from now
@@ -936,6 +1570,32 @@ type NewUser struct {
 
 // Offer What customers are told, defined once for all channels
 type Offer = campaign.Offer
+
+// OptOut defines model for OptOut.
+type OptOut struct {
+	At         time.Time `json:"at"`
+	CampaignID string    `json:"campaign_id,omitempty,omitzero"`
+
+	// Channel Empty for all of them
+	Channel campaign.Channel `json:"channel"`
+
+	// Purpose Empty for all of them
+	Purpose campaign.Purpose `json:"purpose"`
+	Source  string           `json:"source"`
+}
+
+// OptOutLift defines model for OptOutLift.
+type OptOutLift struct {
+	// Channel `sms` messages are sent; `call` tasks are worked by agents
+	Channel Channel `json:"channel,omitempty,omitzero"`
+
+	// Purpose What a customer is contacted for: `marketing` is acquisition, upsell, retention and channel migration, `care` tariff care, `service` service care
+	Purpose Purpose `json:"purpose,omitempty,omitzero"`
+	Reason  string  `json:"reason"`
+
+	// Source Where the customer said so
+	Source string `json:"source"`
+}
 
 // OrgUnit defines model for OrgUnit.
 type OrgUnit struct {
@@ -1032,8 +1692,11 @@ type Policy struct {
 	DecisionWords string  `json:"decision_words,omitempty,omitzero"`
 
 	// Digest SHA-256 of what it says
-	Digest     string    `json:"digest"`
-	ProposedAt time.Time `json:"proposed_at"`
+	Digest string `json:"digest"`
+
+	// Kind Access: what the roles may do and who must sign. Contact: how often, when and whether customers may be contacted
+	Kind       campaign.PolicyKind `json:"kind"`
+	ProposedAt time.Time           `json:"proposed_at"`
 
 	// ProposedBy Absent for the standard, which comes with a release
 	ProposedBy *Person              `json:"proposed_by,omitempty"`
@@ -1072,19 +1735,25 @@ type PolicyDetail struct {
 	// Changes What it would change in what is in force now
 	Changes *PolicyChanges `json:"changes,omitempty"`
 
+	// Contact Of kind contact: its rules
+	Contact json.RawMessage `json:"contact,omitempty,omitzero"`
+
 	// Fault Why this release cannot tell: it does not take what this version, or the one in force, says
 	Fault string `json:"fault,omitempty,omitzero"`
 
 	// Policy What the roles may do
-	Policy string `json:"policy"`
+	Policy string `json:"policy,omitempty,omitzero"`
 
 	// Routes Approval routes and calendars
-	Routes  json.RawMessage `json:"routes"`
+	Routes  json.RawMessage `json:"routes,omitempty,omitzero"`
 	Version Policy          `json:"version"`
 }
 
 // PolicyInForce defines model for PolicyInForce.
 type PolicyInForce struct {
+	// ContactVersion The version of its contact policy
+	ContactVersion int64 `json:"contact_version"`
+
 	// Unit A topmost unit
 	Unit Unit `json:"unit"`
 
@@ -1101,6 +1770,22 @@ type PolicyPage struct {
 
 	// Next Absent on the last page
 	Next string `json:"next,omitempty,omitzero"`
+}
+
+// PolicySimulation defines model for PolicySimulation.
+type PolicySimulation struct {
+	ByChannel []SimulatedPart `json:"by_channel"`
+	ByMonth   []SimulatedPart `json:"by_month"`
+	ByRule    []SimulatedRule `json:"by_rule"`
+	Contacts  int64           `json:"contacts"`
+
+	// Customers Who were contacted
+	Customers int64 `json:"customers"`
+
+	// Delayed Until quiet hours are over, whether kept or not
+	Delayed    int64 `json:"delayed"`
+	Kept       int64 `json:"kept"`
+	Suppressed int64 `json:"suppressed"`
 }
 
 // PreviewedLevel defines model for PreviewedLevel.
@@ -1243,13 +1928,50 @@ type ProgrammeSignOff struct {
 // ProgrammeState defines model for ProgrammeState.
 type ProgrammeState = campaign.ProgrammeState
 
+// Purpose What a customer is contacted for: `marketing` is acquisition, upsell, retention and channel migration, `care` tariff care, `service` service care
+type Purpose = campaign.Purpose
+
+// Quarantine defines model for Quarantine.
+type Quarantine struct {
+	At    time.Time `json:"at"`
+	Until time.Time `json:"until"`
+	Why   string    `json:"why"`
+}
+
 // Reason defines model for Reason.
 type Reason struct {
 	Reason string `json:"reason"`
 }
 
+// ReasonCount defines model for ReasonCount.
+type ReasonCount = campaign.ReasonCount
+
 // ReplayReport defines model for ReplayReport.
 type ReplayReport = campaign.ReplayReport
+
+// ReplyDecision defines model for ReplyDecision.
+type ReplyDecision struct {
+	Refusal bool `json:"refusal"`
+}
+
+// ReplyReview defines model for ReplyReview.
+type ReplyReview struct {
+	At time.Time `json:"at"`
+
+	// Channel `sms` messages are sent; `call` tasks are worked by agents
+	Channel    Channel `json:"channel"`
+	CustomerID string  `json:"customer_id"`
+	ID         string  `json:"id"`
+	Words      string  `json:"words"`
+}
+
+// ReplyReviewPage defines model for ReplyReviewPage.
+type ReplyReviewPage struct {
+	Items []ReplyReview `json:"items"`
+
+	// Next Cursor of the next page; absent on the last
+	Next string `json:"next,omitempty,omitzero"`
+}
 
 // Review defines model for Review.
 type Review struct {
@@ -1355,6 +2077,68 @@ type Schedule = campaign.Schedule
 // Seconds Whole seconds
 type Seconds = int64
 
+// Segment defines model for Segment.
+type Segment struct {
+	CreatedAt time.Time  `json:"created_at"`
+	Filter    string     `json:"filter"`
+	ID        string     `json:"id"`
+	Meaning   string     `json:"meaning"`
+	MeaningZh string     `json:"meaning_zh"`
+	Name      string     `json:"name"`
+	Newest    int        `json:"newest"`
+	RetiredAt *time.Time `json:"retired_at,omitempty,omitzero"`
+	Template  string     `json:"template,omitempty,omitzero"`
+
+	// Tree A filter as a tree: exactly one of `all`, `any`, `not`, `field` (with `operator` and `values`) and `function` (with `values`).
+	// The text that it generates is what runs; no tree is ever made out of a text.
+	Tree *Condition `json:"tree,omitempty"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit    Unit `json:"unit"`
+	Version int  `json:"version"`
+}
+
+// SegmentPage defines model for SegmentPage.
+type SegmentPage struct {
+	Items []Segment `json:"items"`
+	Next  string    `json:"next,omitempty,omitzero"`
+}
+
+// SegmentTemplate defines model for SegmentTemplate.
+type SegmentTemplate struct {
+	// Fault What is wrong with it here, if anything
+	Fault     string   `json:"fault,omitempty,omitzero"`
+	Filter    string   `json:"filter"`
+	Key       string   `json:"key"`
+	Lacks     []string `json:"lacks"`
+	Meaning   string   `json:"meaning"`
+	MeaningZh string   `json:"meaning_zh"`
+	Name      string   `json:"name"`
+	NameZh    string   `json:"name_zh"`
+
+	// Tree A filter as a tree: exactly one of `all`, `any`, `not`, `field` (with `operator` and `values`) and `function` (with `values`).
+	// The text that it generates is what runs; no tree is ever made out of a text.
+	Tree Condition `json:"tree"`
+}
+
+// SegmentTemplateList defines model for SegmentTemplateList.
+type SegmentTemplateList struct {
+	Items []SegmentTemplate `json:"items"`
+}
+
+// SegmentVersions defines model for SegmentVersions.
+type SegmentVersions struct {
+	Items []Segment `json:"items"`
+}
+
+// SelectionList defines model for SelectionList.
+type SelectionList struct {
+	Items []SelectionRecord `json:"items"`
+}
+
+// SelectionRecord defines model for SelectionRecord.
+type SelectionRecord = campaign.SelectionRecord
+
 // ServiceToken defines model for ServiceToken.
 type ServiceToken struct {
 	CreatedAt time.Time `json:"created_at"`
@@ -1410,6 +2194,33 @@ type SignOff struct {
 // Signature defines model for Signature.
 type Signature = campaign.Signature
 
+// SimulatedPart defines model for SimulatedPart.
+type SimulatedPart struct {
+	Kept int64 `json:"kept"`
+
+	// Name A channel, or a month such as 2027-02
+	Name       string `json:"name"`
+	Suppressed int64  `json:"suppressed"`
+}
+
+// SimulatedRule defines model for SimulatedRule.
+type SimulatedRule struct {
+	// Contacts Suppressed by it; of quiet hours, put off
+	Contacts int64 `json:"contacts"`
+
+	// CustomersAtCap Customers who at some time had as many contacts as it lets them have
+	CustomersAtCap int64 `json:"customers_at_cap"`
+
+	// Rule cap:name, gap:name or quiet:name
+	Rule string `json:"rule"`
+}
+
+// SizeAnswer defines model for SizeAnswer.
+type SizeAnswer = campaign.SizeAnswer
+
+// SizeRequest defines model for SizeRequest.
+type SizeRequest = campaign.SizeRequest
+
 // Stage defines model for Stage.
 type Stage = campaign.Stage
 
@@ -1427,6 +2238,41 @@ type Submission struct {
 	// Digest The digest the caller saw; refused when it is another
 	Digest   string `json:"digest,omitempty,omitzero"`
 	Revision int    `json:"revision"`
+}
+
+// SuppressedCustomer defines model for SuppressedCustomer.
+type SuppressedCustomer struct {
+	At time.Time `json:"at"`
+
+	// Channel `sms` messages are sent; `call` tasks are worked by agents
+	Channel       Channel `json:"channel,omitempty,omitzero"`
+	Control       bool    `json:"control"`
+	CustomerID    string  `json:"customer_id"`
+	PolicyVersion int64   `json:"policy_version"`
+	Rule          string  `json:"rule"`
+	Stage         string  `json:"stage"`
+	Wave          int     `json:"wave,omitempty,omitzero"`
+}
+
+// SuppressionCount defines model for SuppressionCount.
+type SuppressionCount struct {
+	// Control Of those, of the control group
+	Control   int64 `json:"control"`
+	Customers int64 `json:"customers"`
+
+	// PolicyVersion Of the contact policy
+	PolicyVersion int64 `json:"policy_version"`
+
+	// Rule opted_out, no_consent, do_not_contact, quarantine, universal_holdout, other_campaign, cap:name, gap:name, …
+	Rule  string `json:"rule"`
+	Stage string `json:"stage"`
+}
+
+// SuppressionPage defines model for SuppressionPage.
+type SuppressionPage struct {
+	Counts []SuppressionCount   `json:"counts"`
+	Items  []SuppressedCustomer `json:"items"`
+	Next   string               `json:"next,omitempty,omitzero"`
 }
 
 // Target defines model for Target.
@@ -1592,6 +2438,15 @@ type UnitList struct {
 	Items []OrgUnit `json:"items"`
 }
 
+// UnmaskedCustomer defines model for UnmaskedCustomer.
+type UnmaskedCustomer struct {
+	// Attributes Those that identify a person, by name
+	Attributes json.RawMessage `json:"attributes"`
+
+	// Phone E.164 digits; empty when no number is known
+	Phone string `json:"phone"`
+}
+
 // UnpaidChannel A wave's channel that waits for money
 type UnpaidChannel = campaign.UnpaidChannel
 
@@ -1653,6 +2508,9 @@ type WaitingGrant struct {
 	Unit Unit `json:"unit"`
 }
 
+// WaveCount defines model for WaveCount.
+type WaveCount = campaign.WaveCount
+
 // WavePlan An ordered part of the audience with its start and channels
 type WavePlan = campaign.WavePlan
 
@@ -1679,8 +2537,14 @@ type CreditPoolID = string
 // Cursor defines model for Cursor.
 type Cursor = string
 
+// CustomerID defines model for CustomerID.
+type CustomerID = string
+
 // DelegationID defines model for DelegationID.
 type DelegationID = string
+
+// ExportID defines model for ExportID.
+type ExportID = string
 
 // IdempotencyKey defines model for IdempotencyKey.
 type IdempotencyKey = string
@@ -1688,20 +2552,32 @@ type IdempotencyKey = string
 // IfMatch defines model for IfMatch.
 type IfMatch = string
 
+// ImportID defines model for ImportID.
+type ImportID = string
+
 // LastEventID defines model for LastEventID.
 type LastEventID = string
 
 // Limit defines model for Limit.
 type Limit = int
 
+// ListID defines model for ListID.
+type ListID = string
+
 // PolicyVersion defines model for PolicyVersion.
 type PolicyVersion = int64
+
+// PreviewID defines model for PreviewID.
+type PreviewID = string
 
 // ProgrammeID defines model for ProgrammeID.
 type ProgrammeID = string
 
 // ReviewNumber defines model for ReviewNumber.
 type ReviewNumber = int
+
+// SegmentID defines model for SegmentID.
+type SegmentID = string
 
 // TaskID defines model for TaskID.
 type TaskID = string
@@ -1711,6 +2587,19 @@ type TokenID = string
 
 // UserID defines model for UserID.
 type UserID = string
+
+// DeclareAttributeParams defines parameters for DeclareAttribute.
+type DeclareAttributeParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// GetPreviewParams defines parameters for GetPreview.
+type GetPreviewParams struct {
+	// Wait Seconds to wait for it to be done
+	Wait int `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+}
 
 // ListCampaignsParams defines parameters for ListCampaigns.
 type ListCampaignsParams struct {
@@ -1875,6 +2764,18 @@ type SubmitCampaignParams struct {
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
 }
 
+// ListSuppressionsParams defines parameters for ListSuppressions.
+type ListSuppressionsParams struct {
+	// Cursor The `next` of the page before
+	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// Limit Most items on the page, 50 unless told
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Rule Only by this rule
+	Rule string `form:"rule,omitempty" json:"rule,omitempty,omitzero"`
+}
+
 // ListTargetsParams defines parameters for ListTargets.
 type ListTargetsParams struct {
 	// Cursor The `next` of the page before
@@ -1886,6 +2787,19 @@ type ListTargetsParams struct {
 
 // WithdrawCampaignParams defines parameters for WithdrawCampaign.
 type WithdrawCampaignParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// GetCatalogueParams defines parameters for GetCatalogue.
+type GetCatalogueParams struct {
+	// Unit A unit of the tenant that is asked about; without it, the caller's own
+	Unit Unit `form:"unit,omitempty" json:"unit,omitempty,omitzero"`
+}
+
+// RecordContactHistoryParams defines parameters for RecordContactHistory.
+type RecordContactHistoryParams struct {
 	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
 	// printable ASCII characters. Absent: 400 idempotency_key_required.
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
@@ -1907,6 +2821,51 @@ type AllocateCreditParams struct {
 
 // RecordCreditUsesParams defines parameters for RecordCreditUses.
 type RecordCreditUsesParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// GetCustomerByExternalIDParams defines parameters for GetCustomerByExternalID.
+type GetCustomerByExternalIDParams struct {
+	ExternalID string `form:"external_id" json:"external_id"`
+}
+
+// RecordConsentParams defines parameters for RecordConsent.
+type RecordConsentParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// ListCustomerContactsParams defines parameters for ListCustomerContacts.
+type ListCustomerContactsParams struct {
+	Kind    ContactKind `form:"kind,omitempty" json:"kind,omitempty,omitzero"`
+	Channel string      `form:"channel,omitempty" json:"channel,omitempty,omitzero"`
+
+	// Cursor The `next` of the page before
+	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// Limit Most items on the page, 50 unless told
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+}
+
+// EraseCustomerParams defines parameters for EraseCustomer.
+type EraseCustomerParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// RecordOptOutParams defines parameters for RecordOptOut.
+type RecordOptOutParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// LiftOptOutParams defines parameters for LiftOptOut.
+type LiftOptOutParams struct {
 	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
 	// printable ASCII characters. Absent: 400 idempotency_key_required.
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
@@ -1938,6 +2897,20 @@ type RevokeDelegationParams struct {
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
 }
 
+// AddDoNotContactParams defines parameters for AddDoNotContact.
+type AddDoNotContactParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// RemoveDoNotContactParams defines parameters for RemoveDoNotContact.
+type RemoveDoNotContactParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
 // StreamEventsParams defines parameters for StreamEvents.
 type StreamEventsParams struct {
 	// Topics Only these topics, separated by commas; all when absent
@@ -1947,8 +2920,133 @@ type StreamEventsParams struct {
 	LastEventID LastEventID `json:"Last-Event-ID,omitempty,omitzero"`
 }
 
+// CreateExportParams defines parameters for CreateExport.
+type CreateExportParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
 // LiftFreezeParams defines parameters for LiftFreeze.
 type LiftFreezeParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// RecordHoldingsParams defines parameters for RecordHoldings.
+type RecordHoldingsParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// ListImportsParams defines parameters for ListImports.
+type ListImportsParams struct {
+	// Cursor The `next` of the page before
+	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// Limit Most items on the page, 50 unless told
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+}
+
+// ImportCustomersParams defines parameters for ImportCustomers.
+type ImportCustomersParams struct {
+	// Name What the file is called
+	Name string `form:"name" json:"name"`
+
+	// Unit The unit of customers whose row names none; rows may name units below it
+	Unit Unit `form:"unit" json:"unit"`
+
+	// TimeZone The zone of customers whose row names none, and of times without one
+	TimeZone string `form:"time_zone" json:"time_zone"`
+
+	// Format Found out if left out
+	Format string `form:"format,omitempty" json:"format,omitempty,omitzero"`
+
+	// Encoding Of text; found out if left out
+	Encoding string `form:"encoding,omitempty" json:"encoding,omitempty,omitzero"`
+
+	// Delimiter One character, or tab; found out if left out
+	Delimiter string `form:"delimiter,omitempty" json:"delimiter,omitempty,omitzero"`
+
+	// Sheet Of a workbook; its first if left out
+	Sheet string `form:"sheet,omitempty" json:"sheet,omitempty,omitzero"`
+
+	// Key The column with the operator's own customer id, if it is not called external_id
+	Key string `form:"key,omitempty" json:"key,omitempty,omitzero"`
+
+	// Map What a column is, as column=meaning: an attribute, external_id, msisdn, org_unit, time_zone, `-` for a column to
+	// leave out, `+name` or `+name:type` for an attribute to declare. Other columns are what their headers say; one that
+	// says nothing known refuses the file.
+	Map []string `form:"map,omitempty" json:"map,omitempty,omitzero"`
+
+	// BadShare The share of rows that may be bad before the whole file is refused; 0.05 if left out
+	BadShare *float64 `form:"bad_share,omitempty" json:"bad_share,omitempty,omitzero"`
+
+	// Simulated The customers are made up
+	Simulated bool `form:"simulated,omitempty" json:"simulated,omitempty,omitzero"`
+
+	// DryRun Check the file only; it can be started for 24 hours
+	DryRun bool `form:"dry_run,omitempty" json:"dry_run,omitempty,omitzero"`
+
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// CancelImportParams defines parameters for CancelImport.
+type CancelImportParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// StartImportParams defines parameters for StartImport.
+type StartImportParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// ListListsParams defines parameters for ListLists.
+type ListListsParams struct {
+	// Cursor The `next` of the page before
+	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// Limit Most items on the page, 50 unless told
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+}
+
+// CreateListParams defines parameters for CreateList.
+type CreateListParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// AddListMembersParams defines parameters for AddListMembers.
+type AddListMembersParams struct {
+	// By What the lines name customers by
+	By MemberKey `form:"by" json:"by"`
+
+	// Header The first line is a heading
+	Header bool `form:"header,omitempty" json:"header,omitempty,omitzero"`
+
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// PublishListParams defines parameters for PublishList.
+type PublishListParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// RetireListParams defines parameters for RetireList.
+type RetireListParams struct {
 	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
 	// printable ASCII characters. Absent: 400 idempotency_key_required.
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
@@ -2026,6 +3124,61 @@ type CloseProgrammeParams struct {
 
 // DecideProgrammeParams defines parameters for DecideProgramme.
 type DecideProgrammeParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// ListReplyReviewsParams defines parameters for ListReplyReviews.
+type ListReplyReviewsParams struct {
+	// Cursor The `next` of the page before
+	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// Limit Most items on the page, 50 unless told
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+}
+
+// DecideReplyReviewParams defines parameters for DecideReplyReview.
+type DecideReplyReviewParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// ListSegmentTemplatesParams defines parameters for ListSegmentTemplates.
+type ListSegmentTemplatesParams struct {
+	// Unit A unit of the tenant that is asked about; without it, the caller's own
+	Unit Unit `form:"unit,omitempty" json:"unit,omitempty,omitzero"`
+}
+
+// ListSegmentsParams defines parameters for ListSegments.
+type ListSegmentsParams struct {
+	// Cursor The `next` of the page before
+	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// Limit Most items on the page, 50 unless told
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Retired Retired ones too
+	Retired bool `form:"retired,omitempty" json:"retired,omitempty,omitzero"`
+}
+
+// CreateSegmentParams defines parameters for CreateSegment.
+type CreateSegmentParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// RetireSegmentParams defines parameters for RetireSegment.
+type RetireSegmentParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// AddSegmentVersionParams defines parameters for AddSegmentVersion.
+type AddSegmentVersionParams struct {
 	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
 	// printable ASCII characters. Absent: 400 idempotency_key_required.
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
@@ -2181,8 +3334,14 @@ type EndUserSessionsParams struct {
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
 }
 
+// DeclareAttributeJSONRequestBody defines body for DeclareAttribute for application/json ContentType.
+type DeclareAttributeJSONRequestBody = AttributeDeclaration
+
+// CheckAudienceJSONRequestBody defines body for CheckAudience for application/json ContentType.
+type CheckAudienceJSONRequestBody = AudienceDraft
+
 // PreviewAudienceJSONRequestBody defines body for PreviewAudience for application/json ContentType.
-type PreviewAudienceJSONRequestBody = AudienceFilter
+type PreviewAudienceJSONRequestBody = AudienceQuestion
 
 // CreateCampaignJSONRequestBody defines body for CreateCampaign for application/json ContentType.
 type CreateCampaignJSONRequestBody = NewCampaign
@@ -2223,6 +3382,12 @@ type SubmitCampaignJSONRequestBody = Submission
 // WithdrawCampaignJSONRequestBody defines body for WithdrawCampaign for application/json ContentType.
 type WithdrawCampaignJSONRequestBody = Withdrawal
 
+// RecordContactHistoryJSONRequestBody defines body for RecordContactHistory for application/json ContentType.
+type RecordContactHistoryJSONRequestBody = ContactHistoryBatch
+
+// SimulateContactPolicyJSONRequestBody defines body for SimulateContactPolicy for application/json ContentType.
+type SimulateContactPolicyJSONRequestBody = NewSimulation
+
 // OpenCreditPoolJSONRequestBody defines body for OpenCreditPool for application/json ContentType.
 type OpenCreditPoolJSONRequestBody = NewCreditPool
 
@@ -2232,11 +3397,47 @@ type AllocateCreditJSONRequestBody = NewCreditAllocation
 // RecordCreditUsesJSONRequestBody defines body for RecordCreditUses for application/json ContentType.
 type RecordCreditUsesJSONRequestBody = CreditUseBatch
 
+// FindCustomersJSONRequestBody defines body for FindCustomers for application/json ContentType.
+type FindCustomersJSONRequestBody = CustomerPhone
+
+// RecordConsentJSONRequestBody defines body for RecordConsent for application/json ContentType.
+type RecordConsentJSONRequestBody = NewConsent
+
+// EraseCustomerJSONRequestBody defines body for EraseCustomer for application/json ContentType.
+type EraseCustomerJSONRequestBody = CustomerReason
+
+// RecordOptOutJSONRequestBody defines body for RecordOptOut for application/json ContentType.
+type RecordOptOutJSONRequestBody = NewOptOut
+
+// LiftOptOutJSONRequestBody defines body for LiftOptOut for application/json ContentType.
+type LiftOptOutJSONRequestBody = OptOutLift
+
+// UnmaskCustomerJSONRequestBody defines body for UnmaskCustomer for application/json ContentType.
+type UnmaskCustomerJSONRequestBody = CustomerReason
+
 // CreateDelegationJSONRequestBody defines body for CreateDelegation for application/json ContentType.
 type CreateDelegationJSONRequestBody = NewDelegation
 
+// AddDoNotContactJSONRequestBody defines body for AddDoNotContact for application/json ContentType.
+type AddDoNotContactJSONRequestBody = DoNotContactNumbers
+
+// RemoveDoNotContactJSONRequestBody defines body for RemoveDoNotContact for application/json ContentType.
+type RemoveDoNotContactJSONRequestBody = DoNotContactNumbers
+
+// SizeExperimentJSONRequestBody defines body for SizeExperiment for application/json ContentType.
+type SizeExperimentJSONRequestBody = SizeRequest
+
+// CreateExportJSONRequestBody defines body for CreateExport for application/json ContentType.
+type CreateExportJSONRequestBody = NewExport
+
 // LiftFreezeJSONRequestBody defines body for LiftFreeze for application/json ContentType.
 type LiftFreezeJSONRequestBody = FreezeLift
+
+// RecordHoldingsJSONRequestBody defines body for RecordHoldings for application/json ContentType.
+type RecordHoldingsJSONRequestBody = HoldingBatch
+
+// CreateListJSONRequestBody defines body for CreateList for application/json ContentType.
+type CreateListJSONRequestBody = NewCustomerList
 
 // ConfirmIdentityJSONRequestBody defines body for ConfirmIdentity for application/json ContentType.
 type ConfirmIdentityJSONRequestBody = NewIdentity
@@ -2264,6 +3465,15 @@ type CloseProgrammeJSONRequestBody = Withdrawal
 
 // DecideProgrammeJSONRequestBody defines body for DecideProgramme for application/json ContentType.
 type DecideProgrammeJSONRequestBody = ProgrammeDecision
+
+// DecideReplyReviewJSONRequestBody defines body for DecideReplyReview for application/json ContentType.
+type DecideReplyReviewJSONRequestBody = ReplyDecision
+
+// CreateSegmentJSONRequestBody defines body for CreateSegment for application/json ContentType.
+type CreateSegmentJSONRequestBody = NewSegment
+
+// AddSegmentVersionJSONRequestBody defines body for AddSegmentVersion for application/json ContentType.
+type AddSegmentVersionJSONRequestBody = NewSegmentVersion
 
 // LoginJSONRequestBody defines body for Login for application/json ContentType.
 type LoginJSONRequestBody = Credentials
@@ -2315,9 +3525,24 @@ type ServerInterface interface {
 	// ListApprovals Inbox: what waits for a decision the caller may give
 	// (GET /v1/approvals)
 	ListApprovals(ctx echo.Context) error
-	// PreviewAudience Count the customers a filter holds for
-	// (POST /v1/audience/preview)
+	// ListAttributes The customer catalogue: what a filter may name
+	// (GET /v1/attributes)
+	ListAttributes(ctx echo.Context) error
+	// DeclareAttribute Declare an attribute of customers
+	// (PUT /v1/attributes/{name})
+	DeclareAttribute(ctx echo.Context, name string, params DeclareAttributeParams) error
+	// CheckAudience Check a filter while it is written
+	// (POST /v1/audiences/check)
+	CheckAudience(ctx echo.Context) error
+	// PreviewAudience Count an audience before anybody approves it
+	// (POST /v1/audiences/preview)
 	PreviewAudience(ctx echo.Context) error
+	// CancelPreview Stop counting a preview
+	// (DELETE /v1/audiences/previews/{preview_id})
+	CancelPreview(ctx echo.Context, previewID PreviewID) error
+	// GetPreview A preview as it stands
+	// (GET /v1/audiences/previews/{preview_id})
+	GetPreview(ctx echo.Context, previewID PreviewID, params GetPreviewParams) error
 	// ListCampaigns List campaigns, newest first
 	// (GET /v1/campaigns)
 	ListCampaigns(ctx echo.Context, params ListCampaignsParams) error
@@ -2348,6 +3573,9 @@ type ServerInterface interface {
 	// DrawContingency Give contingency of a running campaign to one of its budget lines
 	// (POST /v1/campaigns/{id}/contingency)
 	DrawContingency(ctx echo.Context, id CampaignID, params DrawContingencyParams) error
+	// GetControl Whether the control group can be relied on
+	// (GET /v1/campaigns/{id}/control)
+	GetControl(ctx echo.Context, id CampaignID) error
 	// GetCredit Where a campaign's prepaid credit stands
 	// (GET /v1/campaigns/{id}/credit)
 	GetCredit(ctx echo.Context, id CampaignID) error
@@ -2399,12 +3627,21 @@ type ServerInterface interface {
 	// PreviewRoute Who would have to sign if the caller submitted the draft, or the plan in the body, now
 	// (POST /v1/campaigns/{id}/route)
 	PreviewRoute(ctx echo.Context, id CampaignID) error
+	// DryRunSelection What the selection of the newest plan would come to now
+	// (POST /v1/campaigns/{id}/selection/dry-run)
+	DryRunSelection(ctx echo.Context, id CampaignID) error
+	// ListSelections The attempts to select targets, with their steps and what the frozen snapshot was made from, the latest first
+	// (GET /v1/campaigns/{id}/selections)
+	ListSelections(ctx echo.Context, id CampaignID) error
 	// StopCampaign Stop a campaign for good
 	// (POST /v1/campaigns/{id}/stop)
 	StopCampaign(ctx echo.Context, id CampaignID, params StopCampaignParams) error
 	// SubmitCampaign Ask for the approval of a plan revision
 	// (POST /v1/campaigns/{id}/submit)
 	SubmitCampaign(ctx echo.Context, id CampaignID, params SubmitCampaignParams) error
+	// ListSuppressions Who was not contacted, by which rule of which contact policy
+	// (GET /v1/campaigns/{id}/suppressions)
+	ListSuppressions(ctx echo.Context, id CampaignID, params ListSuppressionsParams) error
 	// GetTargets The frozen targets, counted
 	// (GET /v1/campaigns/{id}/targets)
 	GetTargets(ctx echo.Context, id CampaignID) error
@@ -2414,6 +3651,15 @@ type ServerInterface interface {
 	// WithdrawCampaign Take back a plan that waits for its approval
 	// (POST /v1/campaigns/{id}/withdraw)
 	WithdrawCampaign(ctx echo.Context, id CampaignID, params WithdrawCampaignParams) error
+	// GetCatalogue What a filter may say
+	// (GET /v1/catalogue)
+	GetCatalogue(ctx echo.Context, params GetCatalogueParams) error
+	// RecordContactHistory Tell of contacts that other systems know of
+	// (POST /v1/contact-history)
+	RecordContactHistory(ctx echo.Context, params RecordContactHistoryParams) error
+	// SimulateContactPolicy What a contact policy would have done
+	// (POST /v1/contact-policy/simulate)
+	SimulateContactPolicy(ctx echo.Context) error
 	// ListCreditPools The pools of prepaid credit
 	// (GET /v1/credit/pools)
 	ListCreditPools(ctx echo.Context) error
@@ -2429,9 +3675,33 @@ type ServerInterface interface {
 	// RecordCreditUses Report what customers used
 	// (POST /v1/credit/uses)
 	RecordCreditUses(ctx echo.Context, params RecordCreditUsesParams) error
-	// ListAttributes The customer catalogue: what a filter may name
-	// (GET /v1/customers/attributes)
-	ListAttributes(ctx echo.Context) error
+	// GetCustomerByExternalID Find a customer by the operator's own id
+	// (GET /v1/customers)
+	GetCustomerByExternalID(ctx echo.Context, params GetCustomerByExternalIDParams) error
+	// FindCustomers Find customers by their number
+	// (POST /v1/customers/find)
+	FindCustomers(ctx echo.Context) error
+	// GetCustomer One customer
+	// (GET /v1/customers/{customer_id})
+	GetCustomer(ctx echo.Context, customerID CustomerID) error
+	// RecordConsent Record a consent given or withdrawn
+	// (POST /v1/customers/{customer_id}/consents)
+	RecordConsent(ctx echo.Context, customerID CustomerID, params RecordConsentParams) error
+	// ListCustomerContacts A customer's contact view
+	// (GET /v1/customers/{customer_id}/contacts)
+	ListCustomerContacts(ctx echo.Context, customerID CustomerID, params ListCustomerContactsParams) error
+	// EraseCustomer Forget who a customer is
+	// (POST /v1/customers/{customer_id}/erase)
+	EraseCustomer(ctx echo.Context, customerID CustomerID, params EraseCustomerParams) error
+	// RecordOptOut Record that a customer refuses to be contacted
+	// (POST /v1/customers/{customer_id}/opt-outs)
+	RecordOptOut(ctx echo.Context, customerID CustomerID, params RecordOptOutParams) error
+	// LiftOptOut End a refusal, because the customer changed their mind
+	// (POST /v1/customers/{customer_id}/opt-outs/lift)
+	LiftOptOut(ctx echo.Context, customerID CustomerID, params LiftOptOutParams) error
+	// UnmaskCustomer See what identifies a customer
+	// (POST /v1/customers/{customer_id}/unmask)
+	UnmaskCustomer(ctx echo.Context, customerID CustomerID) error
 	// ListDelegations List delegations, newest first
 	// (GET /v1/delegations)
 	ListDelegations(ctx echo.Context, params ListDelegationsParams) error
@@ -2441,15 +3711,72 @@ type ServerInterface interface {
 	// RevokeDelegation End a delegation
 	// (DELETE /v1/delegations/{delegation_id})
 	RevokeDelegation(ctx echo.Context, delegationID DelegationID, params RevokeDelegationParams) error
+	// AddDoNotContact Put numbers on the list of those a tenant never contacts
+	// (POST /v1/do-not-contact)
+	AddDoNotContact(ctx echo.Context, params AddDoNotContactParams) error
+	// RemoveDoNotContact Take numbers off the list again
+	// (POST /v1/do-not-contact/remove)
+	RemoveDoNotContact(ctx echo.Context, params RemoveDoNotContactParams) error
 	// StreamEvents Live events
 	// (GET /v1/events)
 	StreamEvents(ctx echo.Context, params StreamEventsParams) error
+	// SizeExperiment How many customers an experiment needs, and what a list can show
+	// (POST /v1/experiments/size)
+	SizeExperiment(ctx echo.Context) error
+	// CreateExport Ask for customers' data as a file
+	// (POST /v1/exports)
+	CreateExport(ctx echo.Context, params CreateExportParams) error
+	// GetExport An export that was asked for
+	// (GET /v1/exports/{export_id})
+	GetExport(ctx echo.Context, exportID ExportID) error
+	// DownloadExport Fetch an export
+	// (GET /v1/exports/{export_id}/file)
+	DownloadExport(ctx echo.Context, exportID ExportID) error
 	// GetFreeze Whether dispatch is frozen, and for what
 	// (GET /v1/freeze)
 	GetFreeze(ctx echo.Context) error
 	// LiftFreeze Lift the freeze once everything is whole again
 	// (POST /v1/freeze/lift)
 	LiftFreeze(ctx echo.Context, params LiftFreezeParams) error
+	// RecordHoldings Say which products customers hold
+	// (POST /v1/holdings)
+	RecordHoldings(ctx echo.Context, params RecordHoldingsParams) error
+	// ListImports Imports of customer files, newest first
+	// (GET /v1/imports)
+	ListImports(ctx echo.Context, params ListImportsParams) error
+	// ImportCustomers Import a customer file
+	// (POST /v1/imports)
+	ImportCustomers(ctx echo.Context, params ImportCustomersParams) error
+	// GetImport How an import stands
+	// (GET /v1/imports/{import_id})
+	GetImport(ctx echo.Context, importID ImportID) error
+	// CancelImport Stop an import
+	// (POST /v1/imports/{import_id}/cancel)
+	CancelImport(ctx echo.Context, importID ImportID, params CancelImportParams) error
+	// GetImportRejects The rows that did not land
+	// (GET /v1/imports/{import_id}/rejects)
+	GetImportRejects(ctx echo.Context, importID ImportID) error
+	// StartImport Load a file that was only to be checked
+	// (POST /v1/imports/{import_id}/start)
+	StartImport(ctx echo.Context, importID ImportID, params StartImportParams) error
+	// ListLists Lists of customers, newest first
+	// (GET /v1/lists)
+	ListLists(ctx echo.Context, params ListListsParams) error
+	// CreateList Begin a list, or the next version of one
+	// (POST /v1/lists)
+	CreateList(ctx echo.Context, params CreateListParams) error
+	// GetList One version of a list
+	// (GET /v1/lists/{list_id})
+	GetList(ctx echo.Context, listID ListID) error
+	// AddListMembers Add members to a draft
+	// (POST /v1/lists/{list_id}/members)
+	AddListMembers(ctx echo.Context, listID ListID, params AddListMembersParams) error
+	// PublishList Put a draft in force
+	// (POST /v1/lists/{list_id}/publish)
+	PublishList(ctx echo.Context, listID ListID, params PublishListParams) error
+	// RetireList End a list
+	// (POST /v1/lists/{list_id}/retire)
+	RetireList(ctx echo.Context, listID ListID, params RetireListParams) error
 	// GetMe Who am I and what may I do
 	// (GET /v1/me)
 	GetMe(ctx echo.Context) error
@@ -2492,6 +3819,30 @@ type ServerInterface interface {
 	// DecideProgramme Sign for a programme's budget, or reject it
 	// (POST /v1/programmes/{programme_id}/decisions)
 	DecideProgramme(ctx echo.Context, programmeID ProgrammeID, params DecideProgrammeParams) error
+	// ListReplyReviews Replies that may be a refusal, the oldest first
+	// (GET /v1/reply-reviews)
+	ListReplyReviews(ctx echo.Context, params ListReplyReviewsParams) error
+	// DecideReplyReview Say whether a reply was a refusal
+	// (POST /v1/reply-reviews/{reply_id}/decision)
+	DecideReplyReview(ctx echo.Context, replyID string, params DecideReplyReviewParams) error
+	// ListSegmentTemplates The ten standard customer groups
+	// (GET /v1/segment-templates)
+	ListSegmentTemplates(ctx echo.Context, params ListSegmentTemplatesParams) error
+	// ListSegments Saved segments, by name
+	// (GET /v1/segments)
+	ListSegments(ctx echo.Context, params ListSegmentsParams) error
+	// CreateSegment Save a filter as a segment
+	// (POST /v1/segments)
+	CreateSegment(ctx echo.Context, params CreateSegmentParams) error
+	// GetSegment Every version of a segment, the newest first
+	// (GET /v1/segments/{segment_id})
+	GetSegment(ctx echo.Context, segmentID SegmentID) error
+	// RetireSegment Retire a segment
+	// (POST /v1/segments/{segment_id}/retire)
+	RetireSegment(ctx echo.Context, segmentID SegmentID, params RetireSegmentParams) error
+	// AddSegmentVersion Save a further version
+	// (POST /v1/segments/{segment_id}/versions)
+	AddSegmentVersion(ctx echo.Context, segmentID SegmentID, params AddSegmentVersionParams) error
 	// EndSessions Log out everywhere
 	// (DELETE /v1/sessions)
 	EndSessions(ctx echo.Context) error
@@ -2595,12 +3946,107 @@ func (w *ServerInterfaceWrapper) ListApprovals(ctx echo.Context) error {
 	return err
 }
 
+// ListAttributes converts echo context to params.
+func (w *ServerInterfaceWrapper) ListAttributes(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListAttributes(ctx)
+	return err
+}
+
+// DeclareAttribute converts echo context to params.
+func (w *ServerInterfaceWrapper) DeclareAttribute(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeclareAttributeParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeclareAttribute(ctx, name, params)
+	return err
+}
+
+// CheckAudience converts echo context to params.
+func (w *ServerInterfaceWrapper) CheckAudience(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CheckAudience(ctx)
+	return err
+}
+
 // PreviewAudience converts echo context to params.
 func (w *ServerInterfaceWrapper) PreviewAudience(ctx echo.Context) error {
 	var err error
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.PreviewAudience(ctx)
+	return err
+}
+
+// CancelPreview converts echo context to params.
+func (w *ServerInterfaceWrapper) CancelPreview(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "preview_id" -------------
+	var previewID PreviewID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "preview_id", ctx.Param("preview_id"), &previewID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter preview_id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CancelPreview(ctx, previewID)
+	return err
+}
+
+// GetPreview converts echo context to params.
+func (w *ServerInterfaceWrapper) GetPreview(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "preview_id" -------------
+	var previewID PreviewID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "preview_id", ctx.Param("preview_id"), &previewID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter preview_id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetPreviewParams
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", ctx.QueryParams(), &params.Wait, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter wait: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetPreview(ctx, previewID, params)
 	return err
 }
 
@@ -2895,6 +4341,22 @@ func (w *ServerInterfaceWrapper) DrawContingency(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.DrawContingency(ctx, id, params)
+	return err
+}
+
+// GetControl converts echo context to params.
+func (w *ServerInterfaceWrapper) GetControl(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id CampaignID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetControl(ctx, id)
 	return err
 }
 
@@ -3406,6 +4868,38 @@ func (w *ServerInterfaceWrapper) PreviewRoute(ctx echo.Context) error {
 	return err
 }
 
+// DryRunSelection converts echo context to params.
+func (w *ServerInterfaceWrapper) DryRunSelection(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id CampaignID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DryRunSelection(ctx, id)
+	return err
+}
+
+// ListSelections converts echo context to params.
+func (w *ServerInterfaceWrapper) ListSelections(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id CampaignID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListSelections(ctx, id)
+	return err
+}
+
 // StopCampaign converts echo context to params.
 func (w *ServerInterfaceWrapper) StopCampaign(ctx echo.Context) error {
 	var err error
@@ -3475,6 +4969,45 @@ func (w *ServerInterfaceWrapper) SubmitCampaign(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.SubmitCampaign(ctx, id, params)
+	return err
+}
+
+// ListSuppressions converts echo context to params.
+func (w *ServerInterfaceWrapper) ListSuppressions(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id CampaignID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListSuppressionsParams
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "rule" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "rule", ctx.QueryParams(), &params.Rule, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter rule: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListSuppressions(ctx, id, params)
 	return err
 }
 
@@ -3559,6 +5092,62 @@ func (w *ServerInterfaceWrapper) WithdrawCampaign(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.WithdrawCampaign(ctx, id, params)
+	return err
+}
+
+// GetCatalogue converts echo context to params.
+func (w *ServerInterfaceWrapper) GetCatalogue(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetCatalogueParams
+	// ------------- Optional query parameter "unit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "unit", ctx.QueryParams(), &params.Unit, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter unit: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetCatalogue(ctx, params)
+	return err
+}
+
+// RecordContactHistory converts echo context to params.
+func (w *ServerInterfaceWrapper) RecordContactHistory(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RecordContactHistoryParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RecordContactHistory(ctx, params)
+	return err
+}
+
+// SimulateContactPolicy converts echo context to params.
+func (w *ServerInterfaceWrapper) SimulateContactPolicy(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SimulateContactPolicy(ctx)
 	return err
 }
 
@@ -3681,12 +5270,252 @@ func (w *ServerInterfaceWrapper) RecordCreditUses(ctx echo.Context) error {
 	return err
 }
 
-// ListAttributes converts echo context to params.
-func (w *ServerInterfaceWrapper) ListAttributes(ctx echo.Context) error {
+// GetCustomerByExternalID converts echo context to params.
+func (w *ServerInterfaceWrapper) GetCustomerByExternalID(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetCustomerByExternalIDParams
+	// ------------- Required query parameter "external_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "external_id", ctx.QueryParams(), &params.ExternalID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter external_id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetCustomerByExternalID(ctx, params)
+	return err
+}
+
+// FindCustomers converts echo context to params.
+func (w *ServerInterfaceWrapper) FindCustomers(ctx echo.Context) error {
 	var err error
 
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.ListAttributes(ctx)
+	err = w.Handler.FindCustomers(ctx)
+	return err
+}
+
+// GetCustomer converts echo context to params.
+func (w *ServerInterfaceWrapper) GetCustomer(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "customer_id" -------------
+	var customerID CustomerID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "customer_id", ctx.Param("customer_id"), &customerID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter customer_id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetCustomer(ctx, customerID)
+	return err
+}
+
+// RecordConsent converts echo context to params.
+func (w *ServerInterfaceWrapper) RecordConsent(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "customer_id" -------------
+	var customerID CustomerID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "customer_id", ctx.Param("customer_id"), &customerID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter customer_id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RecordConsentParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RecordConsent(ctx, customerID, params)
+	return err
+}
+
+// ListCustomerContacts converts echo context to params.
+func (w *ServerInterfaceWrapper) ListCustomerContacts(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "customer_id" -------------
+	var customerID CustomerID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "customer_id", ctx.Param("customer_id"), &customerID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter customer_id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListCustomerContactsParams
+	// ------------- Optional query parameter "kind" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "kind", ctx.QueryParams(), &params.Kind, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter kind: %s", err))
+	}
+
+	// ------------- Optional query parameter "channel" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "channel", ctx.QueryParams(), &params.Channel, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter channel: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListCustomerContacts(ctx, customerID, params)
+	return err
+}
+
+// EraseCustomer converts echo context to params.
+func (w *ServerInterfaceWrapper) EraseCustomer(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "customer_id" -------------
+	var customerID CustomerID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "customer_id", ctx.Param("customer_id"), &customerID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter customer_id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params EraseCustomerParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.EraseCustomer(ctx, customerID, params)
+	return err
+}
+
+// RecordOptOut converts echo context to params.
+func (w *ServerInterfaceWrapper) RecordOptOut(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "customer_id" -------------
+	var customerID CustomerID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "customer_id", ctx.Param("customer_id"), &customerID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter customer_id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RecordOptOutParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RecordOptOut(ctx, customerID, params)
+	return err
+}
+
+// LiftOptOut converts echo context to params.
+func (w *ServerInterfaceWrapper) LiftOptOut(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "customer_id" -------------
+	var customerID CustomerID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "customer_id", ctx.Param("customer_id"), &customerID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter customer_id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params LiftOptOutParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.LiftOptOut(ctx, customerID, params)
+	return err
+}
+
+// UnmaskCustomer converts echo context to params.
+func (w *ServerInterfaceWrapper) UnmaskCustomer(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "customer_id" -------------
+	var customerID CustomerID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "customer_id", ctx.Param("customer_id"), &customerID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter customer_id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.UnmaskCustomer(ctx, customerID)
 	return err
 }
 
@@ -3787,6 +5616,64 @@ func (w *ServerInterfaceWrapper) RevokeDelegation(ctx echo.Context) error {
 	return err
 }
 
+// AddDoNotContact converts echo context to params.
+func (w *ServerInterfaceWrapper) AddDoNotContact(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AddDoNotContactParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.AddDoNotContact(ctx, params)
+	return err
+}
+
+// RemoveDoNotContact converts echo context to params.
+func (w *ServerInterfaceWrapper) RemoveDoNotContact(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RemoveDoNotContactParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RemoveDoNotContact(ctx, params)
+	return err
+}
+
 // StreamEvents converts echo context to params.
 func (w *ServerInterfaceWrapper) StreamEvents(ctx echo.Context) error {
 	var err error
@@ -3819,6 +5706,76 @@ func (w *ServerInterfaceWrapper) StreamEvents(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.StreamEvents(ctx, params)
+	return err
+}
+
+// SizeExperiment converts echo context to params.
+func (w *ServerInterfaceWrapper) SizeExperiment(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SizeExperiment(ctx)
+	return err
+}
+
+// CreateExport converts echo context to params.
+func (w *ServerInterfaceWrapper) CreateExport(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CreateExportParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreateExport(ctx, params)
+	return err
+}
+
+// GetExport converts echo context to params.
+func (w *ServerInterfaceWrapper) GetExport(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "export_id" -------------
+	var exportID ExportID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "export_id", ctx.Param("export_id"), &exportID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter export_id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetExport(ctx, exportID)
+	return err
+}
+
+// DownloadExport converts echo context to params.
+func (w *ServerInterfaceWrapper) DownloadExport(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "export_id" -------------
+	var exportID ExportID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "export_id", ctx.Param("export_id"), &exportID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter export_id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DownloadExport(ctx, exportID)
 	return err
 }
 
@@ -3857,6 +5814,467 @@ func (w *ServerInterfaceWrapper) LiftFreeze(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.LiftFreeze(ctx, params)
+	return err
+}
+
+// RecordHoldings converts echo context to params.
+func (w *ServerInterfaceWrapper) RecordHoldings(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RecordHoldingsParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RecordHoldings(ctx, params)
+	return err
+}
+
+// ListImports converts echo context to params.
+func (w *ServerInterfaceWrapper) ListImports(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListImportsParams
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListImports(ctx, params)
+	return err
+}
+
+// ImportCustomers converts echo context to params.
+func (w *ServerInterfaceWrapper) ImportCustomers(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ImportCustomersParams
+	// ------------- Required query parameter "name" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "name", ctx.QueryParams(), &params.Name, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// ------------- Required query parameter "unit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "unit", ctx.QueryParams(), &params.Unit, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter unit: %s", err))
+	}
+
+	// ------------- Required query parameter "time_zone" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "time_zone", ctx.QueryParams(), &params.TimeZone, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter time_zone: %s", err))
+	}
+
+	// ------------- Optional query parameter "format" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "format", ctx.QueryParams(), &params.Format, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter format: %s", err))
+	}
+
+	// ------------- Optional query parameter "encoding" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "encoding", ctx.QueryParams(), &params.Encoding, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter encoding: %s", err))
+	}
+
+	// ------------- Optional query parameter "delimiter" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "delimiter", ctx.QueryParams(), &params.Delimiter, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter delimiter: %s", err))
+	}
+
+	// ------------- Optional query parameter "sheet" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "sheet", ctx.QueryParams(), &params.Sheet, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter sheet: %s", err))
+	}
+
+	// ------------- Optional query parameter "key" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "key", ctx.QueryParams(), &params.Key, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter key: %s", err))
+	}
+
+	// ------------- Optional query parameter "map" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "map", ctx.QueryParams(), &params.Map, runtime.BindQueryParameterOptions{Type: "array", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter map: %s", err))
+	}
+
+	// ------------- Optional query parameter "bad_share" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "bad_share", ctx.QueryParams(), &params.BadShare, runtime.BindQueryParameterOptions{Type: "number", Format: "double"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter bad_share: %s", err))
+	}
+
+	// ------------- Optional query parameter "simulated" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "simulated", ctx.QueryParams(), &params.Simulated, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter simulated: %s", err))
+	}
+
+	// ------------- Optional query parameter "dry_run" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dry_run", ctx.QueryParams(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dry_run: %s", err))
+	}
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ImportCustomers(ctx, params)
+	return err
+}
+
+// GetImport converts echo context to params.
+func (w *ServerInterfaceWrapper) GetImport(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "import_id" -------------
+	var importID ImportID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "import_id", ctx.Param("import_id"), &importID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter import_id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetImport(ctx, importID)
+	return err
+}
+
+// CancelImport converts echo context to params.
+func (w *ServerInterfaceWrapper) CancelImport(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "import_id" -------------
+	var importID ImportID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "import_id", ctx.Param("import_id"), &importID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter import_id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CancelImportParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CancelImport(ctx, importID, params)
+	return err
+}
+
+// GetImportRejects converts echo context to params.
+func (w *ServerInterfaceWrapper) GetImportRejects(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "import_id" -------------
+	var importID ImportID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "import_id", ctx.Param("import_id"), &importID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter import_id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetImportRejects(ctx, importID)
+	return err
+}
+
+// StartImport converts echo context to params.
+func (w *ServerInterfaceWrapper) StartImport(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "import_id" -------------
+	var importID ImportID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "import_id", ctx.Param("import_id"), &importID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter import_id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params StartImportParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.StartImport(ctx, importID, params)
+	return err
+}
+
+// ListLists converts echo context to params.
+func (w *ServerInterfaceWrapper) ListLists(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListListsParams
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListLists(ctx, params)
+	return err
+}
+
+// CreateList converts echo context to params.
+func (w *ServerInterfaceWrapper) CreateList(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CreateListParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreateList(ctx, params)
+	return err
+}
+
+// GetList converts echo context to params.
+func (w *ServerInterfaceWrapper) GetList(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "list_id" -------------
+	var listID ListID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "list_id", ctx.Param("list_id"), &listID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter list_id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetList(ctx, listID)
+	return err
+}
+
+// AddListMembers converts echo context to params.
+func (w *ServerInterfaceWrapper) AddListMembers(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "list_id" -------------
+	var listID ListID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "list_id", ctx.Param("list_id"), &listID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter list_id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AddListMembersParams
+	// ------------- Required query parameter "by" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "by", ctx.QueryParams(), &params.By, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter by: %s", err))
+	}
+
+	// ------------- Optional query parameter "header" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "header", ctx.QueryParams(), &params.Header, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter header: %s", err))
+	}
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.AddListMembers(ctx, listID, params)
+	return err
+}
+
+// PublishList converts echo context to params.
+func (w *ServerInterfaceWrapper) PublishList(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "list_id" -------------
+	var listID ListID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "list_id", ctx.Param("list_id"), &listID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter list_id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params PublishListParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PublishList(ctx, listID, params)
+	return err
+}
+
+// RetireList converts echo context to params.
+func (w *ServerInterfaceWrapper) RetireList(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "list_id" -------------
+	var listID ListID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "list_id", ctx.Param("list_id"), &listID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter list_id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RetireListParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RetireList(ctx, listID, params)
 	return err
 }
 
@@ -4224,6 +6642,234 @@ func (w *ServerInterfaceWrapper) DecideProgramme(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.DecideProgramme(ctx, programmeID, params)
+	return err
+}
+
+// ListReplyReviews converts echo context to params.
+func (w *ServerInterfaceWrapper) ListReplyReviews(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListReplyReviewsParams
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListReplyReviews(ctx, params)
+	return err
+}
+
+// DecideReplyReview converts echo context to params.
+func (w *ServerInterfaceWrapper) DecideReplyReview(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "reply_id" -------------
+	var replyID string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "reply_id", ctx.Param("reply_id"), &replyID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter reply_id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DecideReplyReviewParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DecideReplyReview(ctx, replyID, params)
+	return err
+}
+
+// ListSegmentTemplates converts echo context to params.
+func (w *ServerInterfaceWrapper) ListSegmentTemplates(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListSegmentTemplatesParams
+	// ------------- Optional query parameter "unit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "unit", ctx.QueryParams(), &params.Unit, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter unit: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListSegmentTemplates(ctx, params)
+	return err
+}
+
+// ListSegments converts echo context to params.
+func (w *ServerInterfaceWrapper) ListSegments(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListSegmentsParams
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "retired" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "retired", ctx.QueryParams(), &params.Retired, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter retired: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListSegments(ctx, params)
+	return err
+}
+
+// CreateSegment converts echo context to params.
+func (w *ServerInterfaceWrapper) CreateSegment(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CreateSegmentParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreateSegment(ctx, params)
+	return err
+}
+
+// GetSegment converts echo context to params.
+func (w *ServerInterfaceWrapper) GetSegment(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "segment_id" -------------
+	var segmentID SegmentID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "segment_id", ctx.Param("segment_id"), &segmentID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter segment_id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetSegment(ctx, segmentID)
+	return err
+}
+
+// RetireSegment converts echo context to params.
+func (w *ServerInterfaceWrapper) RetireSegment(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "segment_id" -------------
+	var segmentID SegmentID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "segment_id", ctx.Param("segment_id"), &segmentID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter segment_id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RetireSegmentParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RetireSegment(ctx, segmentID, params)
+	return err
+}
+
+// AddSegmentVersion converts echo context to params.
+func (w *ServerInterfaceWrapper) AddSegmentVersion(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "segment_id" -------------
+	var segmentID SegmentID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "segment_id", ctx.Param("segment_id"), &segmentID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter segment_id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AddSegmentVersionParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.AddSegmentVersion(ctx, segmentID, params)
 	return err
 }
 
@@ -5048,6 +7694,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/v1/tokens/:token_id", wrapper.RevokeToken, options.OperationMiddlewares["revokeToken"]...)
 	router.GET(options.BaseURL+"/v1/policies", wrapper.ListPolicies, options.OperationMiddlewares["listPolicies"]...)
 	router.POST(options.BaseURL+"/v1/policies", wrapper.ProposePolicy, options.OperationMiddlewares["proposePolicy"]...)
+	router.POST(options.BaseURL+"/v1/contact-policy/simulate", wrapper.SimulateContactPolicy, options.OperationMiddlewares["simulateContactPolicy"]...)
 	router.GET(options.BaseURL+"/v1/policies/:version", wrapper.GetPolicy, options.OperationMiddlewares["getPolicy"]...)
 	router.POST(options.BaseURL+"/v1/policies/:version/decision", wrapper.DecidePolicy, options.OperationMiddlewares["decidePolicy"]...)
 	router.POST(options.BaseURL+"/v1/policies/:version/withdraw", wrapper.WithdrawPolicy, options.OperationMiddlewares["withdrawPolicy"]...)
@@ -5076,9 +7723,14 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/approvals", wrapper.ListApprovals, options.OperationMiddlewares["listApprovals"]...)
 	router.GET(options.BaseURL+"/v1/campaigns/:id/approval", wrapper.GetApproval, options.OperationMiddlewares["getApproval"]...)
 	router.POST(options.BaseURL+"/v1/campaigns/:id/decisions", wrapper.DecideApproval, options.OperationMiddlewares["decideApproval"]...)
+	router.POST(options.BaseURL+"/v1/campaigns/:id/selection/dry-run", wrapper.DryRunSelection, options.OperationMiddlewares["dryRunSelection"]...)
+	router.GET(options.BaseURL+"/v1/campaigns/:id/selections", wrapper.ListSelections, options.OperationMiddlewares["listSelections"]...)
+	router.GET(options.BaseURL+"/v1/campaigns/:id/control", wrapper.GetControl, options.OperationMiddlewares["getControl"]...)
+	router.POST(options.BaseURL+"/v1/experiments/size", wrapper.SizeExperiment, options.OperationMiddlewares["sizeExperiment"]...)
 	router.GET(options.BaseURL+"/v1/campaigns/:id/targets", wrapper.GetTargets, options.OperationMiddlewares["getTargets"]...)
 	router.GET(options.BaseURL+"/v1/campaigns/:id/targets/members", wrapper.ListTargets, options.OperationMiddlewares["listTargets"]...)
 	router.GET(options.BaseURL+"/v1/campaigns/:id/contacts", wrapper.ListContacts, options.OperationMiddlewares["listContacts"]...)
+	router.GET(options.BaseURL+"/v1/campaigns/:id/suppressions", wrapper.ListSuppressions, options.OperationMiddlewares["listSuppressions"]...)
 	router.GET(options.BaseURL+"/v1/campaigns/:id/contacts/summary", wrapper.SummariseContacts, options.OperationMiddlewares["summariseContacts"]...)
 	router.GET(options.BaseURL+"/v1/tasks", wrapper.ListTasks, options.OperationMiddlewares["listTasks"]...)
 	router.POST(options.BaseURL+"/v1/tasks/claim", wrapper.ClaimTasks, options.OperationMiddlewares["claimTasks"]...)
@@ -5101,8 +7753,49 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/v1/campaigns/:id/replays", wrapper.ReplayCampaign, options.OperationMiddlewares["replayCampaign"]...)
 	router.GET(options.BaseURL+"/v1/freeze", wrapper.GetFreeze, options.OperationMiddlewares["getFreeze"]...)
 	router.POST(options.BaseURL+"/v1/freeze/lift", wrapper.LiftFreeze, options.OperationMiddlewares["liftFreeze"]...)
-	router.GET(options.BaseURL+"/v1/customers/attributes", wrapper.ListAttributes, options.OperationMiddlewares["listAttributes"]...)
-	router.POST(options.BaseURL+"/v1/audience/preview", wrapper.PreviewAudience, options.OperationMiddlewares["previewAudience"]...)
+	router.GET(options.BaseURL+"/v1/attributes", wrapper.ListAttributes, options.OperationMiddlewares["listAttributes"]...)
+	router.PUT(options.BaseURL+"/v1/attributes/:name", wrapper.DeclareAttribute, options.OperationMiddlewares["declareAttribute"]...)
+	router.GET(options.BaseURL+"/v1/customers", wrapper.GetCustomerByExternalID, options.OperationMiddlewares["getCustomerByExternalID"]...)
+	router.POST(options.BaseURL+"/v1/customers/find", wrapper.FindCustomers, options.OperationMiddlewares["findCustomers"]...)
+	router.GET(options.BaseURL+"/v1/customers/:customer_id", wrapper.GetCustomer, options.OperationMiddlewares["getCustomer"]...)
+	router.POST(options.BaseURL+"/v1/customers/:customer_id/unmask", wrapper.UnmaskCustomer, options.OperationMiddlewares["unmaskCustomer"]...)
+	router.POST(options.BaseURL+"/v1/customers/:customer_id/opt-outs", wrapper.RecordOptOut, options.OperationMiddlewares["recordOptOut"]...)
+	router.POST(options.BaseURL+"/v1/customers/:customer_id/opt-outs/lift", wrapper.LiftOptOut, options.OperationMiddlewares["liftOptOut"]...)
+	router.POST(options.BaseURL+"/v1/customers/:customer_id/consents", wrapper.RecordConsent, options.OperationMiddlewares["recordConsent"]...)
+	router.POST(options.BaseURL+"/v1/customers/:customer_id/erase", wrapper.EraseCustomer, options.OperationMiddlewares["eraseCustomer"]...)
+	router.POST(options.BaseURL+"/v1/holdings", wrapper.RecordHoldings, options.OperationMiddlewares["recordHoldings"]...)
+	router.POST(options.BaseURL+"/v1/do-not-contact", wrapper.AddDoNotContact, options.OperationMiddlewares["addDoNotContact"]...)
+	router.POST(options.BaseURL+"/v1/do-not-contact/remove", wrapper.RemoveDoNotContact, options.OperationMiddlewares["removeDoNotContact"]...)
+	router.GET(options.BaseURL+"/v1/reply-reviews", wrapper.ListReplyReviews, options.OperationMiddlewares["listReplyReviews"]...)
+	router.POST(options.BaseURL+"/v1/reply-reviews/:reply_id/decision", wrapper.DecideReplyReview, options.OperationMiddlewares["decideReplyReview"]...)
+	router.GET(options.BaseURL+"/v1/catalogue", wrapper.GetCatalogue, options.OperationMiddlewares["getCatalogue"]...)
+	router.POST(options.BaseURL+"/v1/audiences/check", wrapper.CheckAudience, options.OperationMiddlewares["checkAudience"]...)
+	router.POST(options.BaseURL+"/v1/audiences/preview", wrapper.PreviewAudience, options.OperationMiddlewares["previewAudience"]...)
+	router.DELETE(options.BaseURL+"/v1/audiences/previews/:preview_id", wrapper.CancelPreview, options.OperationMiddlewares["cancelPreview"]...)
+	router.GET(options.BaseURL+"/v1/audiences/previews/:preview_id", wrapper.GetPreview, options.OperationMiddlewares["getPreview"]...)
+	router.GET(options.BaseURL+"/v1/segments", wrapper.ListSegments, options.OperationMiddlewares["listSegments"]...)
+	router.POST(options.BaseURL+"/v1/segments", wrapper.CreateSegment, options.OperationMiddlewares["createSegment"]...)
+	router.GET(options.BaseURL+"/v1/segments/:segment_id", wrapper.GetSegment, options.OperationMiddlewares["getSegment"]...)
+	router.POST(options.BaseURL+"/v1/segments/:segment_id/versions", wrapper.AddSegmentVersion, options.OperationMiddlewares["addSegmentVersion"]...)
+	router.POST(options.BaseURL+"/v1/segments/:segment_id/retire", wrapper.RetireSegment, options.OperationMiddlewares["retireSegment"]...)
+	router.GET(options.BaseURL+"/v1/segment-templates", wrapper.ListSegmentTemplates, options.OperationMiddlewares["listSegmentTemplates"]...)
+	router.GET(options.BaseURL+"/v1/customers/:customer_id/contacts", wrapper.ListCustomerContacts, options.OperationMiddlewares["listCustomerContacts"]...)
+	router.POST(options.BaseURL+"/v1/contact-history", wrapper.RecordContactHistory, options.OperationMiddlewares["recordContactHistory"]...)
+	router.GET(options.BaseURL+"/v1/imports", wrapper.ListImports, options.OperationMiddlewares["listImports"]...)
+	router.POST(options.BaseURL+"/v1/imports", wrapper.ImportCustomers, options.OperationMiddlewares["importCustomers"]...)
+	router.GET(options.BaseURL+"/v1/imports/:import_id", wrapper.GetImport, options.OperationMiddlewares["getImport"]...)
+	router.GET(options.BaseURL+"/v1/imports/:import_id/rejects", wrapper.GetImportRejects, options.OperationMiddlewares["getImportRejects"]...)
+	router.POST(options.BaseURL+"/v1/imports/:import_id/start", wrapper.StartImport, options.OperationMiddlewares["startImport"]...)
+	router.POST(options.BaseURL+"/v1/imports/:import_id/cancel", wrapper.CancelImport, options.OperationMiddlewares["cancelImport"]...)
+	router.GET(options.BaseURL+"/v1/lists", wrapper.ListLists, options.OperationMiddlewares["listLists"]...)
+	router.POST(options.BaseURL+"/v1/lists", wrapper.CreateList, options.OperationMiddlewares["createList"]...)
+	router.GET(options.BaseURL+"/v1/lists/:list_id", wrapper.GetList, options.OperationMiddlewares["getList"]...)
+	router.POST(options.BaseURL+"/v1/lists/:list_id/members", wrapper.AddListMembers, options.OperationMiddlewares["addListMembers"]...)
+	router.POST(options.BaseURL+"/v1/lists/:list_id/publish", wrapper.PublishList, options.OperationMiddlewares["publishList"]...)
+	router.POST(options.BaseURL+"/v1/lists/:list_id/retire", wrapper.RetireList, options.OperationMiddlewares["retireList"]...)
+	router.POST(options.BaseURL+"/v1/exports", wrapper.CreateExport, options.OperationMiddlewares["createExport"]...)
+	router.GET(options.BaseURL+"/v1/exports/:export_id", wrapper.GetExport, options.OperationMiddlewares["getExport"]...)
+	router.GET(options.BaseURL+"/v1/exports/:export_id/file", wrapper.DownloadExport, options.OperationMiddlewares["downloadExport"]...)
 	router.GET(options.BaseURL+"/v1/events", wrapper.StreamEvents, options.OperationMiddlewares["streamEvents"]...)
 
 }
@@ -5147,6 +7840,124 @@ func (response ListApprovalsdefaultApplicationProblemPlusJSONResponse) VisitList
 	return err
 }
 
+type ListAttributesRequestObject struct {
+}
+
+type ListAttributesResponseObject interface {
+	VisitListAttributesResponse(w http.ResponseWriter) error
+}
+
+type ListAttributes200JSONResponse AttributeList
+
+func (response ListAttributes200JSONResponse) VisitListAttributesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAttributesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListAttributesdefaultApplicationProblemPlusJSONResponse) VisitListAttributesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeclareAttributeRequestObject struct {
+	Name   string `json:"name"`
+	Params DeclareAttributeParams
+	Body   *DeclareAttributeJSONRequestBody
+}
+
+type DeclareAttributeResponseObject interface {
+	VisitDeclareAttributeResponse(w http.ResponseWriter) error
+}
+
+type DeclareAttribute200JSONResponse Attribute
+
+func (response DeclareAttribute200JSONResponse) VisitDeclareAttributeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeclareAttributedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response DeclareAttributedefaultApplicationProblemPlusJSONResponse) VisitDeclareAttributeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CheckAudienceRequestObject struct {
+	Body *CheckAudienceJSONRequestBody
+}
+
+type CheckAudienceResponseObject interface {
+	VisitCheckAudienceResponse(w http.ResponseWriter) error
+}
+
+type CheckAudience200JSONResponse AudienceCheck
+
+func (response CheckAudience200JSONResponse) VisitCheckAudienceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CheckAudiencedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response CheckAudiencedefaultApplicationProblemPlusJSONResponse) VisitCheckAudienceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type PreviewAudienceRequestObject struct {
 	Body *PreviewAudienceJSONRequestBody
 }
@@ -5155,7 +7966,7 @@ type PreviewAudienceResponseObject interface {
 	VisitPreviewAudienceResponse(w http.ResponseWriter) error
 }
 
-type PreviewAudience200JSONResponse AudienceCount
+type PreviewAudience200JSONResponse AudiencePreview
 
 func (response PreviewAudience200JSONResponse) VisitPreviewAudienceResponse(w http.ResponseWriter) error {
 
@@ -5175,6 +7986,85 @@ type PreviewAudiencedefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response PreviewAudiencedefaultApplicationProblemPlusJSONResponse) VisitPreviewAudienceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CancelPreviewRequestObject struct {
+	PreviewID PreviewID `json:"preview_id"`
+}
+
+type CancelPreviewResponseObject interface {
+	VisitCancelPreviewResponse(w http.ResponseWriter) error
+}
+
+type CancelPreview200JSONResponse AudiencePreview
+
+func (response CancelPreview200JSONResponse) VisitCancelPreviewResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CancelPreviewdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response CancelPreviewdefaultApplicationProblemPlusJSONResponse) VisitCancelPreviewResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetPreviewRequestObject struct {
+	PreviewID PreviewID `json:"preview_id"`
+	Params    GetPreviewParams
+}
+
+type GetPreviewResponseObject interface {
+	VisitGetPreviewResponse(w http.ResponseWriter) error
+}
+
+type GetPreview200JSONResponse AudiencePreview
+
+func (response GetPreview200JSONResponse) VisitGetPreviewResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetPreviewdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetPreviewdefaultApplicationProblemPlusJSONResponse) VisitGetPreviewResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -5587,6 +8477,45 @@ type DrawContingencydefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response DrawContingencydefaultApplicationProblemPlusJSONResponse) VisitDrawContingencyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetControlRequestObject struct {
+	ID CampaignID `json:"id"`
+}
+
+type GetControlResponseObject interface {
+	VisitGetControlResponse(w http.ResponseWriter) error
+}
+
+type GetControl200JSONResponse ControlReport
+
+func (response GetControl200JSONResponse) VisitGetControlResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetControldefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetControldefaultApplicationProblemPlusJSONResponse) VisitGetControlResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -6290,6 +9219,84 @@ func (response PreviewRoutedefaultApplicationProblemPlusJSONResponse) VisitPrevi
 	return err
 }
 
+type DryRunSelectionRequestObject struct {
+	ID CampaignID `json:"id"`
+}
+
+type DryRunSelectionResponseObject interface {
+	VisitDryRunSelectionResponse(w http.ResponseWriter) error
+}
+
+type DryRunSelection200JSONResponse DryRun
+
+func (response DryRunSelection200JSONResponse) VisitDryRunSelectionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DryRunSelectiondefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response DryRunSelectiondefaultApplicationProblemPlusJSONResponse) VisitDryRunSelectionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListSelectionsRequestObject struct {
+	ID CampaignID `json:"id"`
+}
+
+type ListSelectionsResponseObject interface {
+	VisitListSelectionsResponse(w http.ResponseWriter) error
+}
+
+type ListSelections200JSONResponse SelectionList
+
+func (response ListSelections200JSONResponse) VisitListSelectionsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListSelectionsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListSelectionsdefaultApplicationProblemPlusJSONResponse) VisitListSelectionsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type StopCampaignRequestObject struct {
 	ID     CampaignID `json:"id"`
 	Params StopCampaignParams
@@ -6361,6 +9368,46 @@ type SubmitCampaigndefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response SubmitCampaigndefaultApplicationProblemPlusJSONResponse) VisitSubmitCampaignResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListSuppressionsRequestObject struct {
+	ID     CampaignID `json:"id"`
+	Params ListSuppressionsParams
+}
+
+type ListSuppressionsResponseObject interface {
+	VisitListSuppressionsResponse(w http.ResponseWriter) error
+}
+
+type ListSuppressions200JSONResponse SuppressionPage
+
+func (response ListSuppressions200JSONResponse) VisitListSuppressionsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListSuppressionsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListSuppressionsdefaultApplicationProblemPlusJSONResponse) VisitListSuppressionsResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -6481,6 +9528,124 @@ type WithdrawCampaigndefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response WithdrawCampaigndefaultApplicationProblemPlusJSONResponse) VisitWithdrawCampaignResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetCatalogueRequestObject struct {
+	Params GetCatalogueParams
+}
+
+type GetCatalogueResponseObject interface {
+	VisitGetCatalogueResponse(w http.ResponseWriter) error
+}
+
+type GetCatalogue200JSONResponse Catalogue
+
+func (response GetCatalogue200JSONResponse) VisitGetCatalogueResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetCataloguedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetCataloguedefaultApplicationProblemPlusJSONResponse) VisitGetCatalogueResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RecordContactHistoryRequestObject struct {
+	Params RecordContactHistoryParams
+	Body   *RecordContactHistoryJSONRequestBody
+}
+
+type RecordContactHistoryResponseObject interface {
+	VisitRecordContactHistoryResponse(w http.ResponseWriter) error
+}
+
+type RecordContactHistory200JSONResponse ContactHistoryResult
+
+func (response RecordContactHistory200JSONResponse) VisitRecordContactHistoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RecordContactHistorydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RecordContactHistorydefaultApplicationProblemPlusJSONResponse) VisitRecordContactHistoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SimulateContactPolicyRequestObject struct {
+	Body *SimulateContactPolicyJSONRequestBody
+}
+
+type SimulateContactPolicyResponseObject interface {
+	VisitSimulateContactPolicyResponse(w http.ResponseWriter) error
+}
+
+type SimulateContactPolicy200JSONResponse PolicySimulation
+
+func (response SimulateContactPolicy200JSONResponse) VisitSimulateContactPolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SimulateContactPolicydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response SimulateContactPolicydefaultApplicationProblemPlusJSONResponse) VisitSimulateContactPolicyResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -6690,16 +9855,17 @@ func (response RecordCreditUsesdefaultApplicationProblemPlusJSONResponse) VisitR
 	return err
 }
 
-type ListAttributesRequestObject struct {
+type GetCustomerByExternalIDRequestObject struct {
+	Params GetCustomerByExternalIDParams
 }
 
-type ListAttributesResponseObject interface {
-	VisitListAttributesResponse(w http.ResponseWriter) error
+type GetCustomerByExternalIDResponseObject interface {
+	VisitGetCustomerByExternalIDResponse(w http.ResponseWriter) error
 }
 
-type ListAttributes200JSONResponse AttributeList
+type GetCustomerByExternalID200JSONResponse CustomerSummaryList
 
-func (response ListAttributes200JSONResponse) VisitListAttributesResponse(w http.ResponseWriter) error {
+func (response GetCustomerByExternalID200JSONResponse) VisitGetCustomerByExternalIDResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response); err != nil {
@@ -6711,12 +9877,334 @@ func (response ListAttributes200JSONResponse) VisitListAttributesResponse(w http
 	return err
 }
 
-type ListAttributesdefaultApplicationProblemPlusJSONResponse struct {
+type GetCustomerByExternalIDdefaultApplicationProblemPlusJSONResponse struct {
 	Body       Problem
 	StatusCode int
 }
 
-func (response ListAttributesdefaultApplicationProblemPlusJSONResponse) VisitListAttributesResponse(w http.ResponseWriter) error {
+func (response GetCustomerByExternalIDdefaultApplicationProblemPlusJSONResponse) VisitGetCustomerByExternalIDResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type FindCustomersRequestObject struct {
+	Body *FindCustomersJSONRequestBody
+}
+
+type FindCustomersResponseObject interface {
+	VisitFindCustomersResponse(w http.ResponseWriter) error
+}
+
+type FindCustomers200JSONResponse CustomerSummaryList
+
+func (response FindCustomers200JSONResponse) VisitFindCustomersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type FindCustomersdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response FindCustomersdefaultApplicationProblemPlusJSONResponse) VisitFindCustomersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetCustomerRequestObject struct {
+	CustomerID CustomerID `json:"customer_id"`
+}
+
+type GetCustomerResponseObject interface {
+	VisitGetCustomerResponse(w http.ResponseWriter) error
+}
+
+type GetCustomer200JSONResponse Customer
+
+func (response GetCustomer200JSONResponse) VisitGetCustomerResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetCustomerdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetCustomerdefaultApplicationProblemPlusJSONResponse) VisitGetCustomerResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RecordConsentRequestObject struct {
+	CustomerID CustomerID `json:"customer_id"`
+	Params     RecordConsentParams
+	Body       *RecordConsentJSONRequestBody
+}
+
+type RecordConsentResponseObject interface {
+	VisitRecordConsentResponse(w http.ResponseWriter) error
+}
+
+type RecordConsent200JSONResponse Customer
+
+func (response RecordConsent200JSONResponse) VisitRecordConsentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RecordConsentdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RecordConsentdefaultApplicationProblemPlusJSONResponse) VisitRecordConsentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListCustomerContactsRequestObject struct {
+	CustomerID CustomerID `json:"customer_id"`
+	Params     ListCustomerContactsParams
+}
+
+type ListCustomerContactsResponseObject interface {
+	VisitListCustomerContactsResponse(w http.ResponseWriter) error
+}
+
+type ListCustomerContacts200JSONResponse ContactViewPage
+
+func (response ListCustomerContacts200JSONResponse) VisitListCustomerContactsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListCustomerContactsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListCustomerContactsdefaultApplicationProblemPlusJSONResponse) VisitListCustomerContactsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EraseCustomerRequestObject struct {
+	CustomerID CustomerID `json:"customer_id"`
+	Params     EraseCustomerParams
+	Body       *EraseCustomerJSONRequestBody
+}
+
+type EraseCustomerResponseObject interface {
+	VisitEraseCustomerResponse(w http.ResponseWriter) error
+}
+
+type EraseCustomer200JSONResponse Customer
+
+func (response EraseCustomer200JSONResponse) VisitEraseCustomerResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EraseCustomerdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response EraseCustomerdefaultApplicationProblemPlusJSONResponse) VisitEraseCustomerResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RecordOptOutRequestObject struct {
+	CustomerID CustomerID `json:"customer_id"`
+	Params     RecordOptOutParams
+	Body       *RecordOptOutJSONRequestBody
+}
+
+type RecordOptOutResponseObject interface {
+	VisitRecordOptOutResponse(w http.ResponseWriter) error
+}
+
+type RecordOptOut200JSONResponse Customer
+
+func (response RecordOptOut200JSONResponse) VisitRecordOptOutResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RecordOptOutdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RecordOptOutdefaultApplicationProblemPlusJSONResponse) VisitRecordOptOutResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type LiftOptOutRequestObject struct {
+	CustomerID CustomerID `json:"customer_id"`
+	Params     LiftOptOutParams
+	Body       *LiftOptOutJSONRequestBody
+}
+
+type LiftOptOutResponseObject interface {
+	VisitLiftOptOutResponse(w http.ResponseWriter) error
+}
+
+type LiftOptOut200JSONResponse Customer
+
+func (response LiftOptOut200JSONResponse) VisitLiftOptOutResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type LiftOptOutdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response LiftOptOutdefaultApplicationProblemPlusJSONResponse) VisitLiftOptOutResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UnmaskCustomerRequestObject struct {
+	CustomerID CustomerID `json:"customer_id"`
+	Body       *UnmaskCustomerJSONRequestBody
+}
+
+type UnmaskCustomerResponseObject interface {
+	VisitUnmaskCustomerResponse(w http.ResponseWriter) error
+}
+
+type UnmaskCustomer200JSONResponse UnmaskedCustomer
+
+func (response UnmaskCustomer200JSONResponse) VisitUnmaskCustomerResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UnmaskCustomerdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response UnmaskCustomerdefaultApplicationProblemPlusJSONResponse) VisitUnmaskCustomerResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -6847,6 +10335,86 @@ func (response RevokeDelegationdefaultApplicationProblemPlusJSONResponse) VisitR
 	return err
 }
 
+type AddDoNotContactRequestObject struct {
+	Params AddDoNotContactParams
+	Body   *AddDoNotContactJSONRequestBody
+}
+
+type AddDoNotContactResponseObject interface {
+	VisitAddDoNotContactResponse(w http.ResponseWriter) error
+}
+
+type AddDoNotContact200JSONResponse DoNotContactResult
+
+func (response AddDoNotContact200JSONResponse) VisitAddDoNotContactResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddDoNotContactdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AddDoNotContactdefaultApplicationProblemPlusJSONResponse) VisitAddDoNotContactResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveDoNotContactRequestObject struct {
+	Params RemoveDoNotContactParams
+	Body   *RemoveDoNotContactJSONRequestBody
+}
+
+type RemoveDoNotContactResponseObject interface {
+	VisitRemoveDoNotContactResponse(w http.ResponseWriter) error
+}
+
+type RemoveDoNotContact200JSONResponse DoNotContactResult
+
+func (response RemoveDoNotContact200JSONResponse) VisitRemoveDoNotContactResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveDoNotContactdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RemoveDoNotContactdefaultApplicationProblemPlusJSONResponse) VisitRemoveDoNotContactResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type StreamEventsRequestObject struct {
 	Params StreamEventsParams
 }
@@ -6904,6 +10472,189 @@ type StreamEventsdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response StreamEventsdefaultApplicationProblemPlusJSONResponse) VisitStreamEventsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SizeExperimentRequestObject struct {
+	Body *SizeExperimentJSONRequestBody
+}
+
+type SizeExperimentResponseObject interface {
+	VisitSizeExperimentResponse(w http.ResponseWriter) error
+}
+
+type SizeExperiment200JSONResponse SizeAnswer
+
+func (response SizeExperiment200JSONResponse) VisitSizeExperimentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SizeExperimentdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response SizeExperimentdefaultApplicationProblemPlusJSONResponse) VisitSizeExperimentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateExportRequestObject struct {
+	Params CreateExportParams
+	Body   *CreateExportJSONRequestBody
+}
+
+type CreateExportResponseObject interface {
+	VisitCreateExportResponse(w http.ResponseWriter) error
+}
+
+type CreateExport201JSONResponse Export
+
+func (response CreateExport201JSONResponse) VisitCreateExportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateExportdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response CreateExportdefaultApplicationProblemPlusJSONResponse) VisitCreateExportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetExportRequestObject struct {
+	ExportID ExportID `json:"export_id"`
+}
+
+type GetExportResponseObject interface {
+	VisitGetExportResponse(w http.ResponseWriter) error
+}
+
+type GetExport200JSONResponse Export
+
+func (response GetExport200JSONResponse) VisitGetExportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetExportdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetExportdefaultApplicationProblemPlusJSONResponse) VisitGetExportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DownloadExportRequestObject struct {
+	ExportID ExportID `json:"export_id"`
+}
+
+type DownloadExportResponseObject interface {
+	VisitDownloadExportResponse(w http.ResponseWriter) error
+}
+
+type DownloadExport200ApplicationVndOpenxmlformatsOfficedocumentSpreadsheetmlSheetResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response DownloadExport200ApplicationVndOpenxmlformatsOfficedocumentSpreadsheetmlSheetResponse) VisitDownloadExportResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
+}
+
+type DownloadExport200TextCsvResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response DownloadExport200TextCsvResponse) VisitDownloadExportResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/csv")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
+}
+
+type DownloadExportdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response DownloadExportdefaultApplicationProblemPlusJSONResponse) VisitDownloadExportResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -6982,6 +10733,528 @@ type LiftFreezedefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response LiftFreezedefaultApplicationProblemPlusJSONResponse) VisitLiftFreezeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RecordHoldingsRequestObject struct {
+	Params RecordHoldingsParams
+	Body   *RecordHoldingsJSONRequestBody
+}
+
+type RecordHoldingsResponseObject interface {
+	VisitRecordHoldingsResponse(w http.ResponseWriter) error
+}
+
+type RecordHoldings200JSONResponse HoldingResult
+
+func (response RecordHoldings200JSONResponse) VisitRecordHoldingsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RecordHoldingsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RecordHoldingsdefaultApplicationProblemPlusJSONResponse) VisitRecordHoldingsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListImportsRequestObject struct {
+	Params ListImportsParams
+}
+
+type ListImportsResponseObject interface {
+	VisitListImportsResponse(w http.ResponseWriter) error
+}
+
+type ListImports200JSONResponse ImportPage
+
+func (response ListImports200JSONResponse) VisitListImportsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListImportsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListImportsdefaultApplicationProblemPlusJSONResponse) VisitListImportsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ImportCustomersRequestObject struct {
+	Params ImportCustomersParams
+	Body   io.Reader
+}
+
+type ImportCustomersResponseObject interface {
+	VisitImportCustomersResponse(w http.ResponseWriter) error
+}
+
+type ImportCustomers202JSONResponse Import
+
+func (response ImportCustomers202JSONResponse) VisitImportCustomersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ImportCustomersdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ImportCustomersdefaultApplicationProblemPlusJSONResponse) VisitImportCustomersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetImportRequestObject struct {
+	ImportID ImportID `json:"import_id"`
+}
+
+type GetImportResponseObject interface {
+	VisitGetImportResponse(w http.ResponseWriter) error
+}
+
+type GetImport200JSONResponse Import
+
+func (response GetImport200JSONResponse) VisitGetImportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetImportdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetImportdefaultApplicationProblemPlusJSONResponse) VisitGetImportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CancelImportRequestObject struct {
+	ImportID ImportID `json:"import_id"`
+	Params   CancelImportParams
+}
+
+type CancelImportResponseObject interface {
+	VisitCancelImportResponse(w http.ResponseWriter) error
+}
+
+type CancelImport200JSONResponse Import
+
+func (response CancelImport200JSONResponse) VisitCancelImportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CancelImportdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response CancelImportdefaultApplicationProblemPlusJSONResponse) VisitCancelImportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetImportRejectsRequestObject struct {
+	ImportID ImportID `json:"import_id"`
+}
+
+type GetImportRejectsResponseObject interface {
+	VisitGetImportRejectsResponse(w http.ResponseWriter) error
+}
+
+type GetImportRejects200TextCsvResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response GetImportRejects200TextCsvResponse) VisitGetImportRejectsResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/csv")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
+}
+
+type GetImportRejectsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetImportRejectsdefaultApplicationProblemPlusJSONResponse) VisitGetImportRejectsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type StartImportRequestObject struct {
+	ImportID ImportID `json:"import_id"`
+	Params   StartImportParams
+}
+
+type StartImportResponseObject interface {
+	VisitStartImportResponse(w http.ResponseWriter) error
+}
+
+type StartImport202JSONResponse Import
+
+func (response StartImport202JSONResponse) VisitStartImportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type StartImportdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response StartImportdefaultApplicationProblemPlusJSONResponse) VisitStartImportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListListsRequestObject struct {
+	Params ListListsParams
+}
+
+type ListListsResponseObject interface {
+	VisitListListsResponse(w http.ResponseWriter) error
+}
+
+type ListLists200JSONResponse CustomerListPage
+
+func (response ListLists200JSONResponse) VisitListListsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListListsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListListsdefaultApplicationProblemPlusJSONResponse) VisitListListsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateListRequestObject struct {
+	Params CreateListParams
+	Body   *CreateListJSONRequestBody
+}
+
+type CreateListResponseObject interface {
+	VisitCreateListResponse(w http.ResponseWriter) error
+}
+
+type CreateList201JSONResponse CustomerList
+
+func (response CreateList201JSONResponse) VisitCreateListResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateListdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response CreateListdefaultApplicationProblemPlusJSONResponse) VisitCreateListResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetListRequestObject struct {
+	ListID ListID `json:"list_id"`
+}
+
+type GetListResponseObject interface {
+	VisitGetListResponse(w http.ResponseWriter) error
+}
+
+type GetList200JSONResponse CustomerList
+
+func (response GetList200JSONResponse) VisitGetListResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetListdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetListdefaultApplicationProblemPlusJSONResponse) VisitGetListResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddListMembersRequestObject struct {
+	ListID ListID `json:"list_id"`
+	Params AddListMembersParams
+	Body   io.Reader
+}
+
+type AddListMembersResponseObject interface {
+	VisitAddListMembersResponse(w http.ResponseWriter) error
+}
+
+type AddListMembers200JSONResponse MembersAdded
+
+func (response AddListMembers200JSONResponse) VisitAddListMembersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddListMembersdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AddListMembersdefaultApplicationProblemPlusJSONResponse) VisitAddListMembersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PublishListRequestObject struct {
+	ListID ListID `json:"list_id"`
+	Params PublishListParams
+}
+
+type PublishListResponseObject interface {
+	VisitPublishListResponse(w http.ResponseWriter) error
+}
+
+type PublishList200JSONResponse CustomerList
+
+func (response PublishList200JSONResponse) VisitPublishListResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PublishListdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response PublishListdefaultApplicationProblemPlusJSONResponse) VisitPublishListResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RetireListRequestObject struct {
+	ListID ListID `json:"list_id"`
+	Params RetireListParams
+}
+
+type RetireListResponseObject interface {
+	VisitRetireListResponse(w http.ResponseWriter) error
+}
+
+type RetireList200JSONResponse CustomerList
+
+func (response RetireList200JSONResponse) VisitRetireListResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RetireListdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RetireListdefaultApplicationProblemPlusJSONResponse) VisitRetireListResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -7533,6 +11806,324 @@ type DecideProgrammedefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response DecideProgrammedefaultApplicationProblemPlusJSONResponse) VisitDecideProgrammeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListReplyReviewsRequestObject struct {
+	Params ListReplyReviewsParams
+}
+
+type ListReplyReviewsResponseObject interface {
+	VisitListReplyReviewsResponse(w http.ResponseWriter) error
+}
+
+type ListReplyReviews200JSONResponse ReplyReviewPage
+
+func (response ListReplyReviews200JSONResponse) VisitListReplyReviewsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListReplyReviewsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListReplyReviewsdefaultApplicationProblemPlusJSONResponse) VisitListReplyReviewsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DecideReplyReviewRequestObject struct {
+	ReplyID string `json:"reply_id"`
+	Params  DecideReplyReviewParams
+	Body    *DecideReplyReviewJSONRequestBody
+}
+
+type DecideReplyReviewResponseObject interface {
+	VisitDecideReplyReviewResponse(w http.ResponseWriter) error
+}
+
+type DecideReplyReview200JSONResponse ReplyDecision
+
+func (response DecideReplyReview200JSONResponse) VisitDecideReplyReviewResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DecideReplyReviewdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response DecideReplyReviewdefaultApplicationProblemPlusJSONResponse) VisitDecideReplyReviewResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListSegmentTemplatesRequestObject struct {
+	Params ListSegmentTemplatesParams
+}
+
+type ListSegmentTemplatesResponseObject interface {
+	VisitListSegmentTemplatesResponse(w http.ResponseWriter) error
+}
+
+type ListSegmentTemplates200JSONResponse SegmentTemplateList
+
+func (response ListSegmentTemplates200JSONResponse) VisitListSegmentTemplatesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListSegmentTemplatesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListSegmentTemplatesdefaultApplicationProblemPlusJSONResponse) VisitListSegmentTemplatesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListSegmentsRequestObject struct {
+	Params ListSegmentsParams
+}
+
+type ListSegmentsResponseObject interface {
+	VisitListSegmentsResponse(w http.ResponseWriter) error
+}
+
+type ListSegments200JSONResponse SegmentPage
+
+func (response ListSegments200JSONResponse) VisitListSegmentsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListSegmentsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListSegmentsdefaultApplicationProblemPlusJSONResponse) VisitListSegmentsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateSegmentRequestObject struct {
+	Params CreateSegmentParams
+	Body   *CreateSegmentJSONRequestBody
+}
+
+type CreateSegmentResponseObject interface {
+	VisitCreateSegmentResponse(w http.ResponseWriter) error
+}
+
+type CreateSegment201JSONResponse Segment
+
+func (response CreateSegment201JSONResponse) VisitCreateSegmentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateSegmentdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response CreateSegmentdefaultApplicationProblemPlusJSONResponse) VisitCreateSegmentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetSegmentRequestObject struct {
+	SegmentID SegmentID `json:"segment_id"`
+}
+
+type GetSegmentResponseObject interface {
+	VisitGetSegmentResponse(w http.ResponseWriter) error
+}
+
+type GetSegment200JSONResponse SegmentVersions
+
+func (response GetSegment200JSONResponse) VisitGetSegmentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetSegmentdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetSegmentdefaultApplicationProblemPlusJSONResponse) VisitGetSegmentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RetireSegmentRequestObject struct {
+	SegmentID SegmentID `json:"segment_id"`
+	Params    RetireSegmentParams
+}
+
+type RetireSegmentResponseObject interface {
+	VisitRetireSegmentResponse(w http.ResponseWriter) error
+}
+
+type RetireSegment200JSONResponse Segment
+
+func (response RetireSegment200JSONResponse) VisitRetireSegmentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RetireSegmentdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RetireSegmentdefaultApplicationProblemPlusJSONResponse) VisitRetireSegmentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddSegmentVersionRequestObject struct {
+	SegmentID SegmentID `json:"segment_id"`
+	Params    AddSegmentVersionParams
+	Body      *AddSegmentVersionJSONRequestBody
+}
+
+type AddSegmentVersionResponseObject interface {
+	VisitAddSegmentVersionResponse(w http.ResponseWriter) error
+}
+
+type AddSegmentVersion201JSONResponse Segment
+
+func (response AddSegmentVersion201JSONResponse) VisitAddSegmentVersionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddSegmentVersiondefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AddSegmentVersiondefaultApplicationProblemPlusJSONResponse) VisitAddSegmentVersionResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -8731,9 +13322,24 @@ type StrictServerInterface interface {
 	// ListApprovals Inbox: what waits for a decision the caller may give
 	// (GET /v1/approvals)
 	ListApprovals(ctx context.Context, request ListApprovalsRequestObject) (ListApprovalsResponseObject, error)
-	// PreviewAudience Count the customers a filter holds for
-	// (POST /v1/audience/preview)
+	// ListAttributes The customer catalogue: what a filter may name
+	// (GET /v1/attributes)
+	ListAttributes(ctx context.Context, request ListAttributesRequestObject) (ListAttributesResponseObject, error)
+	// DeclareAttribute Declare an attribute of customers
+	// (PUT /v1/attributes/{name})
+	DeclareAttribute(ctx context.Context, request DeclareAttributeRequestObject) (DeclareAttributeResponseObject, error)
+	// CheckAudience Check a filter while it is written
+	// (POST /v1/audiences/check)
+	CheckAudience(ctx context.Context, request CheckAudienceRequestObject) (CheckAudienceResponseObject, error)
+	// PreviewAudience Count an audience before anybody approves it
+	// (POST /v1/audiences/preview)
 	PreviewAudience(ctx context.Context, request PreviewAudienceRequestObject) (PreviewAudienceResponseObject, error)
+	// CancelPreview Stop counting a preview
+	// (DELETE /v1/audiences/previews/{preview_id})
+	CancelPreview(ctx context.Context, request CancelPreviewRequestObject) (CancelPreviewResponseObject, error)
+	// GetPreview A preview as it stands
+	// (GET /v1/audiences/previews/{preview_id})
+	GetPreview(ctx context.Context, request GetPreviewRequestObject) (GetPreviewResponseObject, error)
 	// ListCampaigns List campaigns, newest first
 	// (GET /v1/campaigns)
 	ListCampaigns(ctx context.Context, request ListCampaignsRequestObject) (ListCampaignsResponseObject, error)
@@ -8764,6 +13370,9 @@ type StrictServerInterface interface {
 	// DrawContingency Give contingency of a running campaign to one of its budget lines
 	// (POST /v1/campaigns/{id}/contingency)
 	DrawContingency(ctx context.Context, request DrawContingencyRequestObject) (DrawContingencyResponseObject, error)
+	// GetControl Whether the control group can be relied on
+	// (GET /v1/campaigns/{id}/control)
+	GetControl(ctx context.Context, request GetControlRequestObject) (GetControlResponseObject, error)
 	// GetCredit Where a campaign's prepaid credit stands
 	// (GET /v1/campaigns/{id}/credit)
 	GetCredit(ctx context.Context, request GetCreditRequestObject) (GetCreditResponseObject, error)
@@ -8815,12 +13424,21 @@ type StrictServerInterface interface {
 	// PreviewRoute Who would have to sign if the caller submitted the draft, or the plan in the body, now
 	// (POST /v1/campaigns/{id}/route)
 	PreviewRoute(ctx context.Context, request PreviewRouteRequestObject) (PreviewRouteResponseObject, error)
+	// DryRunSelection What the selection of the newest plan would come to now
+	// (POST /v1/campaigns/{id}/selection/dry-run)
+	DryRunSelection(ctx context.Context, request DryRunSelectionRequestObject) (DryRunSelectionResponseObject, error)
+	// ListSelections The attempts to select targets, with their steps and what the frozen snapshot was made from, the latest first
+	// (GET /v1/campaigns/{id}/selections)
+	ListSelections(ctx context.Context, request ListSelectionsRequestObject) (ListSelectionsResponseObject, error)
 	// StopCampaign Stop a campaign for good
 	// (POST /v1/campaigns/{id}/stop)
 	StopCampaign(ctx context.Context, request StopCampaignRequestObject) (StopCampaignResponseObject, error)
 	// SubmitCampaign Ask for the approval of a plan revision
 	// (POST /v1/campaigns/{id}/submit)
 	SubmitCampaign(ctx context.Context, request SubmitCampaignRequestObject) (SubmitCampaignResponseObject, error)
+	// ListSuppressions Who was not contacted, by which rule of which contact policy
+	// (GET /v1/campaigns/{id}/suppressions)
+	ListSuppressions(ctx context.Context, request ListSuppressionsRequestObject) (ListSuppressionsResponseObject, error)
 	// GetTargets The frozen targets, counted
 	// (GET /v1/campaigns/{id}/targets)
 	GetTargets(ctx context.Context, request GetTargetsRequestObject) (GetTargetsResponseObject, error)
@@ -8830,6 +13448,15 @@ type StrictServerInterface interface {
 	// WithdrawCampaign Take back a plan that waits for its approval
 	// (POST /v1/campaigns/{id}/withdraw)
 	WithdrawCampaign(ctx context.Context, request WithdrawCampaignRequestObject) (WithdrawCampaignResponseObject, error)
+	// GetCatalogue What a filter may say
+	// (GET /v1/catalogue)
+	GetCatalogue(ctx context.Context, request GetCatalogueRequestObject) (GetCatalogueResponseObject, error)
+	// RecordContactHistory Tell of contacts that other systems know of
+	// (POST /v1/contact-history)
+	RecordContactHistory(ctx context.Context, request RecordContactHistoryRequestObject) (RecordContactHistoryResponseObject, error)
+	// SimulateContactPolicy What a contact policy would have done
+	// (POST /v1/contact-policy/simulate)
+	SimulateContactPolicy(ctx context.Context, request SimulateContactPolicyRequestObject) (SimulateContactPolicyResponseObject, error)
 	// ListCreditPools The pools of prepaid credit
 	// (GET /v1/credit/pools)
 	ListCreditPools(ctx context.Context, request ListCreditPoolsRequestObject) (ListCreditPoolsResponseObject, error)
@@ -8845,9 +13472,33 @@ type StrictServerInterface interface {
 	// RecordCreditUses Report what customers used
 	// (POST /v1/credit/uses)
 	RecordCreditUses(ctx context.Context, request RecordCreditUsesRequestObject) (RecordCreditUsesResponseObject, error)
-	// ListAttributes The customer catalogue: what a filter may name
-	// (GET /v1/customers/attributes)
-	ListAttributes(ctx context.Context, request ListAttributesRequestObject) (ListAttributesResponseObject, error)
+	// GetCustomerByExternalID Find a customer by the operator's own id
+	// (GET /v1/customers)
+	GetCustomerByExternalID(ctx context.Context, request GetCustomerByExternalIDRequestObject) (GetCustomerByExternalIDResponseObject, error)
+	// FindCustomers Find customers by their number
+	// (POST /v1/customers/find)
+	FindCustomers(ctx context.Context, request FindCustomersRequestObject) (FindCustomersResponseObject, error)
+	// GetCustomer One customer
+	// (GET /v1/customers/{customer_id})
+	GetCustomer(ctx context.Context, request GetCustomerRequestObject) (GetCustomerResponseObject, error)
+	// RecordConsent Record a consent given or withdrawn
+	// (POST /v1/customers/{customer_id}/consents)
+	RecordConsent(ctx context.Context, request RecordConsentRequestObject) (RecordConsentResponseObject, error)
+	// ListCustomerContacts A customer's contact view
+	// (GET /v1/customers/{customer_id}/contacts)
+	ListCustomerContacts(ctx context.Context, request ListCustomerContactsRequestObject) (ListCustomerContactsResponseObject, error)
+	// EraseCustomer Forget who a customer is
+	// (POST /v1/customers/{customer_id}/erase)
+	EraseCustomer(ctx context.Context, request EraseCustomerRequestObject) (EraseCustomerResponseObject, error)
+	// RecordOptOut Record that a customer refuses to be contacted
+	// (POST /v1/customers/{customer_id}/opt-outs)
+	RecordOptOut(ctx context.Context, request RecordOptOutRequestObject) (RecordOptOutResponseObject, error)
+	// LiftOptOut End a refusal, because the customer changed their mind
+	// (POST /v1/customers/{customer_id}/opt-outs/lift)
+	LiftOptOut(ctx context.Context, request LiftOptOutRequestObject) (LiftOptOutResponseObject, error)
+	// UnmaskCustomer See what identifies a customer
+	// (POST /v1/customers/{customer_id}/unmask)
+	UnmaskCustomer(ctx context.Context, request UnmaskCustomerRequestObject) (UnmaskCustomerResponseObject, error)
 	// ListDelegations List delegations, newest first
 	// (GET /v1/delegations)
 	ListDelegations(ctx context.Context, request ListDelegationsRequestObject) (ListDelegationsResponseObject, error)
@@ -8857,15 +13508,72 @@ type StrictServerInterface interface {
 	// RevokeDelegation End a delegation
 	// (DELETE /v1/delegations/{delegation_id})
 	RevokeDelegation(ctx context.Context, request RevokeDelegationRequestObject) (RevokeDelegationResponseObject, error)
+	// AddDoNotContact Put numbers on the list of those a tenant never contacts
+	// (POST /v1/do-not-contact)
+	AddDoNotContact(ctx context.Context, request AddDoNotContactRequestObject) (AddDoNotContactResponseObject, error)
+	// RemoveDoNotContact Take numbers off the list again
+	// (POST /v1/do-not-contact/remove)
+	RemoveDoNotContact(ctx context.Context, request RemoveDoNotContactRequestObject) (RemoveDoNotContactResponseObject, error)
 	// StreamEvents Live events
 	// (GET /v1/events)
 	StreamEvents(ctx context.Context, request StreamEventsRequestObject) (StreamEventsResponseObject, error)
+	// SizeExperiment How many customers an experiment needs, and what a list can show
+	// (POST /v1/experiments/size)
+	SizeExperiment(ctx context.Context, request SizeExperimentRequestObject) (SizeExperimentResponseObject, error)
+	// CreateExport Ask for customers' data as a file
+	// (POST /v1/exports)
+	CreateExport(ctx context.Context, request CreateExportRequestObject) (CreateExportResponseObject, error)
+	// GetExport An export that was asked for
+	// (GET /v1/exports/{export_id})
+	GetExport(ctx context.Context, request GetExportRequestObject) (GetExportResponseObject, error)
+	// DownloadExport Fetch an export
+	// (GET /v1/exports/{export_id}/file)
+	DownloadExport(ctx context.Context, request DownloadExportRequestObject) (DownloadExportResponseObject, error)
 	// GetFreeze Whether dispatch is frozen, and for what
 	// (GET /v1/freeze)
 	GetFreeze(ctx context.Context, request GetFreezeRequestObject) (GetFreezeResponseObject, error)
 	// LiftFreeze Lift the freeze once everything is whole again
 	// (POST /v1/freeze/lift)
 	LiftFreeze(ctx context.Context, request LiftFreezeRequestObject) (LiftFreezeResponseObject, error)
+	// RecordHoldings Say which products customers hold
+	// (POST /v1/holdings)
+	RecordHoldings(ctx context.Context, request RecordHoldingsRequestObject) (RecordHoldingsResponseObject, error)
+	// ListImports Imports of customer files, newest first
+	// (GET /v1/imports)
+	ListImports(ctx context.Context, request ListImportsRequestObject) (ListImportsResponseObject, error)
+	// ImportCustomers Import a customer file
+	// (POST /v1/imports)
+	ImportCustomers(ctx context.Context, request ImportCustomersRequestObject) (ImportCustomersResponseObject, error)
+	// GetImport How an import stands
+	// (GET /v1/imports/{import_id})
+	GetImport(ctx context.Context, request GetImportRequestObject) (GetImportResponseObject, error)
+	// CancelImport Stop an import
+	// (POST /v1/imports/{import_id}/cancel)
+	CancelImport(ctx context.Context, request CancelImportRequestObject) (CancelImportResponseObject, error)
+	// GetImportRejects The rows that did not land
+	// (GET /v1/imports/{import_id}/rejects)
+	GetImportRejects(ctx context.Context, request GetImportRejectsRequestObject) (GetImportRejectsResponseObject, error)
+	// StartImport Load a file that was only to be checked
+	// (POST /v1/imports/{import_id}/start)
+	StartImport(ctx context.Context, request StartImportRequestObject) (StartImportResponseObject, error)
+	// ListLists Lists of customers, newest first
+	// (GET /v1/lists)
+	ListLists(ctx context.Context, request ListListsRequestObject) (ListListsResponseObject, error)
+	// CreateList Begin a list, or the next version of one
+	// (POST /v1/lists)
+	CreateList(ctx context.Context, request CreateListRequestObject) (CreateListResponseObject, error)
+	// GetList One version of a list
+	// (GET /v1/lists/{list_id})
+	GetList(ctx context.Context, request GetListRequestObject) (GetListResponseObject, error)
+	// AddListMembers Add members to a draft
+	// (POST /v1/lists/{list_id}/members)
+	AddListMembers(ctx context.Context, request AddListMembersRequestObject) (AddListMembersResponseObject, error)
+	// PublishList Put a draft in force
+	// (POST /v1/lists/{list_id}/publish)
+	PublishList(ctx context.Context, request PublishListRequestObject) (PublishListResponseObject, error)
+	// RetireList End a list
+	// (POST /v1/lists/{list_id}/retire)
+	RetireList(ctx context.Context, request RetireListRequestObject) (RetireListResponseObject, error)
 	// GetMe Who am I and what may I do
 	// (GET /v1/me)
 	GetMe(ctx context.Context, request GetMeRequestObject) (GetMeResponseObject, error)
@@ -8908,6 +13616,30 @@ type StrictServerInterface interface {
 	// DecideProgramme Sign for a programme's budget, or reject it
 	// (POST /v1/programmes/{programme_id}/decisions)
 	DecideProgramme(ctx context.Context, request DecideProgrammeRequestObject) (DecideProgrammeResponseObject, error)
+	// ListReplyReviews Replies that may be a refusal, the oldest first
+	// (GET /v1/reply-reviews)
+	ListReplyReviews(ctx context.Context, request ListReplyReviewsRequestObject) (ListReplyReviewsResponseObject, error)
+	// DecideReplyReview Say whether a reply was a refusal
+	// (POST /v1/reply-reviews/{reply_id}/decision)
+	DecideReplyReview(ctx context.Context, request DecideReplyReviewRequestObject) (DecideReplyReviewResponseObject, error)
+	// ListSegmentTemplates The ten standard customer groups
+	// (GET /v1/segment-templates)
+	ListSegmentTemplates(ctx context.Context, request ListSegmentTemplatesRequestObject) (ListSegmentTemplatesResponseObject, error)
+	// ListSegments Saved segments, by name
+	// (GET /v1/segments)
+	ListSegments(ctx context.Context, request ListSegmentsRequestObject) (ListSegmentsResponseObject, error)
+	// CreateSegment Save a filter as a segment
+	// (POST /v1/segments)
+	CreateSegment(ctx context.Context, request CreateSegmentRequestObject) (CreateSegmentResponseObject, error)
+	// GetSegment Every version of a segment, the newest first
+	// (GET /v1/segments/{segment_id})
+	GetSegment(ctx context.Context, request GetSegmentRequestObject) (GetSegmentResponseObject, error)
+	// RetireSegment Retire a segment
+	// (POST /v1/segments/{segment_id}/retire)
+	RetireSegment(ctx context.Context, request RetireSegmentRequestObject) (RetireSegmentResponseObject, error)
+	// AddSegmentVersion Save a further version
+	// (POST /v1/segments/{segment_id}/versions)
+	AddSegmentVersion(ctx context.Context, request AddSegmentVersionRequestObject) (AddSegmentVersionResponseObject, error)
 	// EndSessions Log out everywhere
 	// (DELETE /v1/sessions)
 	EndSessions(ctx context.Context, request EndSessionsRequestObject) (EndSessionsResponseObject, error)
@@ -9032,6 +13764,124 @@ func (sh *strictHandler) ListApprovals(ctx echo.Context) error {
 	return nil
 }
 
+// ListAttributes operation middleware
+func (sh *strictHandler) ListAttributes(ctx echo.Context) error {
+	var request ListAttributesRequestObject
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListAttributes(ctx.Request().Context(), request.(ListAttributesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListAttributes")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListAttributesResponseObject); ok {
+		return validResponse.VisitListAttributesResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeclareAttribute operation middleware
+func (sh *strictHandler) DeclareAttribute(ctx echo.Context, name string, params DeclareAttributeParams) error {
+	var request DeclareAttributeRequestObject
+
+	request.Name = name
+	request.Params = params
+
+	var body DeclareAttributeJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeclareAttribute(ctx.Request().Context(), request.(DeclareAttributeRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeclareAttribute")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeclareAttributeResponseObject); ok {
+		return validResponse.VisitDeclareAttributeResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CheckAudience operation middleware
+func (sh *strictHandler) CheckAudience(ctx echo.Context) error {
+	var request CheckAudienceRequestObject
+
+	var body CheckAudienceJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CheckAudience(ctx.Request().Context(), request.(CheckAudienceRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CheckAudience")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CheckAudienceResponseObject); ok {
+		return validResponse.VisitCheckAudienceResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // PreviewAudience operation middleware
 func (sh *strictHandler) PreviewAudience(ctx echo.Context) error {
 	var request PreviewAudienceRequestObject
@@ -9072,6 +13922,57 @@ func (sh *strictHandler) PreviewAudience(ctx echo.Context) error {
 		return err
 	} else if validResponse, ok := response.(PreviewAudienceResponseObject); ok {
 		return validResponse.VisitPreviewAudienceResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CancelPreview operation middleware
+func (sh *strictHandler) CancelPreview(ctx echo.Context, previewID PreviewID) error {
+	var request CancelPreviewRequestObject
+
+	request.PreviewID = previewID
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CancelPreview(ctx.Request().Context(), request.(CancelPreviewRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CancelPreview")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CancelPreviewResponseObject); ok {
+		return validResponse.VisitCancelPreviewResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetPreview operation middleware
+func (sh *strictHandler) GetPreview(ctx echo.Context, previewID PreviewID, params GetPreviewParams) error {
+	var request GetPreviewRequestObject
+
+	request.PreviewID = previewID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetPreview(ctx.Request().Context(), request.(GetPreviewRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetPreview")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetPreviewResponseObject); ok {
+		return validResponse.VisitGetPreviewResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -9394,6 +14295,31 @@ func (sh *strictHandler) DrawContingency(ctx echo.Context, id CampaignID, params
 		return err
 	} else if validResponse, ok := response.(DrawContingencyResponseObject); ok {
 		return validResponse.VisitDrawContingencyResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetControl operation middleware
+func (sh *strictHandler) GetControl(ctx echo.Context, id CampaignID) error {
+	var request GetControlRequestObject
+
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetControl(ctx.Request().Context(), request.(GetControlRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetControl")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetControlResponseObject); ok {
+		return validResponse.VisitGetControlResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -10003,6 +14929,56 @@ func (sh *strictHandler) PreviewRoute(ctx echo.Context, id CampaignID) error {
 	return nil
 }
 
+// DryRunSelection operation middleware
+func (sh *strictHandler) DryRunSelection(ctx echo.Context, id CampaignID) error {
+	var request DryRunSelectionRequestObject
+
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DryRunSelection(ctx.Request().Context(), request.(DryRunSelectionRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DryRunSelection")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DryRunSelectionResponseObject); ok {
+		return validResponse.VisitDryRunSelectionResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListSelections operation middleware
+func (sh *strictHandler) ListSelections(ctx echo.Context, id CampaignID) error {
+	var request ListSelectionsRequestObject
+
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListSelections(ctx.Request().Context(), request.(ListSelectionsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListSelections")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListSelectionsResponseObject); ok {
+		return validResponse.VisitListSelectionsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // StopCampaign operation middleware
 func (sh *strictHandler) StopCampaign(ctx echo.Context, id CampaignID, params StopCampaignParams) error {
 	var request StopCampaignRequestObject
@@ -10095,6 +15071,32 @@ func (sh *strictHandler) SubmitCampaign(ctx echo.Context, id CampaignID, params 
 		return err
 	} else if validResponse, ok := response.(SubmitCampaignResponseObject); ok {
 		return validResponse.VisitSubmitCampaignResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListSuppressions operation middleware
+func (sh *strictHandler) ListSuppressions(ctx echo.Context, id CampaignID, params ListSuppressionsParams) error {
+	var request ListSuppressionsRequestObject
+
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListSuppressions(ctx.Request().Context(), request.(ListSuppressionsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListSuppressions")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListSuppressionsResponseObject); ok {
+		return validResponse.VisitListSuppressionsResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -10195,6 +15197,125 @@ func (sh *strictHandler) WithdrawCampaign(ctx echo.Context, id CampaignID, param
 		return err
 	} else if validResponse, ok := response.(WithdrawCampaignResponseObject); ok {
 		return validResponse.VisitWithdrawCampaignResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetCatalogue operation middleware
+func (sh *strictHandler) GetCatalogue(ctx echo.Context, params GetCatalogueParams) error {
+	var request GetCatalogueRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetCatalogue(ctx.Request().Context(), request.(GetCatalogueRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetCatalogue")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetCatalogueResponseObject); ok {
+		return validResponse.VisitGetCatalogueResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RecordContactHistory operation middleware
+func (sh *strictHandler) RecordContactHistory(ctx echo.Context, params RecordContactHistoryParams) error {
+	var request RecordContactHistoryRequestObject
+
+	request.Params = params
+
+	var body RecordContactHistoryJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RecordContactHistory(ctx.Request().Context(), request.(RecordContactHistoryRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RecordContactHistory")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RecordContactHistoryResponseObject); ok {
+		return validResponse.VisitRecordContactHistoryResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// SimulateContactPolicy operation middleware
+func (sh *strictHandler) SimulateContactPolicy(ctx echo.Context) error {
+	var request SimulateContactPolicyRequestObject
+
+	var body SimulateContactPolicyJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.SimulateContactPolicy(ctx.Request().Context(), request.(SimulateContactPolicyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SimulateContactPolicy")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(SimulateContactPolicyResponseObject); ok {
+		return validResponse.VisitSimulateContactPolicyResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -10394,23 +15515,366 @@ func (sh *strictHandler) RecordCreditUses(ctx echo.Context, params RecordCreditU
 	return nil
 }
 
-// ListAttributes operation middleware
-func (sh *strictHandler) ListAttributes(ctx echo.Context) error {
-	var request ListAttributesRequestObject
+// GetCustomerByExternalID operation middleware
+func (sh *strictHandler) GetCustomerByExternalID(ctx echo.Context, params GetCustomerByExternalIDParams) error {
+	var request GetCustomerByExternalIDRequestObject
+
+	request.Params = params
 
 	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
-		return sh.ssi.ListAttributes(ctx.Request().Context(), request.(ListAttributesRequestObject))
+		return sh.ssi.GetCustomerByExternalID(ctx.Request().Context(), request.(GetCustomerByExternalIDRequestObject))
 	}
 	for _, middleware := range sh.middlewares {
-		handler = middleware(handler, "ListAttributes")
+		handler = middleware(handler, "GetCustomerByExternalID")
 	}
 
 	response, err := handler(ctx, request)
 
 	if err != nil {
 		return err
-	} else if validResponse, ok := response.(ListAttributesResponseObject); ok {
-		return validResponse.VisitListAttributesResponse(ctx.Response())
+	} else if validResponse, ok := response.(GetCustomerByExternalIDResponseObject); ok {
+		return validResponse.VisitGetCustomerByExternalIDResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// FindCustomers operation middleware
+func (sh *strictHandler) FindCustomers(ctx echo.Context) error {
+	var request FindCustomersRequestObject
+
+	var body FindCustomersJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.FindCustomers(ctx.Request().Context(), request.(FindCustomersRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "FindCustomers")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(FindCustomersResponseObject); ok {
+		return validResponse.VisitFindCustomersResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetCustomer operation middleware
+func (sh *strictHandler) GetCustomer(ctx echo.Context, customerID CustomerID) error {
+	var request GetCustomerRequestObject
+
+	request.CustomerID = customerID
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetCustomer(ctx.Request().Context(), request.(GetCustomerRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetCustomer")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetCustomerResponseObject); ok {
+		return validResponse.VisitGetCustomerResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RecordConsent operation middleware
+func (sh *strictHandler) RecordConsent(ctx echo.Context, customerID CustomerID, params RecordConsentParams) error {
+	var request RecordConsentRequestObject
+
+	request.CustomerID = customerID
+	request.Params = params
+
+	var body RecordConsentJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RecordConsent(ctx.Request().Context(), request.(RecordConsentRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RecordConsent")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RecordConsentResponseObject); ok {
+		return validResponse.VisitRecordConsentResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListCustomerContacts operation middleware
+func (sh *strictHandler) ListCustomerContacts(ctx echo.Context, customerID CustomerID, params ListCustomerContactsParams) error {
+	var request ListCustomerContactsRequestObject
+
+	request.CustomerID = customerID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListCustomerContacts(ctx.Request().Context(), request.(ListCustomerContactsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListCustomerContacts")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListCustomerContactsResponseObject); ok {
+		return validResponse.VisitListCustomerContactsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// EraseCustomer operation middleware
+func (sh *strictHandler) EraseCustomer(ctx echo.Context, customerID CustomerID, params EraseCustomerParams) error {
+	var request EraseCustomerRequestObject
+
+	request.CustomerID = customerID
+	request.Params = params
+
+	var body EraseCustomerJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.EraseCustomer(ctx.Request().Context(), request.(EraseCustomerRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "EraseCustomer")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(EraseCustomerResponseObject); ok {
+		return validResponse.VisitEraseCustomerResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RecordOptOut operation middleware
+func (sh *strictHandler) RecordOptOut(ctx echo.Context, customerID CustomerID, params RecordOptOutParams) error {
+	var request RecordOptOutRequestObject
+
+	request.CustomerID = customerID
+	request.Params = params
+
+	var body RecordOptOutJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RecordOptOut(ctx.Request().Context(), request.(RecordOptOutRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RecordOptOut")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RecordOptOutResponseObject); ok {
+		return validResponse.VisitRecordOptOutResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// LiftOptOut operation middleware
+func (sh *strictHandler) LiftOptOut(ctx echo.Context, customerID CustomerID, params LiftOptOutParams) error {
+	var request LiftOptOutRequestObject
+
+	request.CustomerID = customerID
+	request.Params = params
+
+	var body LiftOptOutJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.LiftOptOut(ctx.Request().Context(), request.(LiftOptOutRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "LiftOptOut")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(LiftOptOutResponseObject); ok {
+		return validResponse.VisitLiftOptOutResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// UnmaskCustomer operation middleware
+func (sh *strictHandler) UnmaskCustomer(ctx echo.Context, customerID CustomerID) error {
+	var request UnmaskCustomerRequestObject
+
+	request.CustomerID = customerID
+
+	var body UnmaskCustomerJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.UnmaskCustomer(ctx.Request().Context(), request.(UnmaskCustomerRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UnmaskCustomer")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(UnmaskCustomerResponseObject); ok {
+		return validResponse.VisitUnmaskCustomerResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -10516,6 +15980,102 @@ func (sh *strictHandler) RevokeDelegation(ctx echo.Context, delegationID Delegat
 	return nil
 }
 
+// AddDoNotContact operation middleware
+func (sh *strictHandler) AddDoNotContact(ctx echo.Context, params AddDoNotContactParams) error {
+	var request AddDoNotContactRequestObject
+
+	request.Params = params
+
+	var body AddDoNotContactJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AddDoNotContact(ctx.Request().Context(), request.(AddDoNotContactRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AddDoNotContact")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(AddDoNotContactResponseObject); ok {
+		return validResponse.VisitAddDoNotContactResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RemoveDoNotContact operation middleware
+func (sh *strictHandler) RemoveDoNotContact(ctx echo.Context, params RemoveDoNotContactParams) error {
+	var request RemoveDoNotContactRequestObject
+
+	request.Params = params
+
+	var body RemoveDoNotContactJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RemoveDoNotContact(ctx.Request().Context(), request.(RemoveDoNotContactRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemoveDoNotContact")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RemoveDoNotContactResponseObject); ok {
+		return validResponse.VisitRemoveDoNotContactResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // StreamEvents operation middleware
 func (sh *strictHandler) StreamEvents(ctx echo.Context, params StreamEventsParams) error {
 	var request StreamEventsRequestObject
@@ -10535,6 +16095,150 @@ func (sh *strictHandler) StreamEvents(ctx echo.Context, params StreamEventsParam
 		return err
 	} else if validResponse, ok := response.(StreamEventsResponseObject); ok {
 		return validResponse.VisitStreamEventsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// SizeExperiment operation middleware
+func (sh *strictHandler) SizeExperiment(ctx echo.Context) error {
+	var request SizeExperimentRequestObject
+
+	var body SizeExperimentJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.SizeExperiment(ctx.Request().Context(), request.(SizeExperimentRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SizeExperiment")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(SizeExperimentResponseObject); ok {
+		return validResponse.VisitSizeExperimentResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreateExport operation middleware
+func (sh *strictHandler) CreateExport(ctx echo.Context, params CreateExportParams) error {
+	var request CreateExportRequestObject
+
+	request.Params = params
+
+	var body CreateExportJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateExport(ctx.Request().Context(), request.(CreateExportRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateExport")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreateExportResponseObject); ok {
+		return validResponse.VisitCreateExportResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetExport operation middleware
+func (sh *strictHandler) GetExport(ctx echo.Context, exportID ExportID) error {
+	var request GetExportRequestObject
+
+	request.ExportID = exportID
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetExport(ctx.Request().Context(), request.(GetExportRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetExport")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetExportResponseObject); ok {
+		return validResponse.VisitGetExportResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DownloadExport operation middleware
+func (sh *strictHandler) DownloadExport(ctx echo.Context, exportID ExportID) error {
+	var request DownloadExportRequestObject
+
+	request.ExportID = exportID
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DownloadExport(ctx.Request().Context(), request.(DownloadExportRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DownloadExport")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DownloadExportResponseObject); ok {
+		return validResponse.VisitDownloadExportResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -10606,6 +16310,386 @@ func (sh *strictHandler) LiftFreeze(ctx echo.Context, params LiftFreezeParams) e
 		return err
 	} else if validResponse, ok := response.(LiftFreezeResponseObject); ok {
 		return validResponse.VisitLiftFreezeResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RecordHoldings operation middleware
+func (sh *strictHandler) RecordHoldings(ctx echo.Context, params RecordHoldingsParams) error {
+	var request RecordHoldingsRequestObject
+
+	request.Params = params
+
+	var body RecordHoldingsJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RecordHoldings(ctx.Request().Context(), request.(RecordHoldingsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RecordHoldings")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RecordHoldingsResponseObject); ok {
+		return validResponse.VisitRecordHoldingsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListImports operation middleware
+func (sh *strictHandler) ListImports(ctx echo.Context, params ListImportsParams) error {
+	var request ListImportsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListImports(ctx.Request().Context(), request.(ListImportsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListImports")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListImportsResponseObject); ok {
+		return validResponse.VisitListImportsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ImportCustomers operation middleware
+func (sh *strictHandler) ImportCustomers(ctx echo.Context, params ImportCustomersParams) error {
+	var request ImportCustomersRequestObject
+
+	request.Params = params
+
+	request.Body = ctx.Request().Body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ImportCustomers(ctx.Request().Context(), request.(ImportCustomersRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ImportCustomers")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ImportCustomersResponseObject); ok {
+		return validResponse.VisitImportCustomersResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetImport operation middleware
+func (sh *strictHandler) GetImport(ctx echo.Context, importID ImportID) error {
+	var request GetImportRequestObject
+
+	request.ImportID = importID
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetImport(ctx.Request().Context(), request.(GetImportRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetImport")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetImportResponseObject); ok {
+		return validResponse.VisitGetImportResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CancelImport operation middleware
+func (sh *strictHandler) CancelImport(ctx echo.Context, importID ImportID, params CancelImportParams) error {
+	var request CancelImportRequestObject
+
+	request.ImportID = importID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CancelImport(ctx.Request().Context(), request.(CancelImportRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CancelImport")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CancelImportResponseObject); ok {
+		return validResponse.VisitCancelImportResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetImportRejects operation middleware
+func (sh *strictHandler) GetImportRejects(ctx echo.Context, importID ImportID) error {
+	var request GetImportRejectsRequestObject
+
+	request.ImportID = importID
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetImportRejects(ctx.Request().Context(), request.(GetImportRejectsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetImportRejects")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetImportRejectsResponseObject); ok {
+		return validResponse.VisitGetImportRejectsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// StartImport operation middleware
+func (sh *strictHandler) StartImport(ctx echo.Context, importID ImportID, params StartImportParams) error {
+	var request StartImportRequestObject
+
+	request.ImportID = importID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.StartImport(ctx.Request().Context(), request.(StartImportRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "StartImport")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(StartImportResponseObject); ok {
+		return validResponse.VisitStartImportResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListLists operation middleware
+func (sh *strictHandler) ListLists(ctx echo.Context, params ListListsParams) error {
+	var request ListListsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListLists(ctx.Request().Context(), request.(ListListsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListLists")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListListsResponseObject); ok {
+		return validResponse.VisitListListsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreateList operation middleware
+func (sh *strictHandler) CreateList(ctx echo.Context, params CreateListParams) error {
+	var request CreateListRequestObject
+
+	request.Params = params
+
+	var body CreateListJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateList(ctx.Request().Context(), request.(CreateListRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateList")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreateListResponseObject); ok {
+		return validResponse.VisitCreateListResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetList operation middleware
+func (sh *strictHandler) GetList(ctx echo.Context, listID ListID) error {
+	var request GetListRequestObject
+
+	request.ListID = listID
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetList(ctx.Request().Context(), request.(GetListRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetList")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetListResponseObject); ok {
+		return validResponse.VisitGetListResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// AddListMembers operation middleware
+func (sh *strictHandler) AddListMembers(ctx echo.Context, listID ListID, params AddListMembersParams) error {
+	var request AddListMembersRequestObject
+
+	request.ListID = listID
+	request.Params = params
+
+	request.Body = ctx.Request().Body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AddListMembers(ctx.Request().Context(), request.(AddListMembersRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AddListMembers")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(AddListMembersResponseObject); ok {
+		return validResponse.VisitAddListMembersResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// PublishList operation middleware
+func (sh *strictHandler) PublishList(ctx echo.Context, listID ListID, params PublishListParams) error {
+	var request PublishListRequestObject
+
+	request.ListID = listID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.PublishList(ctx.Request().Context(), request.(PublishListRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PublishList")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(PublishListResponseObject); ok {
+		return validResponse.VisitPublishListResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RetireList operation middleware
+func (sh *strictHandler) RetireList(ctx echo.Context, listID ListID, params RetireListParams) error {
+	var request RetireListRequestObject
+
+	request.ListID = listID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RetireList(ctx.Request().Context(), request.(RetireListRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RetireList")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RetireListResponseObject); ok {
+		return validResponse.VisitRetireListResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -11163,6 +17247,278 @@ func (sh *strictHandler) DecideProgramme(ctx echo.Context, programmeID Programme
 		return err
 	} else if validResponse, ok := response.(DecideProgrammeResponseObject); ok {
 		return validResponse.VisitDecideProgrammeResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListReplyReviews operation middleware
+func (sh *strictHandler) ListReplyReviews(ctx echo.Context, params ListReplyReviewsParams) error {
+	var request ListReplyReviewsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListReplyReviews(ctx.Request().Context(), request.(ListReplyReviewsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListReplyReviews")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListReplyReviewsResponseObject); ok {
+		return validResponse.VisitListReplyReviewsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DecideReplyReview operation middleware
+func (sh *strictHandler) DecideReplyReview(ctx echo.Context, replyID string, params DecideReplyReviewParams) error {
+	var request DecideReplyReviewRequestObject
+
+	request.ReplyID = replyID
+	request.Params = params
+
+	var body DecideReplyReviewJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DecideReplyReview(ctx.Request().Context(), request.(DecideReplyReviewRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DecideReplyReview")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DecideReplyReviewResponseObject); ok {
+		return validResponse.VisitDecideReplyReviewResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListSegmentTemplates operation middleware
+func (sh *strictHandler) ListSegmentTemplates(ctx echo.Context, params ListSegmentTemplatesParams) error {
+	var request ListSegmentTemplatesRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListSegmentTemplates(ctx.Request().Context(), request.(ListSegmentTemplatesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListSegmentTemplates")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListSegmentTemplatesResponseObject); ok {
+		return validResponse.VisitListSegmentTemplatesResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListSegments operation middleware
+func (sh *strictHandler) ListSegments(ctx echo.Context, params ListSegmentsParams) error {
+	var request ListSegmentsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListSegments(ctx.Request().Context(), request.(ListSegmentsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListSegments")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListSegmentsResponseObject); ok {
+		return validResponse.VisitListSegmentsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreateSegment operation middleware
+func (sh *strictHandler) CreateSegment(ctx echo.Context, params CreateSegmentParams) error {
+	var request CreateSegmentRequestObject
+
+	request.Params = params
+
+	var body CreateSegmentJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateSegment(ctx.Request().Context(), request.(CreateSegmentRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateSegment")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreateSegmentResponseObject); ok {
+		return validResponse.VisitCreateSegmentResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetSegment operation middleware
+func (sh *strictHandler) GetSegment(ctx echo.Context, segmentID SegmentID) error {
+	var request GetSegmentRequestObject
+
+	request.SegmentID = segmentID
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetSegment(ctx.Request().Context(), request.(GetSegmentRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetSegment")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetSegmentResponseObject); ok {
+		return validResponse.VisitGetSegmentResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RetireSegment operation middleware
+func (sh *strictHandler) RetireSegment(ctx echo.Context, segmentID SegmentID, params RetireSegmentParams) error {
+	var request RetireSegmentRequestObject
+
+	request.SegmentID = segmentID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RetireSegment(ctx.Request().Context(), request.(RetireSegmentRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RetireSegment")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RetireSegmentResponseObject); ok {
+		return validResponse.VisitRetireSegmentResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// AddSegmentVersion operation middleware
+func (sh *strictHandler) AddSegmentVersion(ctx echo.Context, segmentID SegmentID, params AddSegmentVersionParams) error {
+	var request AddSegmentVersionRequestObject
+
+	request.SegmentID = segmentID
+	request.Params = params
+
+	var body AddSegmentVersionJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AddSegmentVersion(ctx.Request().Context(), request.(AddSegmentVersionRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AddSegmentVersion")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(AddSegmentVersionResponseObject); ok {
+		return validResponse.VisitAddSegmentVersionResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

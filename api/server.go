@@ -35,6 +35,8 @@ type Orchestrator interface {
 	Update(ctx context.Context, campaignID, updateID, name string, arg any) (campaign.Status, error)
 	// Replay replays a campaign's archive and waits for the report.
 	Replay(ctx context.Context, campaignID, replayID string) (campaign.ReplayReport, error)
+	// StartImport has a worker work on an import; doing it again changes nothing.
+	StartImport(ctx context.Context, importID string) error
 	// Health fails when the orchestrator does not answer.
 	Health(ctx context.Context) error
 }
@@ -53,7 +55,8 @@ type Deps struct {
 	// Simulated is set where every channel is a simulator, as in a demonstration: plans
 	// must say the same, lest somebody believe that people are contacted.
 	Simulated bool
-	OIDC      OIDC // the identity provider by which people may log in, if there is one
+	OIDC      OIDC   // the identity provider by which people may log in, if there is one
+	Spool     string // folder for uploads on their way; empty is the system's for temporary files
 	// Proxies are those whose X-Forwarded-For is believed; without any it is what everybody
 	// could write, and a caller's address is the connection's.
 	Proxies []netip.Prefix
@@ -68,6 +71,7 @@ type Server struct {
 	keys         *assertion.Keys
 	log          *slog.Logger
 	simulated    bool
+	spoolDir     string
 	identities   *identityProvider // nil when there is none
 
 	handler     http.Handler
@@ -77,6 +81,8 @@ type Server struct {
 	nobodysHash string
 	hub         *hub
 	took        *prometheus.HistogramVec
+	previews    previews
+	exactWithin time.Duration // what takes longer to count is estimated first
 }
 
 // New builds the API. It fails when the description and the table of routes do not
@@ -87,8 +93,9 @@ func New(d Deps) (*Server, error) {
 		return nil, fmt.Errorf("hash password: %w", err)
 	}
 	s := &Server{
-		store: d.Store, ledger: ledger.New(d.Store.Pool()), policies: d.Policies, orchestrator: d.Orchestrator, keys: d.Keys, log: d.Logger, simulated: d.Simulated,
+		store: d.Store, ledger: ledger.New(d.Store.Pool()), policies: d.Policies, orchestrator: d.Orchestrator, keys: d.Keys, log: d.Logger, simulated: d.Simulated, spoolDir: d.Spool,
 		attempts: &attempts{counts: map[string]*window{}}, hashing: make(chan struct{}, hashesAtOnce), nobodysHash: nobody,
+		previews: previews{all: map[string]*preview{}}, exactWithin: exactWithin,
 		hub: newHub(d.Store, d.Logger), identities: newIdentityProvider(d.OIDC),
 		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "muster_http_request_seconds", Help: "Time to answer, by operation and status.",
@@ -192,6 +199,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	g.Go(func() error {
 		<-running.Done()
 		s.hub.close()
+		s.previews.close()
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
 		defer cancel()
 		if err := srv.Shutdown(grace); err != nil {

@@ -251,7 +251,7 @@ func TestTopicsAreThoseThatAreDescribed(t *testing.T) {
 	p := e.send("planner", "GET", "/v1/events?topics=campaign,weather", nil).problem(t)
 	require.Equal(t, "invalid_parameter", p.Code)
 	require.Equal(t, "topics[1]", p.Fields[0].Field)
-	require.ElementsMatch(t, []any{"campaign", "task"}, p.Fields[0].Allowed)
+	require.ElementsMatch(t, []any{"campaign", "task", "import"}, p.Fields[0].Allowed)
 	doc, err := description()
 	require.NoError(t, err)
 	var described []campaign.Topic
@@ -297,4 +297,14 @@ func TestClient(t *testing.T) {
 	var fault *campaign.Error
 	require.ErrorAs(t, err, &fault)
 	require.NotEmpty(t, fault.Fields)
+}
+
+func TestActionsAreThoseThatAreDescribed(t *testing.T) {
+	doc, err := description()
+	require.NoError(t, err)
+	var described []campaign.Action
+	for _, action := range doc.Components.Schemas["Action"].Value.Enum {
+		described = append(described, campaign.Action(action.(string)))
+	}
+	require.ElementsMatch(t, campaign.Actions(), described)
 }

@@ -64,7 +64,9 @@ func TestTaskShowsNoPersonalData(t *testing.T) {
 	e.exec(`UPDATE customer SET age = 40, email = 'a@b.example', duration = 9`)
 	id := uuid.MustParse(customers[0])
 	vault := newVault(t)
-	e.exec(`INSERT INTO phone_vault (customer_id, sealed, lookup) VALUES ($1, $2, $3)`, id, vault.Seal(id, "8613800001234"), vault.Lookup("8613800001234"))
+	sealed, wrapped := vault.Seal(id, "8613800001234")
+	e.exec(`INSERT INTO phone_vault (customer_id, sealed, lookup) VALUES ($1, $2, $3)`, id, sealed, vault.Lookup("8613800001234"))
+	e.exec(`INSERT INTO phone_key (customer_id, wrapped) VALUES ($1, $2)`, id, wrapped)
 
 	r := e.send("agent", "POST", "/v1/tasks/claim", callClaim)
 	task := into[ClaimedTasks](t, r).Items[0]

@@ -92,6 +92,16 @@ var matrix = map[campaign.Action]string{
 	campaign.ActCreditRecord:      "- - - - Y - - - - -",
 	campaign.ActCreditClawBack:    "- - Y Y - - - - - -",
 	campaign.ActCustomerImport:    "- - - - Y - - - - -",
+	campaign.ActHistoryRecord:     "- - - - Y - - - - -",
+	campaign.ActListRead:          "Y Y - - Y - - Y Y -",
+	campaign.ActListWrite:         "Y - - - Y - - - - -",
+	campaign.ActSegmentWrite:      "Y Y - - - - - - - -",
+	campaign.ActExportCreate:      "L L - - - - - L - -",
+	campaign.ActCustomerRead:      "- - - - Y Y - - Y Y",
+	campaign.ActCustomerUnmask:    "- - - - L - - - - -",
+	campaign.ActCustomerConsent:   "- - - - Y - - - - -",
+	campaign.ActCustomerErase:     "- - - - - - - - - Y",
+	campaign.ActAttributeDeclare:  "- - - - - - - - - Y",
 	campaign.ActUserRead:          "- - - - - - - - Y Y",
 	campaign.ActUnitAdminister:    "- - - - - - - - - Y",
 	campaign.ActTokenAdminister:   "- - - - - - - - - Y",
@@ -104,6 +114,13 @@ var matrix = map[campaign.Action]string{
 }
 
 const managerLimit = 5_000_000_000 // 50,000,000.00
+
+// limits has the limit of each L.
+var limits = map[campaign.Action]map[campaign.Role]string{
+	campaign.ActApprovalManager: {campaign.RoleManager: fmt.Sprint(managerLimit)},
+	campaign.ActExportCreate:    {campaign.RolePlanner: "100000", campaign.RoleManager: "1000000", campaign.RoleAnalyst: "1000000"},
+	campaign.ActCustomerUnmask:  {campaign.RoleOperator: "50"},
+}
 
 func TestEveryRoleAndAction(t *testing.T) {
 	require.ElementsMatch(t, campaign.Roles(), columns, "a role has no column")
@@ -127,7 +144,7 @@ func TestEveryRoleAndAction(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, cells[i] == "Y" || cells[i] == "L", ok, "%s × %s", role, act)
 			if ok {
-				limit := map[string]string{"Y": "*", "L": fmt.Sprint(managerLimit)}[cells[i]]
+				limit := map[string]string{"Y": "*", "L": limits[act][role]}[cells[i]]
 				require.Equal(t, Authority{Role: role, Unit: unit, Limit: limit}, authority)
 			} else {
 				require.Zero(t, authority)
@@ -137,7 +154,7 @@ func TestEveryRoleAndAction(t *testing.T) {
 			anyDenies = anyDenies || cells[i] == "D"
 		}
 		require.True(t, anyAllows, "nobody may %s", act)
-		require.True(t, allowed(t, e, "all-but-administrator", act, unit, 0) || slices.Contains([]campaign.Action{campaign.ActUserAdminister, campaign.ActUnitAdminister, campaign.ActTokenAdminister, campaign.ActPolicyPropose}, act))
+		require.True(t, allowed(t, e, "all-but-administrator", act, unit, 0) || slices.Contains([]campaign.Action{campaign.ActUserAdminister, campaign.ActUnitAdminister, campaign.ActTokenAdminister, campaign.ActPolicyPropose, campaign.ActCustomerErase, campaign.ActAttributeDeclare}, act))
 		require.Equal(t, !anyDenies, allowed(t, e, "all", act, unit, 0), "%s with every role", act)
 	}
 	require.Len(t, matrix, len(campaign.Actions()), "the matrix has a row for an action that does not exist")

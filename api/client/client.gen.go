@@ -108,16 +108,32 @@ type ArchivedRun struct {
 
 // Attribute defines model for Attribute.
 type Attribute struct {
-	Meaning   string `json:"meaning"`
-	MeaningZh string `json:"meaning_zh"`
-	Name      string `json:"name"`
-	Pii       bool   `json:"pii"`
+	// Allowed The values that text may have; none for any
+	Allowed   []string `json:"allowed"`
+	Meaning   string   `json:"meaning"`
+	MeaningZh string   `json:"meaning_zh"`
+	Name      string   `json:"name"`
+
+	// Pii Identifies a person by itself, so no filter may use it and it is shown to nobody who has not asked to unmask the customer
+	Pii bool `json:"pii"`
 
 	// PostContact Known only after a contact, so no filter may use it
-	PostContact bool   `json:"post_contact"`
-	Source      string `json:"source"`
-	Type        string `json:"type"`
-	Unit        string `json:"unit"`
+	PostContact bool          `json:"post_contact"`
+	Source      string        `json:"source"`
+	Type        AttributeType `json:"type"`
+	Unit        string        `json:"unit"`
+}
+
+// AttributeDeclaration defines model for AttributeDeclaration.
+type AttributeDeclaration struct {
+	Allowed     []string      `json:"allowed,omitempty,omitzero"`
+	Meaning     string        `json:"meaning"`
+	MeaningZh   string        `json:"meaning_zh,omitempty,omitzero"`
+	Pii         bool          `json:"pii,omitempty,omitzero"`
+	PostContact bool          `json:"post_contact,omitempty,omitzero"`
+	Source      string        `json:"source,omitempty,omitzero"`
+	Type        AttributeType `json:"type"`
+	Unit        string        `json:"unit,omitempty,omitzero"`
 }
 
 // AttributeList defines model for AttributeList.
@@ -125,27 +141,130 @@ type AttributeList struct {
 	Items []Attribute `json:"items"`
 }
 
+// AttributeType defines model for AttributeType.
+type AttributeType = string
+
 // Audience Who the campaign is for
 type Audience = campaign.Audience
 
-// AudienceCount defines model for AudienceCount.
-type AudienceCount struct {
-	// Considered Customers of the unit
-	Considered Count `json:"considered"`
+// AudienceCheck defines model for AudienceCheck.
+type AudienceCheck struct {
+	// Conditions The conditions that must all hold
+	Conditions []string `json:"conditions"`
 
-	// Matching Of those, the filter holds
-	Matching Count `json:"matching"`
-
-	// Suppressed Of those, may not be contacted
-	Suppressed Count `json:"suppressed"`
+	// Digest Of what the filter means now: a new version of a segment or list that it names changes it
+	Digest string       `json:"digest,omitempty,omitzero"`
+	Errors []FieldError `json:"errors"`
+	Filter string       `json:"filter"`
+	Ok     bool         `json:"ok"`
+	Uses   []FilterUse  `json:"uses"`
 }
 
-// AudienceFilter defines model for AudienceFilter.
-type AudienceFilter struct {
-	Filter string `json:"filter"`
+// AudienceCost What a plan's budget lines would cost, in minor units: contacts at most, orders and activations as the plan expects them
+type AudienceCost struct {
+	// Credit Of the total, prepaid credit
+	Credit int64      `json:"credit"`
+	Lines  []LineCost `json:"lines"`
+	Total  int64      `json:"total"`
+}
+
+// AudienceCounts defines model for AudienceCounts.
+type AudienceCounts struct {
+	// Conditions Who is left after each condition, in their order
+	Conditions []NamedFigure `json:"conditions"`
+
+	// Control Of the targets, expected in the control group
+	Control  int64  `json:"control"`
+	Eligible Figure `json:"eligible"`
+	InUnit   Figure `json:"in_unit"`
+	NoTier   Figure `json:"no_tier"`
+
+	// Sampled Customers that an estimate looked at
+	Sampled int64 `json:"sampled,omitempty,omitzero"`
+
+	// Suppressed Of those for whom all hold, taken out, by the first rule that does
+	Suppressed []NamedFigure `json:"suppressed"`
+
+	// Targets Of the eligible, after the plan's limit
+	Targets int64         `json:"targets"`
+	Tiers   []NamedFigure `json:"tiers"`
+
+	// Units The eligible, by the unit and those one level below
+	Units []NamedFigure `json:"units"`
+}
+
+// AudienceDraft defines model for AudienceDraft.
+type AudienceDraft struct {
+	Filter string `json:"filter,omitempty,omitzero"`
+
+	// Tree A filter as a tree: exactly one of `all`, `any`, `not`, `field` (with `operator` and `values`) and `function` (with `values`).
+	// The text that it generates is what runs; no tree is ever made out of a text.
+	Tree *Condition `json:"tree,omitempty"`
 
 	// Unit Path of an org unit, e.g. operator/north/harbin
 	Unit Unit `json:"unit"`
+}
+
+// AudienceExample One of the eligible, drawn by a hash, without what identifies a person
+type AudienceExample struct {
+	CustomerID string `json:"customer_id"`
+
+	// ExternalID Masked
+	ExternalID string `json:"external_id"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit   Unit           `json:"unit"`
+	Values map[string]any `json:"values"`
+}
+
+// AudiencePreview defines model for AudiencePreview.
+type AudiencePreview struct {
+	AsOf time.Time `json:"as_of"`
+
+	// Cost What a plan's budget lines would cost, in minor units: contacts at most, orders and activations as the plan expects them
+	Cost   *AudienceCost   `json:"cost,omitempty"`
+	Counts *AudienceCounts `json:"counts,omitempty"`
+
+	// Estimated The counts are of a sample
+	Estimated bool              `json:"estimated"`
+	Examples  []AudienceExample `json:"examples,omitempty,omitzero"`
+	ID        string            `json:"id"`
+
+	// PolicyVersion Of the contact policy
+	PolicyVersion int64          `json:"policy_version,omitempty,omitzero"`
+	Reach         *AudienceReach `json:"reach,omitempty"`
+
+	// Reason Why it failed
+	Reason string      `json:"reason,omitempty,omitzero"`
+	State  string      `json:"state"`
+	Uses   []FilterUse `json:"uses"`
+}
+
+// AudienceQuestion A plan, or a filter with what would contact them
+type AudienceQuestion struct {
+	// CampaignID The plan's campaign
+	CampaignID string    `json:"campaign_id,omitempty,omitzero"`
+	Channels   []Channel `json:"channels,omitempty,omitzero"`
+	Filter     string    `json:"filter,omitempty,omitzero"`
+
+	// Plan Everything a planner decides about a campaign. A plan with a fault is refused with 422 and every field
+	// at fault, named by its path in the body, e.g. `plan.waves[1].channels[0]`. Texts are UTF-8 without control
+	// characters and text-direction overrides.
+	Plan *Plan `json:"plan,omitempty"`
+
+	// Tree A filter as a tree: exactly one of `all`, `any`, `not`, `field` (with `operator` and `values`) and `function` (with `values`).
+	// The text that it generates is what runs; no tree is ever made out of a text.
+	Tree *Condition   `json:"tree,omitempty"`
+	Type CampaignType `json:"type,omitempty,omitzero"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit Unit `json:"unit"`
+}
+
+// AudienceReach defines model for AudienceReach.
+type AudienceReach struct {
+	Channels   []ChannelReach `json:"channels"`
+	WithNumber int64          `json:"with_number"`
 }
 
 // Authority defines model for Authority.
@@ -258,15 +377,51 @@ type CampaignSummary struct {
 // CampaignType defines model for CampaignType.
 type CampaignType = campaign.Type
 
+// Catalogue defines model for Catalogue.
+type Catalogue struct {
+	Channels  []Channel        `json:"channels"`
+	Fields    []Attribute      `json:"fields"`
+	Functions []FilterFunction `json:"functions"`
+	Lists     []string         `json:"lists"`
+	Operators []FilterOperator `json:"operators"`
+	Outcomes  []OutcomeKind    `json:"outcomes"`
+	Products  []string         `json:"products"`
+	Segments  []string         `json:"segments"`
+}
+
 // Channel `sms` messages are sent; `call` tasks are worked by agents
 type Channel = campaign.Channel
 
 // ChannelPlan How the campaign uses one channel
 type ChannelPlan = campaign.ChannelPlan
 
+// ChannelReach How many of the eligible the channel may contact and has a number of
+type ChannelReach struct {
+	// Channel `sms` messages are sent; `call` tasks are worked by agents
+	Channel   Channel `json:"channel"`
+	Customers int64   `json:"customers"`
+}
+
 // ClaimedTasks defines model for ClaimedTasks.
 type ClaimedTasks struct {
 	Items []Task `json:"items"`
+}
+
+// Condition A filter as a tree: exactly one of `all`, `any`, `not`, `field` (with `operator` and `values`) and `function` (with `values`).
+// The text that it generates is what runs; no tree is ever made out of a text.
+type Condition = campaign.Condition
+
+// Consent defines model for Consent.
+type Consent struct {
+	At time.Time `json:"at"`
+
+	// Channel `sms` messages are sent; `call` tasks are worked by agents
+	Channel Channel `json:"channel"`
+	Given   bool    `json:"given"`
+
+	// Purpose What a customer is contacted for: `marketing` is acquisition, upsell, retention and channel migration, `care` tariff care, `service` service care
+	Purpose Purpose `json:"purpose"`
+	Source  string  `json:"source"`
 }
 
 // Contact defines model for Contact.
@@ -296,6 +451,22 @@ type ContactCount struct {
 	Wave     int          `json:"wave"`
 }
 
+// ContactHistoryBatch defines model for ContactHistoryBatch.
+type ContactHistoryBatch struct {
+	Contacts []NewPastContact `json:"contacts"`
+}
+
+// ContactHistoryResult defines model for ContactHistoryResult.
+type ContactHistoryResult struct {
+	Accepted  int64        `json:"accepted"`
+	Duplicate int64        `json:"duplicate"`
+	Faults    []FieldError `json:"faults"`
+	Rejected  int64        `json:"rejected"`
+}
+
+// ContactKind defines model for ContactKind.
+type ContactKind = campaign.ContactKind
+
 // ContactPage defines model for ContactPage.
 type ContactPage struct {
 	Items []Contact `json:"items"`
@@ -309,6 +480,40 @@ type ContactState = campaign.ContactState
 type ContactSummary struct {
 	Items    []ContactCount `json:"items"`
 	Outcomes []OutcomeCount `json:"outcomes"`
+}
+
+// ContactViewEntry defines model for ContactViewEntry.
+type ContactViewEntry struct {
+	// At Absent where the source does not know
+	At *time.Time `json:"at,omitempty,omitzero"`
+
+	// Campaign The campaign's name
+	Campaign   string `json:"campaign,omitempty,omitzero"`
+	CampaignID string `json:"campaign_id,omitempty,omitzero"`
+	Channel    string `json:"channel,omitempty,omitzero"`
+
+	// Direction Who began it, the customer (`in`) or the operator (`out`)
+	Direction Direction       `json:"direction"`
+	Kind      ContactKind     `json:"kind"`
+	Origin    campaign.Origin `json:"origin"`
+
+	// Outcome What came of it; of a contact `sent` or `delivered`
+	Outcome string `json:"outcome,omitempty,omitzero"`
+	Product string `json:"product,omitempty,omitzero"`
+
+	// Seconds Of talk or handling
+	Seconds   *int32 `json:"seconds,omitempty,omitzero"`
+	Simulated bool   `json:"simulated,omitempty,omitzero"`
+
+	// Source The system that told of it; absent where Muster itself knows
+	Source string `json:"source,omitempty,omitzero"`
+	Wave   int    `json:"wave,omitempty,omitzero"`
+}
+
+// ContactViewPage defines model for ContactViewPage.
+type ContactViewPage struct {
+	Items []ContactViewEntry `json:"items"`
+	Next  string             `json:"next,omitempty,omitzero"`
 }
 
 // ContingencyDraw defines model for ContingencyDraw.
@@ -325,6 +530,9 @@ type ContingencyDraw struct {
 	User    Person `json:"user"`
 	Words   string `json:"words"`
 }
+
+// ControlReport defines model for ControlReport.
+type ControlReport = campaign.ControlReport
 
 // Count defines model for Count.
 type Count = int64
@@ -456,6 +664,97 @@ type CreditUseBatch struct {
 	Source string `json:"source"`
 }
 
+// Customer defines model for Customer.
+type Customer struct {
+	// Attributes By name; what is not known and what identifies a person is left out
+	Attributes json.RawMessage `json:"attributes"`
+	Consents   []Consent       `json:"consents"`
+	CreatedAt  time.Time       `json:"created_at"`
+
+	// DoNotContact The number is on the tenant's list
+	DoNotContact bool       `json:"do_not_contact"`
+	ErasedAt     *time.Time `json:"erased_at,omitempty,omitzero"`
+	ExternalID   string     `json:"external_id"`
+	Holdings     []Holding  `json:"holdings"`
+	ID           string     `json:"id"`
+
+	// OptOuts In force
+	OptOuts []OptOut `json:"opt_outs"`
+
+	// OptedOut Refuses every contact
+	OptedOut bool `json:"opted_out"`
+
+	// Phone Masked; empty when no number is known
+	Phone       string       `json:"phone"`
+	Quarantines []Quarantine `json:"quarantines"`
+	Simulated   bool         `json:"simulated"`
+	TimeZone    string       `json:"time_zone"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit Unit `json:"unit"`
+}
+
+// CustomerList defines model for CustomerList.
+type CustomerList struct {
+	CampaignID string    `json:"campaign_id,omitempty,omitzero"`
+	CreatedAt  time.Time `json:"created_at"`
+
+	// Digest Of members and arms; once published
+	Digest string `json:"digest,omitempty,omitzero"`
+	ID     string `json:"id"`
+
+	// Kind `upload` and `arms` take members by a file, those of `arms` each with the arm of an experiment
+	Kind        CustomerListKind `json:"kind"`
+	Members     int64            `json:"members"`
+	Name        string           `json:"name"`
+	PublishedAt *time.Time       `json:"published_at,omitempty,omitzero"`
+	RetiredAt   *time.Time       `json:"retired_at,omitempty,omitzero"`
+	State       string           `json:"state"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit    Unit          `json:"unit"`
+	Version int           `json:"version"`
+	With    []OutcomeKind `json:"with,omitempty,omitzero"`
+	Without []OutcomeKind `json:"without,omitempty,omitzero"`
+}
+
+// CustomerListKind `upload` and `arms` take members by a file, those of `arms` each with the arm of an experiment
+type CustomerListKind = string
+
+// CustomerListPage defines model for CustomerListPage.
+type CustomerListPage struct {
+	Items []CustomerList `json:"items"`
+	Next  string         `json:"next,omitempty,omitzero"`
+}
+
+// CustomerPhone defines model for CustomerPhone.
+type CustomerPhone struct {
+	// Phone In any form people write it
+	Phone string `json:"phone"`
+}
+
+// CustomerReason defines model for CustomerReason.
+type CustomerReason struct {
+	Reason string `json:"reason"`
+}
+
+// CustomerSummary defines model for CustomerSummary.
+type CustomerSummary struct {
+	ExternalID string `json:"external_id"`
+	ID         string `json:"id"`
+
+	// Phone Masked; empty when no number is known
+	Phone string `json:"phone"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit Unit `json:"unit"`
+}
+
+// CustomerSummaryList defines model for CustomerSummaryList.
+type CustomerSummaryList struct {
+	Items []CustomerSummary `json:"items"`
+}
+
 // Decision defines model for Decision.
 type Decision = campaign.Decision
 
@@ -499,6 +798,27 @@ type DelegationPage struct {
 	Next string `json:"next,omitempty,omitzero"`
 }
 
+// Direction Who began it, the customer (`in`) or the operator (`out`)
+type Direction = campaign.Direction
+
+// DoNotContactNumbers defines model for DoNotContactNumbers.
+type DoNotContactNumbers struct {
+	Numbers []string `json:"numbers"`
+	Reason  string   `json:"reason"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit Unit `json:"unit"`
+}
+
+// DoNotContactResult defines model for DoNotContactResult.
+type DoNotContactResult struct {
+	Changed int          `json:"changed"`
+	Faults  []FieldError `json:"faults"`
+}
+
+// DryRun defines model for DryRun.
+type DryRun = campaign.DryRun
+
 // Evaluation defines model for Evaluation.
 type Evaluation struct {
 	CreatedAt time.Time       `json:"created_at"`
@@ -507,11 +827,76 @@ type Evaluation struct {
 	Revision  int             `json:"revision"`
 }
 
+// Export defines model for Export.
+type Export struct {
+	Columns   []string  `json:"columns"`
+	CreatedAt time.Time `json:"created_at"`
+	ExpiresAt time.Time `json:"expires_at"`
+
+	// File Where it is fetched
+	File      string `json:"file"`
+	Filter    string `json:"filter,omitempty,omitzero"`
+	Format    string `json:"format"`
+	ID        string `json:"id"`
+	ListID    string `json:"list_id,omitempty,omitzero"`
+	QueryHash string `json:"query_hash"`
+
+	// RowCap With more rows than this it cannot be fetched
+	RowCap int64 `json:"row_cap"`
+
+	// Rows When it was asked for
+	Rows int64 `json:"rows"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit Unit `json:"unit"`
+}
+
 // FieldError defines model for FieldError.
 type FieldError = campaign.FieldError
 
 // FieldNote defines model for FieldNote.
 type FieldNote = campaign.FieldNote
+
+// Figure defines model for Figure.
+type Figure struct {
+	Customers int64 `json:"customers"`
+
+	// StandardError Of an estimate, in customers
+	StandardError float64 `json:"standard_error,omitempty,omitzero"`
+}
+
+// FilterArgument defines model for FilterArgument.
+type FilterArgument struct {
+	Name string `json:"name"`
+	Type string `json:"type"`
+}
+
+// FilterFunction defines model for FilterFunction.
+type FilterFunction struct {
+	Arguments []FilterArgument `json:"arguments"`
+	Example   string           `json:"example"`
+	Meaning   string           `json:"meaning"`
+	MeaningZh string           `json:"meaning_zh"`
+	Name      string           `json:"name"`
+	Signature string           `json:"signature"`
+}
+
+// FilterOperator Compares a field with values; with an empty field it is false, but for != and not_in
+type FilterOperator = campaign.Operator
+
+// FilterUse What a filter names, as it is now
+type FilterUse struct {
+	ID      string `json:"id"`
+	Kind    string `json:"kind"`
+	Name    string `json:"name"`
+	Version int    `json:"version,omitempty,omitzero"`
+}
+
+// FilterValue A text, a plain number, true, false, {"time": "2026-01-31T00:00:00Z"}, {"days": 30} or {"days_ago": 30}
+type FilterValue = campaign.Value
+
+// FollowUp Customers of earlier waves, chosen when the wave begins by what came of those: willing, and not activated after 30 days
+type FollowUp = campaign.FollowUp
 
 // Freeze defines model for Freeze.
 type Freeze struct {
@@ -578,6 +963,26 @@ type HoldReason struct {
 	Reason string `json:"reason"`
 }
 
+// Holding defines model for Holding.
+type Holding struct {
+	Active  bool          `json:"active"`
+	Product string        `json:"product"`
+	Since   campaign.Date `json:"since,omitempty,omitzero"`
+	Until   campaign.Date `json:"until,omitempty,omitzero"`
+}
+
+// HoldingBatch defines model for HoldingBatch.
+type HoldingBatch struct {
+	Holdings []NewHolding `json:"holdings"`
+}
+
+// HoldingResult defines model for HoldingResult.
+type HoldingResult struct {
+	Faults    []FieldError `json:"faults"`
+	Unchanged int          `json:"unchanged"`
+	Written   int          `json:"written"`
+}
+
 // Identity defines model for Identity.
 type Identity struct {
 	// Issuer The provider
@@ -588,6 +993,57 @@ type Identity struct {
 
 	// Waiting To be confirmed: nobody logs in by it yet
 	Waiting bool `json:"waiting"`
+}
+
+// Import defines model for Import.
+type Import struct {
+	// Already The import by which the same content landed
+	Already string `json:"already,omitempty,omitzero"`
+
+	// Bytes Read in this pass
+	Bytes      int64          `json:"bytes"`
+	Created    int64          `json:"created"`
+	CreatedAt  time.Time      `json:"created_at"`
+	Error      *ImportProblem `json:"error,omitempty"`
+	FinishedAt *time.Time     `json:"finished_at,omitempty,omitzero"`
+	ID         string         `json:"id"`
+	Name       string         `json:"name"`
+
+	// Options As they were given
+	Options  campaign.ImportOptions `json:"options"`
+	Rejected int64                  `json:"rejected"`
+
+	// Report Of the first pass: format, encoding, delimiter, rows, rejected, duplicates; columns with their target, type, whether
+	// the attribute is new, rows without a value, bad values, a sample, and the nearest attribute of an unknown one;
+	// preview, the first rows as they would land. What identifies people is masked.
+	Report *campaign.ImportReport `json:"report,omitempty,omitzero"`
+
+	// Rows Of this pass; in the end created, updated, unchanged and rejected add up to it
+	Rows          int64   `json:"rows"`
+	RowsPerSecond float64 `json:"rows_per_second"`
+
+	// SecondsLeft Of this pass; 0 when it cannot be told
+	SecondsLeft int64  `json:"seconds_left"`
+	State       string `json:"state"`
+	TotalBytes  int64  `json:"total_bytes"`
+	Unchanged   int64  `json:"unchanged"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit    Unit  `json:"unit"`
+	Updated int64 `json:"updated"`
+}
+
+// ImportPage defines model for ImportPage.
+type ImportPage struct {
+	Items []Import `json:"items"`
+	Next  string   `json:"next,omitempty,omitzero"`
+}
+
+// ImportProblem defines model for ImportProblem.
+type ImportProblem struct {
+	Code    string       `json:"code"`
+	Fields  []FieldError `json:"fields,omitempty,omitzero"`
+	Message string       `json:"message"`
 }
 
 // LedgerAccount defines model for LedgerAccount.
@@ -667,6 +1123,16 @@ type LineBalance struct {
 	Used Amount `json:"used"`
 }
 
+// LineCost defines model for LineCost.
+type LineCost struct {
+	// Amount The line's ceiling
+	Amount   int64             `json:"amount"`
+	Category campaign.Category `json:"category"`
+	Cost     int64             `json:"cost"`
+	Line     string            `json:"line"`
+	Units    int64             `json:"units"`
+}
+
 // LoginMethod defines model for LoginMethod.
 type LoginMethod struct {
 	Kind string `json:"kind"`
@@ -699,6 +1165,25 @@ type Me struct {
 // Measurement How results are observed
 type Measurement = campaign.Measurement
 
+// MemberKey defines model for MemberKey.
+type MemberKey = string
+
+// MembersAdded defines model for MembersAdded.
+type MembersAdded struct {
+	Added     int64        `json:"added"`
+	Duplicate int64        `json:"duplicate"`
+	Faults    []FieldError `json:"faults"`
+	Lines     int64        `json:"lines"`
+	Rejected  int64        `json:"rejected"`
+}
+
+// NamedFigure defines model for NamedFigure.
+type NamedFigure struct {
+	Customers     int64   `json:"customers"`
+	Name          string  `json:"name"`
+	StandardError float64 `json:"standard_error,omitempty,omitzero"`
+}
+
 // NamedTaskReport defines model for NamedTaskReport.
 type NamedTaskReport struct {
 	CallSeconds int                  `json:"call_seconds,omitempty,omitzero"`
@@ -720,6 +1205,25 @@ type NewCampaign struct {
 type NewClawBack struct {
 	// Words Why
 	Words Words `json:"words"`
+}
+
+// NewConsent defines model for NewConsent.
+type NewConsent struct {
+	// At When the customer said so
+	At time.Time `json:"at"`
+
+	// Channel `sms` messages are sent; `call` tasks are worked by agents
+	Channel Channel `json:"channel"`
+
+	// Given Or else withdrawn
+	Given bool `json:"given"`
+
+	// Purpose What a customer is contacted for: `marketing` is acquisition, upsell, retention and channel migration, `care` tariff care, `service` service care
+	Purpose Purpose `json:"purpose"`
+	Reason  string  `json:"reason,omitempty,omitzero"`
+
+	// Source Where
+	Source string `json:"source"`
 }
 
 // NewContingencyDraw defines model for NewContingencyDraw.
@@ -777,6 +1281,21 @@ type NewCreditUse struct {
 	Use int64 `json:"use,omitempty,omitzero"`
 }
 
+// NewCustomerList defines model for NewCustomerList.
+type NewCustomerList struct {
+	// CampaignID Of campaign_result alone
+	CampaignID string `json:"campaign_id,omitempty,omitzero"`
+
+	// Kind `upload` and `arms` take members by a file, those of `arms` each with the arm of an experiment
+	Kind CustomerListKind `json:"kind"`
+	Name string           `json:"name"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit    Unit          `json:"unit"`
+	With    []OutcomeKind `json:"with,omitempty,omitzero"`
+	Without []OutcomeKind `json:"without,omitempty,omitzero"`
+}
+
 // NewDecision defines model for NewDecision.
 type NewDecision struct {
 	// ActingFor The user by whose delegation the caller signs; absent to sign by their own authority
@@ -813,10 +1332,53 @@ type NewDelegation struct {
 	Until time.Time `json:"until"`
 }
 
+// NewExport defines model for NewExport.
+type NewExport struct {
+	// Bom Of CSV: begin with the mark by which old spreadsheets know UTF-8
+	Bom     bool     `json:"bom,omitempty,omitzero"`
+	Columns []string `json:"columns,omitempty,omitzero"`
+	Filter  string   `json:"filter,omitempty,omitzero"`
+	Format  string   `json:"format"`
+
+	// ListID Or filter
+	ListID string `json:"list_id,omitempty,omitzero"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit Unit `json:"unit"`
+}
+
+// NewHolding defines model for NewHolding.
+type NewHolding struct {
+	// Active Held, and used
+	Active     bool          `json:"active"`
+	ExternalID string        `json:"external_id"`
+	Product    string        `json:"product"`
+	Since      campaign.Date `json:"since,omitempty,omitzero"`
+
+	// Until Left out while it goes on
+	Until campaign.Date `json:"until,omitempty,omitzero"`
+}
+
 // NewIdentity defines model for NewIdentity.
 type NewIdentity struct {
 	// Subject What the provider calls them: the claim `sub`, which a refused log-in names
 	Subject string `json:"subject"`
+}
+
+// NewOptOut defines model for NewOptOut.
+type NewOptOut struct {
+	// At When the customer said so
+	At time.Time `json:"at"`
+
+	// Channel `sms` messages are sent; `call` tasks are worked by agents
+	Channel Channel `json:"channel,omitempty,omitzero"`
+
+	// Purpose What a customer is contacted for: `marketing` is acquisition, upsell, retention and channel migration, `care` tariff care, `service` service care
+	Purpose Purpose `json:"purpose,omitempty,omitzero"`
+	Reason  string  `json:"reason,omitempty,omitzero"`
+
+	// Source Where
+	Source string `json:"source"`
 }
 
 // NewOutcome defines model for NewOutcome.
@@ -838,16 +1400,43 @@ type NewPassword struct {
 	Password string `json:"password,omitempty,omitzero"`
 }
 
+// NewPastContact defines model for NewPastContact.
+type NewPastContact struct {
+	// At Absent where it is not known
+	At      time.Time `json:"at,omitempty,omitzero"`
+	Channel string    `json:"channel"`
+
+	// CustomerID Or external_id
+	CustomerID string `json:"customer_id,omitempty,omitzero"`
+
+	// Direction Who began it, the customer (`in`) or the operator (`out`)
+	Direction  Direction   `json:"direction"`
+	ExternalID string      `json:"external_id,omitempty,omitzero"`
+	Kind       ContactKind `json:"kind"`
+	Outcome    string      `json:"outcome,omitempty,omitzero"`
+	Product    string      `json:"product,omitempty,omitzero"`
+	Seconds    *int32      `json:"seconds,omitempty,omitzero"`
+
+	// Source The system that tells of it
+	Source string `json:"source"`
+
+	// SourceID The source's own id of it
+	SourceID string `json:"source_id"`
+}
+
 // NewPolicy defines model for NewPolicy.
 type NewPolicy struct {
 	// Base The version in force that it changes
 	Base int64 `json:"base"`
 
+	// Contact A contact policy, in place of policy and routes: caps, gaps, quiet hours, blackouts, consent, quarantine, holdout, priorities
+	Contact json.RawMessage `json:"contact,omitempty,omitzero"`
+
 	// Policy What the roles may do, a row each: p, role, action, limit, effect. The limit is the most money that the action may be about in minor units, * for none; a deny row beats every allow row
-	Policy string `json:"policy"`
+	Policy string `json:"policy,omitempty,omitzero"`
 
 	// Routes Who must sign: rules, of which the first that fits a plan wins, and the calendars that due times are counted in
-	Routes json.RawMessage `json:"routes"`
+	Routes json.RawMessage `json:"routes,omitempty,omitzero"`
 
 	// Unit The topmost unit it is for
 	Unit Unit `json:"unit"`
@@ -904,6 +1493,51 @@ type NewReviewDecision struct {
 	Words    Words                   `json:"words,omitempty,omitzero"`
 }
 
+// NewSegment defines model for NewSegment.
+type NewSegment struct {
+	Filter    string `json:"filter,omitempty,omitzero"`
+	Meaning   string `json:"meaning"`
+	MeaningZh string `json:"meaning_zh"`
+	Name      string `json:"name"`
+
+	// Template The template that it was made from
+	Template string `json:"template,omitempty,omitzero"`
+
+	// Tree A filter as a tree: exactly one of `all`, `any`, `not`, `field` (with `operator` and `values`) and `function` (with `values`).
+	// The text that it generates is what runs; no tree is ever made out of a text.
+	Tree *Condition `json:"tree,omitempty"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit Unit `json:"unit"`
+}
+
+// NewSegmentVersion defines model for NewSegmentVersion.
+type NewSegmentVersion struct {
+	Filter    string `json:"filter,omitempty,omitzero"`
+	Meaning   string `json:"meaning"`
+	MeaningZh string `json:"meaning_zh"`
+
+	// Newest The newest version that the caller knows
+	Newest int `json:"newest"`
+
+	// Tree A filter as a tree: exactly one of `all`, `any`, `not`, `field` (with `operator` and `values`) and `function` (with `values`).
+	// The text that it generates is what runs; no tree is ever made out of a text.
+	Tree *Condition `json:"tree,omitempty"`
+}
+
+// NewSimulation defines model for NewSimulation.
+type NewSimulation struct {
+	// Contact The contact policy
+	Contact json.RawMessage `json:"contact"`
+	From    time.Time       `json:"from"`
+
+	// Unit The unit whose customers, with those of the units below, it is about
+	Unit Unit `json:"unit"`
+
+	// Until At most 366 days after from
+	Until time.Time `json:"until"`
+}
+
 // NewToken defines model for NewToken.
 type NewToken struct {
 	// ExpiresAt At most 366 days from now
@@ -936,6 +1570,32 @@ type NewUser struct {
 
 // Offer What customers are told, defined once for all channels
 type Offer = campaign.Offer
+
+// OptOut defines model for OptOut.
+type OptOut struct {
+	At         time.Time `json:"at"`
+	CampaignID string    `json:"campaign_id,omitempty,omitzero"`
+
+	// Channel Empty for all of them
+	Channel campaign.Channel `json:"channel"`
+
+	// Purpose Empty for all of them
+	Purpose campaign.Purpose `json:"purpose"`
+	Source  string           `json:"source"`
+}
+
+// OptOutLift defines model for OptOutLift.
+type OptOutLift struct {
+	// Channel `sms` messages are sent; `call` tasks are worked by agents
+	Channel Channel `json:"channel,omitempty,omitzero"`
+
+	// Purpose What a customer is contacted for: `marketing` is acquisition, upsell, retention and channel migration, `care` tariff care, `service` service care
+	Purpose Purpose `json:"purpose,omitempty,omitzero"`
+	Reason  string  `json:"reason"`
+
+	// Source Where the customer said so
+	Source string `json:"source"`
+}
 
 // OrgUnit defines model for OrgUnit.
 type OrgUnit struct {
@@ -1032,8 +1692,11 @@ type Policy struct {
 	DecisionWords string  `json:"decision_words,omitempty,omitzero"`
 
 	// Digest SHA-256 of what it says
-	Digest     string    `json:"digest"`
-	ProposedAt time.Time `json:"proposed_at"`
+	Digest string `json:"digest"`
+
+	// Kind Access: what the roles may do and who must sign. Contact: how often, when and whether customers may be contacted
+	Kind       campaign.PolicyKind `json:"kind"`
+	ProposedAt time.Time           `json:"proposed_at"`
 
 	// ProposedBy Absent for the standard, which comes with a release
 	ProposedBy *Person              `json:"proposed_by,omitempty"`
@@ -1072,19 +1735,25 @@ type PolicyDetail struct {
 	// Changes What it would change in what is in force now
 	Changes *PolicyChanges `json:"changes,omitempty"`
 
+	// Contact Of kind contact: its rules
+	Contact json.RawMessage `json:"contact,omitempty,omitzero"`
+
 	// Fault Why this release cannot tell: it does not take what this version, or the one in force, says
 	Fault string `json:"fault,omitempty,omitzero"`
 
 	// Policy What the roles may do
-	Policy string `json:"policy"`
+	Policy string `json:"policy,omitempty,omitzero"`
 
 	// Routes Approval routes and calendars
-	Routes  json.RawMessage `json:"routes"`
+	Routes  json.RawMessage `json:"routes,omitempty,omitzero"`
 	Version Policy          `json:"version"`
 }
 
 // PolicyInForce defines model for PolicyInForce.
 type PolicyInForce struct {
+	// ContactVersion The version of its contact policy
+	ContactVersion int64 `json:"contact_version"`
+
 	// Unit A topmost unit
 	Unit Unit `json:"unit"`
 
@@ -1101,6 +1770,22 @@ type PolicyPage struct {
 
 	// Next Absent on the last page
 	Next string `json:"next,omitempty,omitzero"`
+}
+
+// PolicySimulation defines model for PolicySimulation.
+type PolicySimulation struct {
+	ByChannel []SimulatedPart `json:"by_channel"`
+	ByMonth   []SimulatedPart `json:"by_month"`
+	ByRule    []SimulatedRule `json:"by_rule"`
+	Contacts  int64           `json:"contacts"`
+
+	// Customers Who were contacted
+	Customers int64 `json:"customers"`
+
+	// Delayed Until quiet hours are over, whether kept or not
+	Delayed    int64 `json:"delayed"`
+	Kept       int64 `json:"kept"`
+	Suppressed int64 `json:"suppressed"`
 }
 
 // PreviewedLevel defines model for PreviewedLevel.
@@ -1243,13 +1928,50 @@ type ProgrammeSignOff struct {
 // ProgrammeState defines model for ProgrammeState.
 type ProgrammeState = campaign.ProgrammeState
 
+// Purpose What a customer is contacted for: `marketing` is acquisition, upsell, retention and channel migration, `care` tariff care, `service` service care
+type Purpose = campaign.Purpose
+
+// Quarantine defines model for Quarantine.
+type Quarantine struct {
+	At    time.Time `json:"at"`
+	Until time.Time `json:"until"`
+	Why   string    `json:"why"`
+}
+
 // Reason defines model for Reason.
 type Reason struct {
 	Reason string `json:"reason"`
 }
 
+// ReasonCount defines model for ReasonCount.
+type ReasonCount = campaign.ReasonCount
+
 // ReplayReport defines model for ReplayReport.
 type ReplayReport = campaign.ReplayReport
+
+// ReplyDecision defines model for ReplyDecision.
+type ReplyDecision struct {
+	Refusal bool `json:"refusal"`
+}
+
+// ReplyReview defines model for ReplyReview.
+type ReplyReview struct {
+	At time.Time `json:"at"`
+
+	// Channel `sms` messages are sent; `call` tasks are worked by agents
+	Channel    Channel `json:"channel"`
+	CustomerID string  `json:"customer_id"`
+	ID         string  `json:"id"`
+	Words      string  `json:"words"`
+}
+
+// ReplyReviewPage defines model for ReplyReviewPage.
+type ReplyReviewPage struct {
+	Items []ReplyReview `json:"items"`
+
+	// Next Cursor of the next page; absent on the last
+	Next string `json:"next,omitempty,omitzero"`
+}
 
 // Review defines model for Review.
 type Review struct {
@@ -1355,6 +2077,68 @@ type Schedule = campaign.Schedule
 // Seconds Whole seconds
 type Seconds = int64
 
+// Segment defines model for Segment.
+type Segment struct {
+	CreatedAt time.Time  `json:"created_at"`
+	Filter    string     `json:"filter"`
+	ID        string     `json:"id"`
+	Meaning   string     `json:"meaning"`
+	MeaningZh string     `json:"meaning_zh"`
+	Name      string     `json:"name"`
+	Newest    int        `json:"newest"`
+	RetiredAt *time.Time `json:"retired_at,omitempty,omitzero"`
+	Template  string     `json:"template,omitempty,omitzero"`
+
+	// Tree A filter as a tree: exactly one of `all`, `any`, `not`, `field` (with `operator` and `values`) and `function` (with `values`).
+	// The text that it generates is what runs; no tree is ever made out of a text.
+	Tree *Condition `json:"tree,omitempty"`
+
+	// Unit Path of an org unit, e.g. operator/north/harbin
+	Unit    Unit `json:"unit"`
+	Version int  `json:"version"`
+}
+
+// SegmentPage defines model for SegmentPage.
+type SegmentPage struct {
+	Items []Segment `json:"items"`
+	Next  string    `json:"next,omitempty,omitzero"`
+}
+
+// SegmentTemplate defines model for SegmentTemplate.
+type SegmentTemplate struct {
+	// Fault What is wrong with it here, if anything
+	Fault     string   `json:"fault,omitempty,omitzero"`
+	Filter    string   `json:"filter"`
+	Key       string   `json:"key"`
+	Lacks     []string `json:"lacks"`
+	Meaning   string   `json:"meaning"`
+	MeaningZh string   `json:"meaning_zh"`
+	Name      string   `json:"name"`
+	NameZh    string   `json:"name_zh"`
+
+	// Tree A filter as a tree: exactly one of `all`, `any`, `not`, `field` (with `operator` and `values`) and `function` (with `values`).
+	// The text that it generates is what runs; no tree is ever made out of a text.
+	Tree Condition `json:"tree"`
+}
+
+// SegmentTemplateList defines model for SegmentTemplateList.
+type SegmentTemplateList struct {
+	Items []SegmentTemplate `json:"items"`
+}
+
+// SegmentVersions defines model for SegmentVersions.
+type SegmentVersions struct {
+	Items []Segment `json:"items"`
+}
+
+// SelectionList defines model for SelectionList.
+type SelectionList struct {
+	Items []SelectionRecord `json:"items"`
+}
+
+// SelectionRecord defines model for SelectionRecord.
+type SelectionRecord = campaign.SelectionRecord
+
 // ServiceToken defines model for ServiceToken.
 type ServiceToken struct {
 	CreatedAt time.Time `json:"created_at"`
@@ -1410,6 +2194,33 @@ type SignOff struct {
 // Signature defines model for Signature.
 type Signature = campaign.Signature
 
+// SimulatedPart defines model for SimulatedPart.
+type SimulatedPart struct {
+	Kept int64 `json:"kept"`
+
+	// Name A channel, or a month such as 2027-02
+	Name       string `json:"name"`
+	Suppressed int64  `json:"suppressed"`
+}
+
+// SimulatedRule defines model for SimulatedRule.
+type SimulatedRule struct {
+	// Contacts Suppressed by it; of quiet hours, put off
+	Contacts int64 `json:"contacts"`
+
+	// CustomersAtCap Customers who at some time had as many contacts as it lets them have
+	CustomersAtCap int64 `json:"customers_at_cap"`
+
+	// Rule cap:name, gap:name or quiet:name
+	Rule string `json:"rule"`
+}
+
+// SizeAnswer defines model for SizeAnswer.
+type SizeAnswer = campaign.SizeAnswer
+
+// SizeRequest defines model for SizeRequest.
+type SizeRequest = campaign.SizeRequest
+
 // Stage defines model for Stage.
 type Stage = campaign.Stage
 
@@ -1427,6 +2238,41 @@ type Submission struct {
 	// Digest The digest the caller saw; refused when it is another
 	Digest   string `json:"digest,omitempty,omitzero"`
 	Revision int    `json:"revision"`
+}
+
+// SuppressedCustomer defines model for SuppressedCustomer.
+type SuppressedCustomer struct {
+	At time.Time `json:"at"`
+
+	// Channel `sms` messages are sent; `call` tasks are worked by agents
+	Channel       Channel `json:"channel,omitempty,omitzero"`
+	Control       bool    `json:"control"`
+	CustomerID    string  `json:"customer_id"`
+	PolicyVersion int64   `json:"policy_version"`
+	Rule          string  `json:"rule"`
+	Stage         string  `json:"stage"`
+	Wave          int     `json:"wave,omitempty,omitzero"`
+}
+
+// SuppressionCount defines model for SuppressionCount.
+type SuppressionCount struct {
+	// Control Of those, of the control group
+	Control   int64 `json:"control"`
+	Customers int64 `json:"customers"`
+
+	// PolicyVersion Of the contact policy
+	PolicyVersion int64 `json:"policy_version"`
+
+	// Rule opted_out, no_consent, do_not_contact, quarantine, universal_holdout, other_campaign, cap:name, gap:name, …
+	Rule  string `json:"rule"`
+	Stage string `json:"stage"`
+}
+
+// SuppressionPage defines model for SuppressionPage.
+type SuppressionPage struct {
+	Counts []SuppressionCount   `json:"counts"`
+	Items  []SuppressedCustomer `json:"items"`
+	Next   string               `json:"next,omitempty,omitzero"`
 }
 
 // Target defines model for Target.
@@ -1592,6 +2438,15 @@ type UnitList struct {
 	Items []OrgUnit `json:"items"`
 }
 
+// UnmaskedCustomer defines model for UnmaskedCustomer.
+type UnmaskedCustomer struct {
+	// Attributes Those that identify a person, by name
+	Attributes json.RawMessage `json:"attributes"`
+
+	// Phone E.164 digits; empty when no number is known
+	Phone string `json:"phone"`
+}
+
 // UnpaidChannel A wave's channel that waits for money
 type UnpaidChannel = campaign.UnpaidChannel
 
@@ -1653,6 +2508,9 @@ type WaitingGrant struct {
 	Unit Unit `json:"unit"`
 }
 
+// WaveCount defines model for WaveCount.
+type WaveCount = campaign.WaveCount
+
 // WavePlan An ordered part of the audience with its start and channels
 type WavePlan = campaign.WavePlan
 
@@ -1679,8 +2537,14 @@ type CreditPoolID = string
 // Cursor defines model for Cursor.
 type Cursor = string
 
+// CustomerID defines model for CustomerID.
+type CustomerID = string
+
 // DelegationID defines model for DelegationID.
 type DelegationID = string
+
+// ExportID defines model for ExportID.
+type ExportID = string
 
 // IdempotencyKey defines model for IdempotencyKey.
 type IdempotencyKey = string
@@ -1688,20 +2552,32 @@ type IdempotencyKey = string
 // IfMatch defines model for IfMatch.
 type IfMatch = string
 
+// ImportID defines model for ImportID.
+type ImportID = string
+
 // LastEventID defines model for LastEventID.
 type LastEventID = string
 
 // Limit defines model for Limit.
 type Limit = int
 
+// ListID defines model for ListID.
+type ListID = string
+
 // PolicyVersion defines model for PolicyVersion.
 type PolicyVersion = int64
+
+// PreviewID defines model for PreviewID.
+type PreviewID = string
 
 // ProgrammeID defines model for ProgrammeID.
 type ProgrammeID = string
 
 // ReviewNumber defines model for ReviewNumber.
 type ReviewNumber = int
+
+// SegmentID defines model for SegmentID.
+type SegmentID = string
 
 // TaskID defines model for TaskID.
 type TaskID = string
@@ -1711,6 +2587,19 @@ type TokenID = string
 
 // UserID defines model for UserID.
 type UserID = string
+
+// DeclareAttributeParams defines parameters for DeclareAttribute.
+type DeclareAttributeParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// GetPreviewParams defines parameters for GetPreview.
+type GetPreviewParams struct {
+	// Wait Seconds to wait for it to be done
+	Wait int `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+}
 
 // ListCampaignsParams defines parameters for ListCampaigns.
 type ListCampaignsParams struct {
@@ -1875,6 +2764,18 @@ type SubmitCampaignParams struct {
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
 }
 
+// ListSuppressionsParams defines parameters for ListSuppressions.
+type ListSuppressionsParams struct {
+	// Cursor The `next` of the page before
+	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// Limit Most items on the page, 50 unless told
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Rule Only by this rule
+	Rule string `form:"rule,omitempty" json:"rule,omitempty,omitzero"`
+}
+
 // ListTargetsParams defines parameters for ListTargets.
 type ListTargetsParams struct {
 	// Cursor The `next` of the page before
@@ -1886,6 +2787,19 @@ type ListTargetsParams struct {
 
 // WithdrawCampaignParams defines parameters for WithdrawCampaign.
 type WithdrawCampaignParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// GetCatalogueParams defines parameters for GetCatalogue.
+type GetCatalogueParams struct {
+	// Unit A unit of the tenant that is asked about; without it, the caller's own
+	Unit Unit `form:"unit,omitempty" json:"unit,omitempty,omitzero"`
+}
+
+// RecordContactHistoryParams defines parameters for RecordContactHistory.
+type RecordContactHistoryParams struct {
 	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
 	// printable ASCII characters. Absent: 400 idempotency_key_required.
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
@@ -1907,6 +2821,51 @@ type AllocateCreditParams struct {
 
 // RecordCreditUsesParams defines parameters for RecordCreditUses.
 type RecordCreditUsesParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// GetCustomerByExternalIDParams defines parameters for GetCustomerByExternalID.
+type GetCustomerByExternalIDParams struct {
+	ExternalID string `form:"external_id" json:"external_id"`
+}
+
+// RecordConsentParams defines parameters for RecordConsent.
+type RecordConsentParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// ListCustomerContactsParams defines parameters for ListCustomerContacts.
+type ListCustomerContactsParams struct {
+	Kind    ContactKind `form:"kind,omitempty" json:"kind,omitempty,omitzero"`
+	Channel string      `form:"channel,omitempty" json:"channel,omitempty,omitzero"`
+
+	// Cursor The `next` of the page before
+	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// Limit Most items on the page, 50 unless told
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+}
+
+// EraseCustomerParams defines parameters for EraseCustomer.
+type EraseCustomerParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// RecordOptOutParams defines parameters for RecordOptOut.
+type RecordOptOutParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// LiftOptOutParams defines parameters for LiftOptOut.
+type LiftOptOutParams struct {
 	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
 	// printable ASCII characters. Absent: 400 idempotency_key_required.
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
@@ -1938,6 +2897,20 @@ type RevokeDelegationParams struct {
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
 }
 
+// AddDoNotContactParams defines parameters for AddDoNotContact.
+type AddDoNotContactParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// RemoveDoNotContactParams defines parameters for RemoveDoNotContact.
+type RemoveDoNotContactParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
 // StreamEventsParams defines parameters for StreamEvents.
 type StreamEventsParams struct {
 	// Topics Only these topics, separated by commas; all when absent
@@ -1947,8 +2920,133 @@ type StreamEventsParams struct {
 	LastEventID LastEventID `json:"Last-Event-ID,omitempty,omitzero"`
 }
 
+// CreateExportParams defines parameters for CreateExport.
+type CreateExportParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
 // LiftFreezeParams defines parameters for LiftFreeze.
 type LiftFreezeParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// RecordHoldingsParams defines parameters for RecordHoldings.
+type RecordHoldingsParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// ListImportsParams defines parameters for ListImports.
+type ListImportsParams struct {
+	// Cursor The `next` of the page before
+	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// Limit Most items on the page, 50 unless told
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+}
+
+// ImportCustomersParams defines parameters for ImportCustomers.
+type ImportCustomersParams struct {
+	// Name What the file is called
+	Name string `form:"name" json:"name"`
+
+	// Unit The unit of customers whose row names none; rows may name units below it
+	Unit Unit `form:"unit" json:"unit"`
+
+	// TimeZone The zone of customers whose row names none, and of times without one
+	TimeZone string `form:"time_zone" json:"time_zone"`
+
+	// Format Found out if left out
+	Format string `form:"format,omitempty" json:"format,omitempty,omitzero"`
+
+	// Encoding Of text; found out if left out
+	Encoding string `form:"encoding,omitempty" json:"encoding,omitempty,omitzero"`
+
+	// Delimiter One character, or tab; found out if left out
+	Delimiter string `form:"delimiter,omitempty" json:"delimiter,omitempty,omitzero"`
+
+	// Sheet Of a workbook; its first if left out
+	Sheet string `form:"sheet,omitempty" json:"sheet,omitempty,omitzero"`
+
+	// Key The column with the operator's own customer id, if it is not called external_id
+	Key string `form:"key,omitempty" json:"key,omitempty,omitzero"`
+
+	// Map What a column is, as column=meaning: an attribute, external_id, msisdn, org_unit, time_zone, `-` for a column to
+	// leave out, `+name` or `+name:type` for an attribute to declare. Other columns are what their headers say; one that
+	// says nothing known refuses the file.
+	Map []string `form:"map,omitempty" json:"map,omitempty,omitzero"`
+
+	// BadShare The share of rows that may be bad before the whole file is refused; 0.05 if left out
+	BadShare *float64 `form:"bad_share,omitempty" json:"bad_share,omitempty,omitzero"`
+
+	// Simulated The customers are made up
+	Simulated bool `form:"simulated,omitempty" json:"simulated,omitempty,omitzero"`
+
+	// DryRun Check the file only; it can be started for 24 hours
+	DryRun bool `form:"dry_run,omitempty" json:"dry_run,omitempty,omitzero"`
+
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// CancelImportParams defines parameters for CancelImport.
+type CancelImportParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// StartImportParams defines parameters for StartImport.
+type StartImportParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// ListListsParams defines parameters for ListLists.
+type ListListsParams struct {
+	// Cursor The `next` of the page before
+	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// Limit Most items on the page, 50 unless told
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+}
+
+// CreateListParams defines parameters for CreateList.
+type CreateListParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// AddListMembersParams defines parameters for AddListMembers.
+type AddListMembersParams struct {
+	// By What the lines name customers by
+	By MemberKey `form:"by" json:"by"`
+
+	// Header The first line is a heading
+	Header bool `form:"header,omitempty" json:"header,omitempty,omitzero"`
+
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// PublishListParams defines parameters for PublishList.
+type PublishListParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// RetireListParams defines parameters for RetireList.
+type RetireListParams struct {
 	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
 	// printable ASCII characters. Absent: 400 idempotency_key_required.
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
@@ -2026,6 +3124,61 @@ type CloseProgrammeParams struct {
 
 // DecideProgrammeParams defines parameters for DecideProgramme.
 type DecideProgrammeParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// ListReplyReviewsParams defines parameters for ListReplyReviews.
+type ListReplyReviewsParams struct {
+	// Cursor The `next` of the page before
+	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// Limit Most items on the page, 50 unless told
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+}
+
+// DecideReplyReviewParams defines parameters for DecideReplyReview.
+type DecideReplyReviewParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// ListSegmentTemplatesParams defines parameters for ListSegmentTemplates.
+type ListSegmentTemplatesParams struct {
+	// Unit A unit of the tenant that is asked about; without it, the caller's own
+	Unit Unit `form:"unit,omitempty" json:"unit,omitempty,omitzero"`
+}
+
+// ListSegmentsParams defines parameters for ListSegments.
+type ListSegmentsParams struct {
+	// Cursor The `next` of the page before
+	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// Limit Most items on the page, 50 unless told
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Retired Retired ones too
+	Retired bool `form:"retired,omitempty" json:"retired,omitempty,omitzero"`
+}
+
+// CreateSegmentParams defines parameters for CreateSegment.
+type CreateSegmentParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// RetireSegmentParams defines parameters for RetireSegment.
+type RetireSegmentParams struct {
+	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
+	// printable ASCII characters. Absent: 400 idempotency_key_required.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// AddSegmentVersionParams defines parameters for AddSegmentVersion.
+type AddSegmentVersionParams struct {
 	// IdempotencyKey Needed: chosen by the caller, new for each thing wanted, the same for each retry of it; 1 to 200
 	// printable ASCII characters. Absent: 400 idempotency_key_required.
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
@@ -2181,8 +3334,14 @@ type EndUserSessionsParams struct {
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
 }
 
+// DeclareAttributeJSONRequestBody defines body for DeclareAttribute for application/json ContentType.
+type DeclareAttributeJSONRequestBody = AttributeDeclaration
+
+// CheckAudienceJSONRequestBody defines body for CheckAudience for application/json ContentType.
+type CheckAudienceJSONRequestBody = AudienceDraft
+
 // PreviewAudienceJSONRequestBody defines body for PreviewAudience for application/json ContentType.
-type PreviewAudienceJSONRequestBody = AudienceFilter
+type PreviewAudienceJSONRequestBody = AudienceQuestion
 
 // CreateCampaignJSONRequestBody defines body for CreateCampaign for application/json ContentType.
 type CreateCampaignJSONRequestBody = NewCampaign
@@ -2223,6 +3382,12 @@ type SubmitCampaignJSONRequestBody = Submission
 // WithdrawCampaignJSONRequestBody defines body for WithdrawCampaign for application/json ContentType.
 type WithdrawCampaignJSONRequestBody = Withdrawal
 
+// RecordContactHistoryJSONRequestBody defines body for RecordContactHistory for application/json ContentType.
+type RecordContactHistoryJSONRequestBody = ContactHistoryBatch
+
+// SimulateContactPolicyJSONRequestBody defines body for SimulateContactPolicy for application/json ContentType.
+type SimulateContactPolicyJSONRequestBody = NewSimulation
+
 // OpenCreditPoolJSONRequestBody defines body for OpenCreditPool for application/json ContentType.
 type OpenCreditPoolJSONRequestBody = NewCreditPool
 
@@ -2232,11 +3397,47 @@ type AllocateCreditJSONRequestBody = NewCreditAllocation
 // RecordCreditUsesJSONRequestBody defines body for RecordCreditUses for application/json ContentType.
 type RecordCreditUsesJSONRequestBody = CreditUseBatch
 
+// FindCustomersJSONRequestBody defines body for FindCustomers for application/json ContentType.
+type FindCustomersJSONRequestBody = CustomerPhone
+
+// RecordConsentJSONRequestBody defines body for RecordConsent for application/json ContentType.
+type RecordConsentJSONRequestBody = NewConsent
+
+// EraseCustomerJSONRequestBody defines body for EraseCustomer for application/json ContentType.
+type EraseCustomerJSONRequestBody = CustomerReason
+
+// RecordOptOutJSONRequestBody defines body for RecordOptOut for application/json ContentType.
+type RecordOptOutJSONRequestBody = NewOptOut
+
+// LiftOptOutJSONRequestBody defines body for LiftOptOut for application/json ContentType.
+type LiftOptOutJSONRequestBody = OptOutLift
+
+// UnmaskCustomerJSONRequestBody defines body for UnmaskCustomer for application/json ContentType.
+type UnmaskCustomerJSONRequestBody = CustomerReason
+
 // CreateDelegationJSONRequestBody defines body for CreateDelegation for application/json ContentType.
 type CreateDelegationJSONRequestBody = NewDelegation
 
+// AddDoNotContactJSONRequestBody defines body for AddDoNotContact for application/json ContentType.
+type AddDoNotContactJSONRequestBody = DoNotContactNumbers
+
+// RemoveDoNotContactJSONRequestBody defines body for RemoveDoNotContact for application/json ContentType.
+type RemoveDoNotContactJSONRequestBody = DoNotContactNumbers
+
+// SizeExperimentJSONRequestBody defines body for SizeExperiment for application/json ContentType.
+type SizeExperimentJSONRequestBody = SizeRequest
+
+// CreateExportJSONRequestBody defines body for CreateExport for application/json ContentType.
+type CreateExportJSONRequestBody = NewExport
+
 // LiftFreezeJSONRequestBody defines body for LiftFreeze for application/json ContentType.
 type LiftFreezeJSONRequestBody = FreezeLift
+
+// RecordHoldingsJSONRequestBody defines body for RecordHoldings for application/json ContentType.
+type RecordHoldingsJSONRequestBody = HoldingBatch
+
+// CreateListJSONRequestBody defines body for CreateList for application/json ContentType.
+type CreateListJSONRequestBody = NewCustomerList
 
 // ConfirmIdentityJSONRequestBody defines body for ConfirmIdentity for application/json ContentType.
 type ConfirmIdentityJSONRequestBody = NewIdentity
@@ -2264,6 +3465,15 @@ type CloseProgrammeJSONRequestBody = Withdrawal
 
 // DecideProgrammeJSONRequestBody defines body for DecideProgramme for application/json ContentType.
 type DecideProgrammeJSONRequestBody = ProgrammeDecision
+
+// DecideReplyReviewJSONRequestBody defines body for DecideReplyReview for application/json ContentType.
+type DecideReplyReviewJSONRequestBody = ReplyDecision
+
+// CreateSegmentJSONRequestBody defines body for CreateSegment for application/json ContentType.
+type CreateSegmentJSONRequestBody = NewSegment
+
+// AddSegmentVersionJSONRequestBody defines body for AddSegmentVersion for application/json ContentType.
+type AddSegmentVersionJSONRequestBody = NewSegmentVersion
 
 // LoginJSONRequestBody defines body for Login for application/json ContentType.
 type LoginJSONRequestBody = Credentials
@@ -2389,23 +3599,88 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/approvals (the `ListApprovals` operationId).
 	ListApprovals(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// PreviewAudienceWithBody Count the customers a filter holds for
+	// ListAttributes The customer catalogue: what a filter may name
 	//
-	// Changes nothing and needs no Idempotency-Key. 422 invalid_filter names line and column.
+	// Corresponds with GET /v1/attributes (the `ListAttributes` operationId).
+	ListAttributes(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeclareAttributeWithBody Declare an attribute of customers
+	//
+	// A new name becomes a column of the customer table; a known one takes the new description. Its type never changes: 409
+	// state_conflict. While customers are imported a column cannot be added: 409 state_conflict too. The catalogue is one for all
+	// tenants, so only an administrator of a whole tenant declares.
 	//
 	// Takes any type of body and a specified content type.
 	//
-	// Corresponds with POST /v1/audience/preview (the `PreviewAudience` operationId).
-	PreviewAudienceWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	// Corresponds with PUT /v1/attributes/{name} (the `DeclareAttribute` operationId).
+	DeclareAttributeWithBody(ctx context.Context, name string, params *DeclareAttributeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// PreviewAudience Count the customers a filter holds for
+	// DeclareAttribute Declare an attribute of customers
 	//
-	// Changes nothing and needs no Idempotency-Key. 422 invalid_filter names line and column.
+	// A new name becomes a column of the customer table; a known one takes the new description. Its type never changes: 409
+	// state_conflict. While customers are imported a column cannot be added: 409 state_conflict too. The catalogue is one for all
+	// tenants, so only an administrator of a whole tenant declares.
 	//
 	// Takes a body of the `application/json` content type.
 	//
-	// Corresponds with POST /v1/audience/preview (the `PreviewAudience` operationId).
+	// Corresponds with PUT /v1/attributes/{name} (the `DeclareAttribute` operationId).
+	DeclareAttribute(ctx context.Context, name string, params *DeclareAttributeParams, body DeclareAttributeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CheckAudienceWithBody Check a filter while it is written
+	//
+	// Changes nothing and needs no Idempotency-Key. A filter with faults is no problem of the request: `errors` has each with line,
+	// column and what would make it right. With a tree alone, `filter` is the text that it generates.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/audiences/check (the `CheckAudience` operationId).
+	CheckAudienceWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CheckAudience Check a filter while it is written
+	//
+	// Changes nothing and needs no Idempotency-Key. A filter with faults is no problem of the request: `errors` has each with line,
+	// column and what would make it right. With a tree alone, `filter` is the text that it generates.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/audiences/check (the `CheckAudience` operationId).
+	CheckAudience(ctx context.Context, body CheckAudienceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PreviewAudienceWithBody Count an audience before anybody approves it
+	//
+	// Changes nothing and needs no Idempotency-Key. 422 invalid_filter names line and column. Of a plan it has the tiers, the cost
+	// and the credit as well. What takes longer than two seconds to count is answered with an estimate from a sample, which
+	// tells its standard error, and counted on: ask for the preview again. Hanging up before the answer, or DELETE, ends the
+	// counting. Caps and gaps of the contact policy are an estimate in any case: the reservation decides them.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/audiences/preview (the `PreviewAudience` operationId).
+	PreviewAudienceWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PreviewAudience Count an audience before anybody approves it
+	//
+	// Changes nothing and needs no Idempotency-Key. 422 invalid_filter names line and column. Of a plan it has the tiers, the cost
+	// and the credit as well. What takes longer than two seconds to count is answered with an estimate from a sample, which
+	// tells its standard error, and counted on: ask for the preview again. Hanging up before the answer, or DELETE, ends the
+	// counting. Caps and gaps of the contact policy are an estimate in any case: the reservation decides them.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/audiences/preview (the `PreviewAudience` operationId).
 	PreviewAudience(ctx context.Context, body PreviewAudienceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CancelPreview Stop counting a preview
+	//
+	// Corresponds with DELETE /v1/audiences/previews/{preview_id} (the `CancelPreview` operationId).
+	CancelPreview(ctx context.Context, previewID PreviewID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetPreview A preview as it stands
+	//
+	// For who asked for it, for ten minutes, from the process that counts it.
+	//
+	// Corresponds with GET /v1/audiences/previews/{preview_id} (the `GetPreview` operationId).
+	GetPreview(ctx context.Context, previewID PreviewID, params *GetPreviewParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListCampaigns List campaigns, newest first
 	//
@@ -2489,6 +3764,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/campaigns/{id}/contingency (the `DrawContingency` operationId).
 	DrawContingency(ctx context.Context, id CampaignID, params *DrawContingencyParams, body DrawContingencyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetControl Whether the control group can be relied on
+	//
+	// 404 before targets are frozen.
+	//
+	// Corresponds with GET /v1/campaigns/{id}/control (the `GetControl` operationId).
+	GetControl(ctx context.Context, id CampaignID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetCredit Where a campaign's prepaid credit stands
 	//
@@ -2650,6 +3932,18 @@ type ClientInterface interface {
 	// Corresponds with POST /v1/campaigns/{id}/route (the `PreviewRoute` operationId).
 	PreviewRoute(ctx context.Context, id CampaignID, body PreviewRouteJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// DryRunSelection What the selection of the newest plan would come to now
+	//
+	// The statements of the selection are run without leaving any targets behind: every reason, tier, arm, channel and wave is counted, and the first contacts are priced. Caps of the contact policy are estimated; the selection itself decides them.
+	//
+	// Corresponds with POST /v1/campaigns/{id}/selection/dry-run (the `DryRunSelection` operationId).
+	DryRunSelection(ctx context.Context, id CampaignID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListSelections The attempts to select targets, with their steps and what the frozen snapshot was made from, the latest first
+	//
+	// Corresponds with GET /v1/campaigns/{id}/selections (the `ListSelections` operationId).
+	ListSelections(ctx context.Context, id CampaignID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// StopCampaignWithBody Stop a campaign for good
 	//
 	// Takes any type of body and a specified content type.
@@ -2678,6 +3972,14 @@ type ClientInterface interface {
 	// Corresponds with POST /v1/campaigns/{id}/submit (the `SubmitCampaign` operationId).
 	SubmitCampaign(ctx context.Context, id CampaignID, params *SubmitCampaignParams, body SubmitCampaignJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListSuppressions Who was not contacted, by which rule of which contact policy
+	//
+	// Those whom the newest selection left out, and those who were taken out at the moment of contact. The counts are of
+	// all of them; the page is of those by `rule`, if given.
+	//
+	// Corresponds with GET /v1/campaigns/{id}/suppressions (the `ListSuppressions` operationId).
+	ListSuppressions(ctx context.Context, id CampaignID, params *ListSuppressionsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetTargets The frozen targets, counted
 	//
 	// Corresponds with GET /v1/campaigns/{id}/targets (the `GetTargets` operationId).
@@ -2705,6 +4007,57 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/campaigns/{id}/withdraw (the `WithdrawCampaign` operationId).
 	WithdrawCampaign(ctx context.Context, id CampaignID, params *WithdrawCampaignParams, body WithdrawCampaignJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetCatalogue What a filter may say
+	//
+	// The attributes that a filter may name, the functions that it may call, the operators of its form, and what names may be
+	// completed with. Texts, numbers, `true`, `false`, `null`, `timestamp("2026-01-31T00:00:00Z")`, `now`, `days(n)`, `&&`, `||`,
+	// `!`, `+ - *`, `in [..]`, `.startsWith`, `.endsWith` and `.contains` complete the language.
+	//
+	// Corresponds with GET /v1/catalogue (the `GetCatalogue` operationId).
+	GetCatalogue(ctx context.Context, params *GetCatalogueParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RecordContactHistoryWithBody Tell of contacts that other systems know of
+	//
+	// Each lands once by customer, source and source_id. One at fault, or of an unknown customer, does not keep the others from
+	// landing; `faults` names the first thousand of them.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/contact-history (the `RecordContactHistory` operationId).
+	RecordContactHistoryWithBody(ctx context.Context, params *RecordContactHistoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RecordContactHistory Tell of contacts that other systems know of
+	//
+	// Each lands once by customer, source and source_id. One at fault, or of an unknown customer, does not keep the others from
+	// landing; `faults` names the first thousand of them.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/contact-history (the `RecordContactHistory` operationId).
+	RecordContactHistory(ctx context.Context, params *RecordContactHistoryParams, body RecordContactHistoryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SimulateContactPolicyWithBody What a contact policy would have done
+	//
+	// Replays the contacts that a unit's customers had, Muster's own and those of the contact history, through a policy
+	// that need not be stored: what it would have let through and what not, in order of time, so that a contact that is
+	// taken out leaves room for the next. Quiet hours put contacts off and take nobody out.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/contact-policy/simulate (the `SimulateContactPolicy` operationId).
+	SimulateContactPolicyWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SimulateContactPolicy What a contact policy would have done
+	//
+	// Replays the contacts that a unit's customers had, Muster's own and those of the contact history, through a policy
+	// that need not be stored: what it would have let through and what not, in order of time, so that a contact that is
+	// taken out leaves room for the next. Quiet hours put contacts off and take nobody out.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/contact-policy/simulate (the `SimulateContactPolicy` operationId).
+	SimulateContactPolicy(ctx context.Context, body SimulateContactPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListCreditPools The pools of prepaid credit
 	//
@@ -2779,10 +4132,144 @@ type ClientInterface interface {
 	// Corresponds with POST /v1/credit/uses (the `RecordCreditUses` operationId).
 	RecordCreditUses(ctx context.Context, params *RecordCreditUsesParams, body RecordCreditUsesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ListAttributes The customer catalogue: what a filter may name
+	// GetCustomerByExternalID Find a customer by the operator's own id
 	//
-	// Corresponds with GET /v1/customers/attributes (the `ListAttributes` operationId).
-	ListAttributes(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+	// Corresponds with GET /v1/customers (the `GetCustomerByExternalID` operationId).
+	GetCustomerByExternalID(ctx context.Context, params *GetCustomerByExternalIDParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// FindCustomersWithBody Find customers by their number
+	//
+	// In a body, so that the number is in no address and no log. It needs no Idempotency-Key. 422 invalid_msisdn when it is no
+	// mobile number.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/customers/find (the `FindCustomers` operationId).
+	FindCustomersWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// FindCustomers Find customers by their number
+	//
+	// In a body, so that the number is in no address and no log. It needs no Idempotency-Key. 422 invalid_msisdn when it is no
+	// mobile number.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/customers/find (the `FindCustomers` operationId).
+	FindCustomers(ctx context.Context, body FindCustomersJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetCustomer One customer
+	//
+	// The number is masked, and attributes that identify a person are left out: see unmask.
+	//
+	// Corresponds with GET /v1/customers/{customer_id} (the `GetCustomer` operationId).
+	GetCustomer(ctx context.Context, customerID CustomerID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RecordConsentWithBody Record a consent given or withdrawn
+	//
+	// The latest word for a channel and purpose counts.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/customers/{customer_id}/consents (the `RecordConsent` operationId).
+	RecordConsentWithBody(ctx context.Context, customerID CustomerID, params *RecordConsentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RecordConsent Record a consent given or withdrawn
+	//
+	// The latest word for a channel and purpose counts.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/customers/{customer_id}/consents (the `RecordConsent` operationId).
+	RecordConsent(ctx context.Context, customerID CustomerID, params *RecordConsentParams, body RecordConsentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListCustomerContacts A customer's contact view
+	//
+	// What is known of contacts with one customer, newest first: what other systems told (`history`), what was sent or worked
+	// for campaigns (`contact`), and what came back (`outcome`). Entries that are added while pages are read neither move nor
+	// hide others. Those whose time the source does not know come last.
+	//
+	// Corresponds with GET /v1/customers/{customer_id}/contacts (the `ListCustomerContacts` operationId).
+	ListCustomerContacts(ctx context.Context, customerID CustomerID, params *ListCustomerContactsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EraseCustomerWithBody Forget who a customer is
+	//
+	// The number and its key, the external id, attributes, holdings and consents go for good. What was done stays under an id
+	// that leads to nobody, and a keyed hash keeps the number from being contacted. 409 state_conflict while customers are
+	// imported.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/customers/{customer_id}/erase (the `EraseCustomer` operationId).
+	EraseCustomerWithBody(ctx context.Context, customerID CustomerID, params *EraseCustomerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EraseCustomer Forget who a customer is
+	//
+	// The number and its key, the external id, attributes, holdings and consents go for good. What was done stays under an id
+	// that leads to nobody, and a keyed hash keeps the number from being contacted. 409 state_conflict while customers are
+	// imported.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/customers/{customer_id}/erase (the `EraseCustomer` operationId).
+	EraseCustomer(ctx context.Context, customerID CustomerID, params *EraseCustomerParams, body EraseCustomerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RecordOptOutWithBody Record that a customer refuses to be contacted
+	//
+	// Through all channels and for all purposes unless one is named. It holds at once, also for what is planned already.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/customers/{customer_id}/opt-outs (the `RecordOptOut` operationId).
+	RecordOptOutWithBody(ctx context.Context, customerID CustomerID, params *RecordOptOutParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RecordOptOut Record that a customer refuses to be contacted
+	//
+	// Through all channels and for all purposes unless one is named. It holds at once, also for what is planned already.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/customers/{customer_id}/opt-outs (the `RecordOptOut` operationId).
+	RecordOptOut(ctx context.Context, customerID CustomerID, params *RecordOptOutParams, body RecordOptOutJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// LiftOptOutWithBody End a refusal, because the customer changed their mind
+	//
+	// 404 not_found when none is in force for exactly this channel and purpose.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/customers/{customer_id}/opt-outs/lift (the `LiftOptOut` operationId).
+	LiftOptOutWithBody(ctx context.Context, customerID CustomerID, params *LiftOptOutParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// LiftOptOut End a refusal, because the customer changed their mind
+	//
+	// 404 not_found when none is in force for exactly this channel and purpose.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/customers/{customer_id}/opt-outs/lift (the `LiftOptOut` operationId).
+	LiftOptOut(ctx context.Context, customerID CustomerID, params *LiftOptOutParams, body LiftOptOutJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UnmaskCustomerWithBody See what identifies a customer
+	//
+	// The number and the attributes that identify a person. Who saw it and why is recorded first. 429 unmask_quota_exceeded when
+	// the caller has seen as many customers today as the policy lets them. The answer is not kept, so it takes no Idempotency-Key:
+	// each call counts.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/customers/{customer_id}/unmask (the `UnmaskCustomer` operationId).
+	UnmaskCustomerWithBody(ctx context.Context, customerID CustomerID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UnmaskCustomer See what identifies a customer
+	//
+	// The number and the attributes that identify a person. Who saw it and why is recorded first. 429 unmask_quota_exceeded when
+	// the caller has seen as many customers today as the policy lets them. The answer is not kept, so it takes no Idempotency-Key:
+	// each call counts.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/customers/{customer_id}/unmask (the `UnmaskCustomer` operationId).
+	UnmaskCustomer(ctx context.Context, customerID CustomerID, body UnmaskCustomerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListDelegations List delegations, newest first
 	//
@@ -2818,10 +4305,95 @@ type ClientInterface interface {
 	// Corresponds with DELETE /v1/delegations/{delegation_id} (the `RevokeDelegation` operationId).
 	RevokeDelegation(ctx context.Context, delegationID DelegationID, params *RevokeDelegationParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// AddDoNotContactWithBody Put numbers on the list of those a tenant never contacts
+	//
+	// Whoever has them. One that is no mobile number does not keep the others from landing; `faults` names it.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/do-not-contact (the `AddDoNotContact` operationId).
+	AddDoNotContactWithBody(ctx context.Context, params *AddDoNotContactParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddDoNotContact Put numbers on the list of those a tenant never contacts
+	//
+	// Whoever has them. One that is no mobile number does not keep the others from landing; `faults` names it.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/do-not-contact (the `AddDoNotContact` operationId).
+	AddDoNotContact(ctx context.Context, params *AddDoNotContactParams, body AddDoNotContactJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RemoveDoNotContactWithBody Take numbers off the list again
+	//
+	// The unit must be the tenant itself. Numbers of erased customers stay.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/do-not-contact/remove (the `RemoveDoNotContact` operationId).
+	RemoveDoNotContactWithBody(ctx context.Context, params *RemoveDoNotContactParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RemoveDoNotContact Take numbers off the list again
+	//
+	// The unit must be the tenant itself. Numbers of erased customers stay.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/do-not-contact/remove (the `RemoveDoNotContact` operationId).
+	RemoveDoNotContact(ctx context.Context, params *RemoveDoNotContactParams, body RemoveDoNotContactJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// StreamEvents Live events
 	//
 	// Corresponds with GET /v1/events (the `StreamEvents` operationId).
 	StreamEvents(ctx context.Context, params *StreamEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SizeExperimentWithBody How many customers an experiment needs, and what a list can show
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/experiments/size (the `SizeExperiment` operationId).
+	SizeExperimentWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SizeExperiment How many customers an experiment needs, and what a list can show
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/experiments/size (the `SizeExperiment` operationId).
+	SizeExperiment(ctx context.Context, body SizeExperimentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateExportWithBody Ask for customers' data as a file
+	//
+	// Of the members of a list, or of those a filter holds for, in the unit and below. Without `columns` it has all that
+	// identify nobody beyond the operator's own id; others are refused. More rows than the caller's roles allow are 403
+	// export_not_permitted. It can be fetched for 24 hours; each time is written down.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/exports (the `CreateExport` operationId).
+	CreateExportWithBody(ctx context.Context, params *CreateExportParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateExport Ask for customers' data as a file
+	//
+	// Of the members of a list, or of those a filter holds for, in the unit and below. Without `columns` it has all that
+	// identify nobody beyond the operator's own id; others are refused. More rows than the caller's roles allow are 403
+	// export_not_permitted. It can be fetched for 24 hours; each time is written down.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/exports (the `CreateExport` operationId).
+	CreateExport(ctx context.Context, params *CreateExportParams, body CreateExportJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetExport An export that was asked for
+	//
+	// Corresponds with GET /v1/exports/{export_id} (the `GetExport` operationId).
+	GetExport(ctx context.Context, exportID ExportID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DownloadExport Fetch an export
+	//
+	// For who asked for it, until it expires. The rows are those of this moment; the last column of each says who took it out.
+	// Text that a spreadsheet would take for a formula begins with an apostrophe.
+	//
+	// Corresponds with GET /v1/exports/{export_id}/file (the `DownloadExport` operationId).
+	DownloadExport(ctx context.Context, exportID ExportID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetFreeze Whether dispatch is frozen, and for what
 	//
@@ -2857,6 +4429,126 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/freeze/lift (the `LiftFreeze` operationId).
 	LiftFreeze(ctx context.Context, params *LiftFreezeParams, body LiftFreezeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RecordHoldingsWithBody Say which products customers hold
+	//
+	// What is known of the same customer and product is replaced. One of an unknown customer does not keep the others from
+	// landing; `faults` names it.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/holdings (the `RecordHoldings` operationId).
+	RecordHoldingsWithBody(ctx context.Context, params *RecordHoldingsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RecordHoldings Say which products customers hold
+	//
+	// What is known of the same customer and product is replaced. One of an unknown customer does not keep the others from
+	// landing; `faults` names it.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/holdings (the `RecordHoldings` operationId).
+	RecordHoldings(ctx context.Context, params *RecordHoldingsParams, body RecordHoldingsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListImports Imports of customer files, newest first
+	//
+	// Corresponds with GET /v1/imports (the `ListImports` operationId).
+	ListImports(ctx context.Context, params *ListImportsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ImportCustomersWithBody Import a customer file
+	//
+	// The body is the file: CSV in UTF-8, GBK or GB18030, also gzipped, XLSX or Parquet. A first pass checks all of it and
+	// writes no customer; what it found is the import's report. Unless that is all that was asked for, a second pass then
+	// writes customers, in batches that each land whole and once. Unknown customers, by external id, are created; of known
+	// ones the columns of the file are updated. The same content with the same meaning lands once: `already` names the
+	// import by which it did. Live events of the topic import tell of its progress.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/imports (the `ImportCustomers` operationId).
+	ImportCustomersWithBody(ctx context.Context, params *ImportCustomersParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetImport How an import stands
+	//
+	// Corresponds with GET /v1/imports/{import_id} (the `GetImport` operationId).
+	GetImport(ctx context.Context, importID ImportID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CancelImport Stop an import
+	//
+	// Batches that have landed stay. 409 state_conflict once it has ended.
+	//
+	// Corresponds with POST /v1/imports/{import_id}/cancel (the `CancelImport` operationId).
+	CancelImport(ctx context.Context, importID ImportID, params *CancelImportParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetImportRejects The rows that did not land
+	//
+	// With line, column, value, code and reason. What identifies people is masked. Text that a spreadsheet would take for a
+	// formula begins with an apostrophe; the last column says who took the file out.
+	//
+	// Corresponds with GET /v1/imports/{import_id}/rejects (the `GetImportRejects` operationId).
+	GetImportRejects(ctx context.Context, importID ImportID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// StartImport Load a file that was only to be checked
+	//
+	// Corresponds with POST /v1/imports/{import_id}/start (the `StartImport` operationId).
+	StartImport(ctx context.Context, importID ImportID, params *StartImportParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListLists Lists of customers, newest first
+	//
+	// Corresponds with GET /v1/lists (the `ListLists` operationId).
+	ListLists(ctx context.Context, params *ListListsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateListWithBody Begin a list, or the next version of one
+	//
+	// A draft. Filters name lists by name: they find the newest published version. One of a campaign's result has its members
+	// at once: the treated targets with at least one of the outcomes `with`, where any are named, and none of `without`.
+	// 409 already_exists where another unit of the tenant has a list of the name.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/lists (the `CreateList` operationId).
+	CreateListWithBody(ctx context.Context, params *CreateListParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateList Begin a list, or the next version of one
+	//
+	// A draft. Filters name lists by name: they find the newest published version. One of a campaign's result has its members
+	// at once: the treated targets with at least one of the outcomes `with`, where any are named, and none of `without`.
+	// 409 already_exists where another unit of the tenant has a list of the name.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/lists (the `CreateList` operationId).
+	CreateList(ctx context.Context, params *CreateListParams, body CreateListJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetList One version of a list
+	//
+	// Corresponds with GET /v1/lists/{list_id} (the `GetList` operationId).
+	GetList(ctx context.Context, listID ListID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddListMembersWithBody Add members to a draft
+	//
+	// The body is a text file in UTF-8 with one customer a line, by external id or by number; a second column, after a comma,
+	// is the arm of an experiment. `faults` names the first thousand lines that are unknown, malformed or on the list already
+	// (already_exists); the counts add up to the lines, of which empty ones are none.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/lists/{list_id}/members (the `AddListMembers` operationId).
+	AddListMembersWithBody(ctx context.Context, listID ListID, params *AddListMembersParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PublishList Put a draft in force
+	//
+	// It never changes from then on; its digest is of its members and their arms.
+	//
+	// Corresponds with POST /v1/lists/{list_id}/publish (the `PublishList` operationId).
+	PublishList(ctx context.Context, listID ListID, params *PublishListParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RetireList End a list
+	//
+	// Filters that name it find the version before, if that is in force.
+	//
+	// Corresponds with POST /v1/lists/{list_id}/retire (the `RetireList` operationId).
+	RetireList(ctx context.Context, listID ListID, params *RetireListParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetMe Who am I and what may I do
 	//
@@ -3067,6 +4759,95 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/programmes/{programme_id}/decisions (the `DecideProgramme` operationId).
 	DecideProgramme(ctx context.Context, programmeID ProgrammeID, params *DecideProgrammeParams, body DecideProgrammeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListReplyReviews Replies that may be a refusal, the oldest first
+	//
+	// Who wrote one is not contacted until somebody has decided, for 30 days at most.
+	//
+	// Corresponds with GET /v1/reply-reviews (the `ListReplyReviews` operationId).
+	ListReplyReviews(ctx context.Context, params *ListReplyReviewsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DecideReplyReviewWithBody Say whether a reply was a refusal
+	//
+	// If it was, its customer is opted out. The words are forgotten.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/reply-reviews/{reply_id}/decision (the `DecideReplyReview` operationId).
+	DecideReplyReviewWithBody(ctx context.Context, replyID string, params *DecideReplyReviewParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DecideReplyReview Say whether a reply was a refusal
+	//
+	// If it was, its customer is opted out. The words are forgotten.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/reply-reviews/{reply_id}/decision (the `DecideReplyReview` operationId).
+	DecideReplyReview(ctx context.Context, replyID string, params *DecideReplyReviewParams, body DecideReplyReviewJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListSegmentTemplates The ten standard customer groups
+	//
+	// Ready to be saved as segments and changed. `lacks` names the attributes that are not in the catalogue.
+	//
+	// Corresponds with GET /v1/segment-templates (the `ListSegmentTemplates` operationId).
+	ListSegmentTemplates(ctx context.Context, params *ListSegmentTemplatesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListSegments Saved segments, by name
+	//
+	// The newest version of each.
+	//
+	// Corresponds with GET /v1/segments (the `ListSegments` operationId).
+	ListSegments(ctx context.Context, params *ListSegmentsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateSegmentWithBody Save a filter as a segment
+	//
+	// Filters name it as `segment("name")` and stand for its newest version, or `segment("name", 2)`. With a tree, the filter must be
+	// the text that it generates (422 filter_mismatch), or be left out.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/segments (the `CreateSegment` operationId).
+	CreateSegmentWithBody(ctx context.Context, params *CreateSegmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateSegment Save a filter as a segment
+	//
+	// Filters name it as `segment("name")` and stand for its newest version, or `segment("name", 2)`. With a tree, the filter must be
+	// the text that it generates (422 filter_mismatch), or be left out.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/segments (the `CreateSegment` operationId).
+	CreateSegment(ctx context.Context, params *CreateSegmentParams, body CreateSegmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetSegment Every version of a segment, the newest first
+	//
+	// Corresponds with GET /v1/segments/{segment_id} (the `GetSegment` operationId).
+	GetSegment(ctx context.Context, segmentID SegmentID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RetireSegment Retire a segment
+	//
+	// No filter that is written from now on can name it; what was approved with it goes on.
+	//
+	// Corresponds with POST /v1/segments/{segment_id}/retire (the `RetireSegment` operationId).
+	RetireSegment(ctx context.Context, segmentID SegmentID, params *RetireSegmentParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddSegmentVersionWithBody Save a further version
+	//
+	// Versions never change. 409 version_changed where there is a later one than `newest`.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/segments/{segment_id}/versions (the `AddSegmentVersion` operationId).
+	AddSegmentVersionWithBody(ctx context.Context, segmentID SegmentID, params *AddSegmentVersionParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddSegmentVersion Save a further version
+	//
+	// Versions never change. 409 version_changed where there is a later one than `newest`.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/segments/{segment_id}/versions (the `AddSegmentVersion` operationId).
+	AddSegmentVersion(ctx context.Context, segmentID SegmentID, params *AddSegmentVersionParams, body AddSegmentVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// EndSessions Log out everywhere
 	//
@@ -3448,13 +5229,113 @@ func (c *Client) ListApprovals(ctx context.Context, reqEditors ...RequestEditorF
 	return c.Client.Do(req)
 }
 
-// PreviewAudienceWithBody Count the customers a filter holds for
+// ListAttributes The customer catalogue: what a filter may name
 //
-// Changes nothing and needs no Idempotency-Key. 422 invalid_filter names line and column.
+// Corresponds with GET /v1/attributes (the `ListAttributes` operationId).
+func (c *Client) ListAttributes(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListAttributesRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeclareAttributeWithBody Declare an attribute of customers
+//
+// A new name becomes a column of the customer table; a known one takes the new description. Its type never changes: 409
+// state_conflict. While customers are imported a column cannot be added: 409 state_conflict too. The catalogue is one for all
+// tenants, so only an administrator of a whole tenant declares.
 //
 // Takes any type of body and a specified content type.
 //
-// Corresponds with POST /v1/audience/preview (the `PreviewAudience` operationId).
+// Corresponds with PUT /v1/attributes/{name} (the `DeclareAttribute` operationId).
+func (c *Client) DeclareAttributeWithBody(ctx context.Context, name string, params *DeclareAttributeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeclareAttributeRequestWithBody(c.Server, name, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeclareAttribute Declare an attribute of customers
+//
+// A new name becomes a column of the customer table; a known one takes the new description. Its type never changes: 409
+// state_conflict. While customers are imported a column cannot be added: 409 state_conflict too. The catalogue is one for all
+// tenants, so only an administrator of a whole tenant declares.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /v1/attributes/{name} (the `DeclareAttribute` operationId).
+func (c *Client) DeclareAttribute(ctx context.Context, name string, params *DeclareAttributeParams, body DeclareAttributeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeclareAttributeRequest(c.Server, name, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CheckAudienceWithBody Check a filter while it is written
+//
+// Changes nothing and needs no Idempotency-Key. A filter with faults is no problem of the request: `errors` has each with line,
+// column and what would make it right. With a tree alone, `filter` is the text that it generates.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/audiences/check (the `CheckAudience` operationId).
+func (c *Client) CheckAudienceWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCheckAudienceRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CheckAudience Check a filter while it is written
+//
+// Changes nothing and needs no Idempotency-Key. A filter with faults is no problem of the request: `errors` has each with line,
+// column and what would make it right. With a tree alone, `filter` is the text that it generates.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/audiences/check (the `CheckAudience` operationId).
+func (c *Client) CheckAudience(ctx context.Context, body CheckAudienceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCheckAudienceRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PreviewAudienceWithBody Count an audience before anybody approves it
+//
+// Changes nothing and needs no Idempotency-Key. 422 invalid_filter names line and column. Of a plan it has the tiers, the cost
+// and the credit as well. What takes longer than two seconds to count is answered with an estimate from a sample, which
+// tells its standard error, and counted on: ask for the preview again. Hanging up before the answer, or DELETE, ends the
+// counting. Caps and gaps of the contact policy are an estimate in any case: the reservation decides them.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/audiences/preview (the `PreviewAudience` operationId).
 func (c *Client) PreviewAudienceWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewPreviewAudienceRequestWithBody(c.Server, contentType, body)
 	if err != nil {
@@ -3467,15 +5348,50 @@ func (c *Client) PreviewAudienceWithBody(ctx context.Context, contentType string
 	return c.Client.Do(req)
 }
 
-// PreviewAudience Count the customers a filter holds for
+// PreviewAudience Count an audience before anybody approves it
 //
-// Changes nothing and needs no Idempotency-Key. 422 invalid_filter names line and column.
+// Changes nothing and needs no Idempotency-Key. 422 invalid_filter names line and column. Of a plan it has the tiers, the cost
+// and the credit as well. What takes longer than two seconds to count is answered with an estimate from a sample, which
+// tells its standard error, and counted on: ask for the preview again. Hanging up before the answer, or DELETE, ends the
+// counting. Caps and gaps of the contact policy are an estimate in any case: the reservation decides them.
 //
 // Takes a body of the `application/json` content type.
 //
-// Corresponds with POST /v1/audience/preview (the `PreviewAudience` operationId).
+// Corresponds with POST /v1/audiences/preview (the `PreviewAudience` operationId).
 func (c *Client) PreviewAudience(ctx context.Context, body PreviewAudienceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewPreviewAudienceRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CancelPreview Stop counting a preview
+//
+// Corresponds with DELETE /v1/audiences/previews/{preview_id} (the `CancelPreview` operationId).
+func (c *Client) CancelPreview(ctx context.Context, previewID PreviewID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCancelPreviewRequest(c.Server, previewID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetPreview A preview as it stands
+//
+// For who asked for it, for ten minutes, from the process that counts it.
+//
+// Corresponds with GET /v1/audiences/previews/{preview_id} (the `GetPreview` operationId).
+func (c *Client) GetPreview(ctx context.Context, previewID PreviewID, params *GetPreviewParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetPreviewRequest(c.Server, previewID, params)
 	if err != nil {
 		return nil, err
 	}
@@ -3689,6 +5605,23 @@ func (c *Client) DrawContingencyWithBody(ctx context.Context, id CampaignID, par
 // Corresponds with POST /v1/campaigns/{id}/contingency (the `DrawContingency` operationId).
 func (c *Client) DrawContingency(ctx context.Context, id CampaignID, params *DrawContingencyParams, body DrawContingencyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDrawContingencyRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetControl Whether the control group can be relied on
+//
+// 404 before targets are frozen.
+//
+// Corresponds with GET /v1/campaigns/{id}/control (the `GetControl` operationId).
+func (c *Client) GetControl(ctx context.Context, id CampaignID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetControlRequest(c.Server, id)
 	if err != nil {
 		return nil, err
 	}
@@ -4099,6 +6032,38 @@ func (c *Client) PreviewRoute(ctx context.Context, id CampaignID, body PreviewRo
 	return c.Client.Do(req)
 }
 
+// DryRunSelection What the selection of the newest plan would come to now
+//
+// The statements of the selection are run without leaving any targets behind: every reason, tier, arm, channel and wave is counted, and the first contacts are priced. Caps of the contact policy are estimated; the selection itself decides them.
+//
+// Corresponds with POST /v1/campaigns/{id}/selection/dry-run (the `DryRunSelection` operationId).
+func (c *Client) DryRunSelection(ctx context.Context, id CampaignID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDryRunSelectionRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListSelections The attempts to select targets, with their steps and what the frozen snapshot was made from, the latest first
+//
+// Corresponds with GET /v1/campaigns/{id}/selections (the `ListSelections` operationId).
+func (c *Client) ListSelections(ctx context.Context, id CampaignID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSelectionsRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // StopCampaignWithBody Stop a campaign for good
 //
 // Takes any type of body and a specified content type.
@@ -4167,6 +6132,24 @@ func (c *Client) SubmitCampaign(ctx context.Context, id CampaignID, params *Subm
 	return c.Client.Do(req)
 }
 
+// ListSuppressions Who was not contacted, by which rule of which contact policy
+//
+// Those whom the newest selection left out, and those who were taken out at the moment of contact. The counts are of
+// all of them; the page is of those by `rule`, if given.
+//
+// Corresponds with GET /v1/campaigns/{id}/suppressions (the `ListSuppressions` operationId).
+func (c *Client) ListSuppressions(ctx context.Context, id CampaignID, params *ListSuppressionsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSuppressionsRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetTargets The frozen targets, counted
 //
 // Corresponds with GET /v1/campaigns/{id}/targets (the `GetTargets` operationId).
@@ -4225,6 +6208,107 @@ func (c *Client) WithdrawCampaignWithBody(ctx context.Context, id CampaignID, pa
 // Corresponds with POST /v1/campaigns/{id}/withdraw (the `WithdrawCampaign` operationId).
 func (c *Client) WithdrawCampaign(ctx context.Context, id CampaignID, params *WithdrawCampaignParams, body WithdrawCampaignJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewWithdrawCampaignRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetCatalogue What a filter may say
+//
+// The attributes that a filter may name, the functions that it may call, the operators of its form, and what names may be
+// completed with. Texts, numbers, `true`, `false`, `null`, `timestamp("2026-01-31T00:00:00Z")`, `now`, `days(n)`, `&&`, `||`,
+// `!`, `+ - *`, `in [..]`, `.startsWith`, `.endsWith` and `.contains` complete the language.
+//
+// Corresponds with GET /v1/catalogue (the `GetCatalogue` operationId).
+func (c *Client) GetCatalogue(ctx context.Context, params *GetCatalogueParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetCatalogueRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RecordContactHistoryWithBody Tell of contacts that other systems know of
+//
+// Each lands once by customer, source and source_id. One at fault, or of an unknown customer, does not keep the others from
+// landing; `faults` names the first thousand of them.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/contact-history (the `RecordContactHistory` operationId).
+func (c *Client) RecordContactHistoryWithBody(ctx context.Context, params *RecordContactHistoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRecordContactHistoryRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RecordContactHistory Tell of contacts that other systems know of
+//
+// Each lands once by customer, source and source_id. One at fault, or of an unknown customer, does not keep the others from
+// landing; `faults` names the first thousand of them.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/contact-history (the `RecordContactHistory` operationId).
+func (c *Client) RecordContactHistory(ctx context.Context, params *RecordContactHistoryParams, body RecordContactHistoryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRecordContactHistoryRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SimulateContactPolicyWithBody What a contact policy would have done
+//
+// Replays the contacts that a unit's customers had, Muster's own and those of the contact history, through a policy
+// that need not be stored: what it would have let through and what not, in order of time, so that a contact that is
+// taken out leaves room for the next. Quiet hours put contacts off and take nobody out.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/contact-policy/simulate (the `SimulateContactPolicy` operationId).
+func (c *Client) SimulateContactPolicyWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSimulateContactPolicyRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SimulateContactPolicy What a contact policy would have done
+//
+// Replays the contacts that a unit's customers had, Muster's own and those of the contact history, through a policy
+// that need not be stored: what it would have let through and what not, in order of time, so that a contact that is
+// taken out leaves room for the next. Quiet hours put contacts off and take nobody out.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/contact-policy/simulate (the `SimulateContactPolicy` operationId).
+func (c *Client) SimulateContactPolicy(ctx context.Context, body SimulateContactPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSimulateContactPolicyRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -4388,11 +6472,285 @@ func (c *Client) RecordCreditUses(ctx context.Context, params *RecordCreditUsesP
 	return c.Client.Do(req)
 }
 
-// ListAttributes The customer catalogue: what a filter may name
+// GetCustomerByExternalID Find a customer by the operator's own id
 //
-// Corresponds with GET /v1/customers/attributes (the `ListAttributes` operationId).
-func (c *Client) ListAttributes(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewListAttributesRequest(c.Server)
+// Corresponds with GET /v1/customers (the `GetCustomerByExternalID` operationId).
+func (c *Client) GetCustomerByExternalID(ctx context.Context, params *GetCustomerByExternalIDParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetCustomerByExternalIDRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// FindCustomersWithBody Find customers by their number
+//
+// In a body, so that the number is in no address and no log. It needs no Idempotency-Key. 422 invalid_msisdn when it is no
+// mobile number.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/customers/find (the `FindCustomers` operationId).
+func (c *Client) FindCustomersWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewFindCustomersRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// FindCustomers Find customers by their number
+//
+// In a body, so that the number is in no address and no log. It needs no Idempotency-Key. 422 invalid_msisdn when it is no
+// mobile number.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/customers/find (the `FindCustomers` operationId).
+func (c *Client) FindCustomers(ctx context.Context, body FindCustomersJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewFindCustomersRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetCustomer One customer
+//
+// The number is masked, and attributes that identify a person are left out: see unmask.
+//
+// Corresponds with GET /v1/customers/{customer_id} (the `GetCustomer` operationId).
+func (c *Client) GetCustomer(ctx context.Context, customerID CustomerID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetCustomerRequest(c.Server, customerID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RecordConsentWithBody Record a consent given or withdrawn
+//
+// The latest word for a channel and purpose counts.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/customers/{customer_id}/consents (the `RecordConsent` operationId).
+func (c *Client) RecordConsentWithBody(ctx context.Context, customerID CustomerID, params *RecordConsentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRecordConsentRequestWithBody(c.Server, customerID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RecordConsent Record a consent given or withdrawn
+//
+// The latest word for a channel and purpose counts.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/customers/{customer_id}/consents (the `RecordConsent` operationId).
+func (c *Client) RecordConsent(ctx context.Context, customerID CustomerID, params *RecordConsentParams, body RecordConsentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRecordConsentRequest(c.Server, customerID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListCustomerContacts A customer's contact view
+//
+// What is known of contacts with one customer, newest first: what other systems told (`history`), what was sent or worked
+// for campaigns (`contact`), and what came back (`outcome`). Entries that are added while pages are read neither move nor
+// hide others. Those whose time the source does not know come last.
+//
+// Corresponds with GET /v1/customers/{customer_id}/contacts (the `ListCustomerContacts` operationId).
+func (c *Client) ListCustomerContacts(ctx context.Context, customerID CustomerID, params *ListCustomerContactsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListCustomerContactsRequest(c.Server, customerID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EraseCustomerWithBody Forget who a customer is
+//
+// The number and its key, the external id, attributes, holdings and consents go for good. What was done stays under an id
+// that leads to nobody, and a keyed hash keeps the number from being contacted. 409 state_conflict while customers are
+// imported.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/customers/{customer_id}/erase (the `EraseCustomer` operationId).
+func (c *Client) EraseCustomerWithBody(ctx context.Context, customerID CustomerID, params *EraseCustomerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEraseCustomerRequestWithBody(c.Server, customerID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EraseCustomer Forget who a customer is
+//
+// The number and its key, the external id, attributes, holdings and consents go for good. What was done stays under an id
+// that leads to nobody, and a keyed hash keeps the number from being contacted. 409 state_conflict while customers are
+// imported.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/customers/{customer_id}/erase (the `EraseCustomer` operationId).
+func (c *Client) EraseCustomer(ctx context.Context, customerID CustomerID, params *EraseCustomerParams, body EraseCustomerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEraseCustomerRequest(c.Server, customerID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RecordOptOutWithBody Record that a customer refuses to be contacted
+//
+// Through all channels and for all purposes unless one is named. It holds at once, also for what is planned already.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/customers/{customer_id}/opt-outs (the `RecordOptOut` operationId).
+func (c *Client) RecordOptOutWithBody(ctx context.Context, customerID CustomerID, params *RecordOptOutParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRecordOptOutRequestWithBody(c.Server, customerID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RecordOptOut Record that a customer refuses to be contacted
+//
+// Through all channels and for all purposes unless one is named. It holds at once, also for what is planned already.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/customers/{customer_id}/opt-outs (the `RecordOptOut` operationId).
+func (c *Client) RecordOptOut(ctx context.Context, customerID CustomerID, params *RecordOptOutParams, body RecordOptOutJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRecordOptOutRequest(c.Server, customerID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// LiftOptOutWithBody End a refusal, because the customer changed their mind
+//
+// 404 not_found when none is in force for exactly this channel and purpose.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/customers/{customer_id}/opt-outs/lift (the `LiftOptOut` operationId).
+func (c *Client) LiftOptOutWithBody(ctx context.Context, customerID CustomerID, params *LiftOptOutParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewLiftOptOutRequestWithBody(c.Server, customerID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// LiftOptOut End a refusal, because the customer changed their mind
+//
+// 404 not_found when none is in force for exactly this channel and purpose.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/customers/{customer_id}/opt-outs/lift (the `LiftOptOut` operationId).
+func (c *Client) LiftOptOut(ctx context.Context, customerID CustomerID, params *LiftOptOutParams, body LiftOptOutJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewLiftOptOutRequest(c.Server, customerID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UnmaskCustomerWithBody See what identifies a customer
+//
+// The number and the attributes that identify a person. Who saw it and why is recorded first. 429 unmask_quota_exceeded when
+// the caller has seen as many customers today as the policy lets them. The answer is not kept, so it takes no Idempotency-Key:
+// each call counts.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/customers/{customer_id}/unmask (the `UnmaskCustomer` operationId).
+func (c *Client) UnmaskCustomerWithBody(ctx context.Context, customerID CustomerID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUnmaskCustomerRequestWithBody(c.Server, customerID, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UnmaskCustomer See what identifies a customer
+//
+// The number and the attributes that identify a person. Who saw it and why is recorded first. 429 unmask_quota_exceeded when
+// the caller has seen as many customers today as the policy lets them. The answer is not kept, so it takes no Idempotency-Key:
+// each call counts.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/customers/{customer_id}/unmask (the `UnmaskCustomer` operationId).
+func (c *Client) UnmaskCustomer(ctx context.Context, customerID CustomerID, body UnmaskCustomerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUnmaskCustomerRequest(c.Server, customerID, body)
 	if err != nil {
 		return nil, err
 	}
@@ -4477,11 +6835,196 @@ func (c *Client) RevokeDelegation(ctx context.Context, delegationID DelegationID
 	return c.Client.Do(req)
 }
 
+// AddDoNotContactWithBody Put numbers on the list of those a tenant never contacts
+//
+// Whoever has them. One that is no mobile number does not keep the others from landing; `faults` names it.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/do-not-contact (the `AddDoNotContact` operationId).
+func (c *Client) AddDoNotContactWithBody(ctx context.Context, params *AddDoNotContactParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddDoNotContactRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddDoNotContact Put numbers on the list of those a tenant never contacts
+//
+// Whoever has them. One that is no mobile number does not keep the others from landing; `faults` names it.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/do-not-contact (the `AddDoNotContact` operationId).
+func (c *Client) AddDoNotContact(ctx context.Context, params *AddDoNotContactParams, body AddDoNotContactJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddDoNotContactRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RemoveDoNotContactWithBody Take numbers off the list again
+//
+// The unit must be the tenant itself. Numbers of erased customers stay.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/do-not-contact/remove (the `RemoveDoNotContact` operationId).
+func (c *Client) RemoveDoNotContactWithBody(ctx context.Context, params *RemoveDoNotContactParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemoveDoNotContactRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RemoveDoNotContact Take numbers off the list again
+//
+// The unit must be the tenant itself. Numbers of erased customers stay.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/do-not-contact/remove (the `RemoveDoNotContact` operationId).
+func (c *Client) RemoveDoNotContact(ctx context.Context, params *RemoveDoNotContactParams, body RemoveDoNotContactJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemoveDoNotContactRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // StreamEvents Live events
 //
 // Corresponds with GET /v1/events (the `StreamEvents` operationId).
 func (c *Client) StreamEvents(ctx context.Context, params *StreamEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewStreamEventsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SizeExperimentWithBody How many customers an experiment needs, and what a list can show
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/experiments/size (the `SizeExperiment` operationId).
+func (c *Client) SizeExperimentWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSizeExperimentRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SizeExperiment How many customers an experiment needs, and what a list can show
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/experiments/size (the `SizeExperiment` operationId).
+func (c *Client) SizeExperiment(ctx context.Context, body SizeExperimentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSizeExperimentRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateExportWithBody Ask for customers' data as a file
+//
+// Of the members of a list, or of those a filter holds for, in the unit and below. Without `columns` it has all that
+// identify nobody beyond the operator's own id; others are refused. More rows than the caller's roles allow are 403
+// export_not_permitted. It can be fetched for 24 hours; each time is written down.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/exports (the `CreateExport` operationId).
+func (c *Client) CreateExportWithBody(ctx context.Context, params *CreateExportParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateExportRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateExport Ask for customers' data as a file
+//
+// Of the members of a list, or of those a filter holds for, in the unit and below. Without `columns` it has all that
+// identify nobody beyond the operator's own id; others are refused. More rows than the caller's roles allow are 403
+// export_not_permitted. It can be fetched for 24 hours; each time is written down.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/exports (the `CreateExport` operationId).
+func (c *Client) CreateExport(ctx context.Context, params *CreateExportParams, body CreateExportJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateExportRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetExport An export that was asked for
+//
+// Corresponds with GET /v1/exports/{export_id} (the `GetExport` operationId).
+func (c *Client) GetExport(ctx context.Context, exportID ExportID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetExportRequest(c.Server, exportID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DownloadExport Fetch an export
+//
+// For who asked for it, until it expires. The rows are those of this moment; the last column of each says who took it out.
+// Text that a spreadsheet would take for a formula begins with an apostrophe.
+//
+// Corresponds with GET /v1/exports/{export_id}/file (the `DownloadExport` operationId).
+func (c *Client) DownloadExport(ctx context.Context, exportID ExportID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDownloadExportRequest(c.Server, exportID)
 	if err != nil {
 		return nil, err
 	}
@@ -4547,6 +7090,276 @@ func (c *Client) LiftFreezeWithBody(ctx context.Context, params *LiftFreezeParam
 // Corresponds with POST /v1/freeze/lift (the `LiftFreeze` operationId).
 func (c *Client) LiftFreeze(ctx context.Context, params *LiftFreezeParams, body LiftFreezeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewLiftFreezeRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RecordHoldingsWithBody Say which products customers hold
+//
+// What is known of the same customer and product is replaced. One of an unknown customer does not keep the others from
+// landing; `faults` names it.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/holdings (the `RecordHoldings` operationId).
+func (c *Client) RecordHoldingsWithBody(ctx context.Context, params *RecordHoldingsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRecordHoldingsRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RecordHoldings Say which products customers hold
+//
+// What is known of the same customer and product is replaced. One of an unknown customer does not keep the others from
+// landing; `faults` names it.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/holdings (the `RecordHoldings` operationId).
+func (c *Client) RecordHoldings(ctx context.Context, params *RecordHoldingsParams, body RecordHoldingsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRecordHoldingsRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListImports Imports of customer files, newest first
+//
+// Corresponds with GET /v1/imports (the `ListImports` operationId).
+func (c *Client) ListImports(ctx context.Context, params *ListImportsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListImportsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ImportCustomersWithBody Import a customer file
+//
+// The body is the file: CSV in UTF-8, GBK or GB18030, also gzipped, XLSX or Parquet. A first pass checks all of it and
+// writes no customer; what it found is the import's report. Unless that is all that was asked for, a second pass then
+// writes customers, in batches that each land whole and once. Unknown customers, by external id, are created; of known
+// ones the columns of the file are updated. The same content with the same meaning lands once: `already` names the
+// import by which it did. Live events of the topic import tell of its progress.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/imports (the `ImportCustomers` operationId).
+func (c *Client) ImportCustomersWithBody(ctx context.Context, params *ImportCustomersParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewImportCustomersRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetImport How an import stands
+//
+// Corresponds with GET /v1/imports/{import_id} (the `GetImport` operationId).
+func (c *Client) GetImport(ctx context.Context, importID ImportID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetImportRequest(c.Server, importID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CancelImport Stop an import
+//
+// Batches that have landed stay. 409 state_conflict once it has ended.
+//
+// Corresponds with POST /v1/imports/{import_id}/cancel (the `CancelImport` operationId).
+func (c *Client) CancelImport(ctx context.Context, importID ImportID, params *CancelImportParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCancelImportRequest(c.Server, importID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetImportRejects The rows that did not land
+//
+// With line, column, value, code and reason. What identifies people is masked. Text that a spreadsheet would take for a
+// formula begins with an apostrophe; the last column says who took the file out.
+//
+// Corresponds with GET /v1/imports/{import_id}/rejects (the `GetImportRejects` operationId).
+func (c *Client) GetImportRejects(ctx context.Context, importID ImportID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetImportRejectsRequest(c.Server, importID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// StartImport Load a file that was only to be checked
+//
+// Corresponds with POST /v1/imports/{import_id}/start (the `StartImport` operationId).
+func (c *Client) StartImport(ctx context.Context, importID ImportID, params *StartImportParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStartImportRequest(c.Server, importID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListLists Lists of customers, newest first
+//
+// Corresponds with GET /v1/lists (the `ListLists` operationId).
+func (c *Client) ListLists(ctx context.Context, params *ListListsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListListsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateListWithBody Begin a list, or the next version of one
+//
+// A draft. Filters name lists by name: they find the newest published version. One of a campaign's result has its members
+// at once: the treated targets with at least one of the outcomes `with`, where any are named, and none of `without`.
+// 409 already_exists where another unit of the tenant has a list of the name.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/lists (the `CreateList` operationId).
+func (c *Client) CreateListWithBody(ctx context.Context, params *CreateListParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateListRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateList Begin a list, or the next version of one
+//
+// A draft. Filters name lists by name: they find the newest published version. One of a campaign's result has its members
+// at once: the treated targets with at least one of the outcomes `with`, where any are named, and none of `without`.
+// 409 already_exists where another unit of the tenant has a list of the name.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/lists (the `CreateList` operationId).
+func (c *Client) CreateList(ctx context.Context, params *CreateListParams, body CreateListJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateListRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetList One version of a list
+//
+// Corresponds with GET /v1/lists/{list_id} (the `GetList` operationId).
+func (c *Client) GetList(ctx context.Context, listID ListID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetListRequest(c.Server, listID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddListMembersWithBody Add members to a draft
+//
+// The body is a text file in UTF-8 with one customer a line, by external id or by number; a second column, after a comma,
+// is the arm of an experiment. `faults` names the first thousand lines that are unknown, malformed or on the list already
+// (already_exists); the counts add up to the lines, of which empty ones are none.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/lists/{list_id}/members (the `AddListMembers` operationId).
+func (c *Client) AddListMembersWithBody(ctx context.Context, listID ListID, params *AddListMembersParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddListMembersRequestWithBody(c.Server, listID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PublishList Put a draft in force
+//
+// It never changes from then on; its digest is of its members and their arms.
+//
+// Corresponds with POST /v1/lists/{list_id}/publish (the `PublishList` operationId).
+func (c *Client) PublishList(ctx context.Context, listID ListID, params *PublishListParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPublishListRequest(c.Server, listID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RetireList End a list
+//
+// Filters that name it find the version before, if that is in force.
+//
+// Corresponds with POST /v1/lists/{list_id}/retire (the `RetireList` operationId).
+func (c *Client) RetireList(ctx context.Context, listID ListID, params *RetireListParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRetireListRequest(c.Server, listID, params)
 	if err != nil {
 		return nil, err
 	}
@@ -4987,6 +7800,205 @@ func (c *Client) DecideProgrammeWithBody(ctx context.Context, programmeID Progra
 // Corresponds with POST /v1/programmes/{programme_id}/decisions (the `DecideProgramme` operationId).
 func (c *Client) DecideProgramme(ctx context.Context, programmeID ProgrammeID, params *DecideProgrammeParams, body DecideProgrammeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDecideProgrammeRequest(c.Server, programmeID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListReplyReviews Replies that may be a refusal, the oldest first
+//
+// Who wrote one is not contacted until somebody has decided, for 30 days at most.
+//
+// Corresponds with GET /v1/reply-reviews (the `ListReplyReviews` operationId).
+func (c *Client) ListReplyReviews(ctx context.Context, params *ListReplyReviewsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListReplyReviewsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DecideReplyReviewWithBody Say whether a reply was a refusal
+//
+// If it was, its customer is opted out. The words are forgotten.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/reply-reviews/{reply_id}/decision (the `DecideReplyReview` operationId).
+func (c *Client) DecideReplyReviewWithBody(ctx context.Context, replyID string, params *DecideReplyReviewParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDecideReplyReviewRequestWithBody(c.Server, replyID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DecideReplyReview Say whether a reply was a refusal
+//
+// If it was, its customer is opted out. The words are forgotten.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/reply-reviews/{reply_id}/decision (the `DecideReplyReview` operationId).
+func (c *Client) DecideReplyReview(ctx context.Context, replyID string, params *DecideReplyReviewParams, body DecideReplyReviewJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDecideReplyReviewRequest(c.Server, replyID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListSegmentTemplates The ten standard customer groups
+//
+// Ready to be saved as segments and changed. `lacks` names the attributes that are not in the catalogue.
+//
+// Corresponds with GET /v1/segment-templates (the `ListSegmentTemplates` operationId).
+func (c *Client) ListSegmentTemplates(ctx context.Context, params *ListSegmentTemplatesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSegmentTemplatesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListSegments Saved segments, by name
+//
+// The newest version of each.
+//
+// Corresponds with GET /v1/segments (the `ListSegments` operationId).
+func (c *Client) ListSegments(ctx context.Context, params *ListSegmentsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSegmentsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateSegmentWithBody Save a filter as a segment
+//
+// Filters name it as `segment("name")` and stand for its newest version, or `segment("name", 2)`. With a tree, the filter must be
+// the text that it generates (422 filter_mismatch), or be left out.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/segments (the `CreateSegment` operationId).
+func (c *Client) CreateSegmentWithBody(ctx context.Context, params *CreateSegmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateSegmentRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateSegment Save a filter as a segment
+//
+// Filters name it as `segment("name")` and stand for its newest version, or `segment("name", 2)`. With a tree, the filter must be
+// the text that it generates (422 filter_mismatch), or be left out.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/segments (the `CreateSegment` operationId).
+func (c *Client) CreateSegment(ctx context.Context, params *CreateSegmentParams, body CreateSegmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateSegmentRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetSegment Every version of a segment, the newest first
+//
+// Corresponds with GET /v1/segments/{segment_id} (the `GetSegment` operationId).
+func (c *Client) GetSegment(ctx context.Context, segmentID SegmentID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetSegmentRequest(c.Server, segmentID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RetireSegment Retire a segment
+//
+// No filter that is written from now on can name it; what was approved with it goes on.
+//
+// Corresponds with POST /v1/segments/{segment_id}/retire (the `RetireSegment` operationId).
+func (c *Client) RetireSegment(ctx context.Context, segmentID SegmentID, params *RetireSegmentParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRetireSegmentRequest(c.Server, segmentID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddSegmentVersionWithBody Save a further version
+//
+// Versions never change. 409 version_changed where there is a later one than `newest`.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/segments/{segment_id}/versions (the `AddSegmentVersion` operationId).
+func (c *Client) AddSegmentVersionWithBody(ctx context.Context, segmentID SegmentID, params *AddSegmentVersionParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddSegmentVersionRequestWithBody(c.Server, segmentID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddSegmentVersion Save a further version
+//
+// Versions never change. 409 version_changed where there is a later one than `newest`.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/segments/{segment_id}/versions (the `AddSegmentVersion` operationId).
+func (c *Client) AddSegmentVersion(ctx context.Context, segmentID SegmentID, params *AddSegmentVersionParams, body AddSegmentVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddSegmentVersionRequest(c.Server, segmentID, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -5828,6 +8840,133 @@ func NewListApprovalsRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewListAttributesRequest constructs an http.Request for the ListAttributes method
+func NewListAttributesRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/attributes")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDeclareAttributeRequest calls the generic DeclareAttribute builder with application/json body
+func NewDeclareAttributeRequest(server string, name string, params *DeclareAttributeParams, body DeclareAttributeJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewDeclareAttributeRequestWithBody(server, name, params, "application/json", bodyReader)
+}
+
+// NewDeclareAttributeRequestWithBody constructs an http.Request for the DeclareAttribute method, with any body, and a specified content type
+func NewDeclareAttributeRequestWithBody(server string, name string, params *DeclareAttributeParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/attributes/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewCheckAudienceRequest calls the generic CheckAudience builder with application/json body
+func NewCheckAudienceRequest(server string, body CheckAudienceJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCheckAudienceRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewCheckAudienceRequestWithBody constructs an http.Request for the CheckAudience method, with any body, and a specified content type
+func NewCheckAudienceRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/audiences/check")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewPreviewAudienceRequest calls the generic PreviewAudience builder with application/json body
 func NewPreviewAudienceRequest(server string, body PreviewAudienceJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -5848,7 +8987,7 @@ func NewPreviewAudienceRequestWithBody(server string, contentType string, body i
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/audience/preview")
+	operationPath := fmt.Sprintf("/v1/audiences/preview")
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -5864,6 +9003,97 @@ func NewPreviewAudienceRequestWithBody(server string, contentType string, body i
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewCancelPreviewRequest constructs an http.Request for the CancelPreview method
+func NewCancelPreviewRequest(server string, previewID PreviewID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "preview_id", previewID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/audiences/previews/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetPreviewRequest constructs an http.Request for the GetPreview method
+func NewGetPreviewRequest(server string, previewID PreviewID, params *GetPreviewParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "preview_id", previewID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/audiences/previews/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
 
 	return req, nil
 }
@@ -6393,6 +9623,40 @@ func NewDrawContingencyRequestWithBody(server string, id CampaignID, params *Dra
 
 		req.Header.Set("Idempotency-Key", headerParam0)
 
+	}
+
+	return req, nil
+}
+
+// NewGetControlRequest constructs an http.Request for the GetControl method
+func NewGetControlRequest(server string, id CampaignID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/campaigns/%s/control", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
 	}
 
 	return req, nil
@@ -7304,6 +10568,74 @@ func NewPreviewRouteRequestWithBody(server string, id CampaignID, contentType st
 	return req, nil
 }
 
+// NewDryRunSelectionRequest constructs an http.Request for the DryRunSelection method
+func NewDryRunSelectionRequest(server string, id CampaignID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/campaigns/%s/selection/dry-run", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListSelectionsRequest constructs an http.Request for the ListSelections method
+func NewListSelectionsRequest(server string, id CampaignID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/campaigns/%s/selections", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewStopCampaignRequest calls the generic StopCampaign builder with application/json body
 func NewStopCampaignRequest(server string, id CampaignID, params *StopCampaignParams, body StopCampaignJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -7419,6 +10751,79 @@ func NewSubmitCampaignRequestWithBody(server string, id CampaignID, params *Subm
 
 		req.Header.Set("Idempotency-Key", headerParam0)
 
+	}
+
+	return req, nil
+}
+
+// NewListSuppressionsRequest constructs an http.Request for the ListSuppressions method
+func NewListSuppressionsRequest(server string, id CampaignID, params *ListSuppressionsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/campaigns/%s/suppressions", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "rule", params.Rule, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
 	}
 
 	return req, nil
@@ -7579,6 +10984,149 @@ func NewWithdrawCampaignRequestWithBody(server string, id CampaignID, params *Wi
 		req.Header.Set("Idempotency-Key", headerParam0)
 
 	}
+
+	return req, nil
+}
+
+// NewGetCatalogueRequest constructs an http.Request for the GetCatalogue method
+func NewGetCatalogueRequest(server string, params *GetCatalogueParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/catalogue")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "unit", params.Unit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRecordContactHistoryRequest calls the generic RecordContactHistory builder with application/json body
+func NewRecordContactHistoryRequest(server string, params *RecordContactHistoryParams, body RecordContactHistoryJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRecordContactHistoryRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewRecordContactHistoryRequestWithBody constructs an http.Request for the RecordContactHistory method, with any body, and a specified content type
+func NewRecordContactHistoryRequestWithBody(server string, params *RecordContactHistoryParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/contact-history")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewSimulateContactPolicyRequest calls the generic SimulateContactPolicy builder with application/json body
+func NewSimulateContactPolicyRequest(server string, body SimulateContactPolicyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSimulateContactPolicyRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewSimulateContactPolicyRequestWithBody constructs an http.Request for the SimulateContactPolicy method, with any body, and a specified content type
+func NewSimulateContactPolicyRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/contact-policy/simulate")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -7810,8 +11358,8 @@ func NewRecordCreditUsesRequestWithBody(server string, params *RecordCreditUsesP
 	return req, nil
 }
 
-// NewListAttributesRequest constructs an http.Request for the ListAttributes method
-func NewListAttributesRequest(server string) (*http.Request, error) {
+// NewGetCustomerByExternalIDRequest constructs an http.Request for the GetCustomerByExternalID method
+func NewGetCustomerByExternalIDRequest(server string, params *GetCustomerByExternalIDParams) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -7819,7 +11367,104 @@ func NewListAttributesRequest(server string) (*http.Request, error) {
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/v1/customers/attributes")
+	operationPath := fmt.Sprintf("/v1/customers")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "external_id", params.ExternalID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewFindCustomersRequest calls the generic FindCustomers builder with application/json body
+func NewFindCustomersRequest(server string, body FindCustomersJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewFindCustomersRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewFindCustomersRequestWithBody constructs an http.Request for the FindCustomers method, with any body, and a specified content type
+func NewFindCustomersRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/customers/find")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewGetCustomerRequest constructs an http.Request for the GetCustomer method
+func NewGetCustomerRequest(server string, customerID CustomerID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "customer_id", customerID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/customers/%s", pathParam0)
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -7833,6 +11478,374 @@ func NewListAttributesRequest(server string) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewRecordConsentRequest calls the generic RecordConsent builder with application/json body
+func NewRecordConsentRequest(server string, customerID CustomerID, params *RecordConsentParams, body RecordConsentJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRecordConsentRequestWithBody(server, customerID, params, "application/json", bodyReader)
+}
+
+// NewRecordConsentRequestWithBody constructs an http.Request for the RecordConsent method, with any body, and a specified content type
+func NewRecordConsentRequestWithBody(server string, customerID CustomerID, params *RecordConsentParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "customer_id", customerID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/customers/%s/consents", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewListCustomerContactsRequest constructs an http.Request for the ListCustomerContacts method
+func NewListCustomerContactsRequest(server string, customerID CustomerID, params *ListCustomerContactsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "customer_id", customerID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/customers/%s/contacts", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kind", params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "channel", params.Channel, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewEraseCustomerRequest calls the generic EraseCustomer builder with application/json body
+func NewEraseCustomerRequest(server string, customerID CustomerID, params *EraseCustomerParams, body EraseCustomerJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewEraseCustomerRequestWithBody(server, customerID, params, "application/json", bodyReader)
+}
+
+// NewEraseCustomerRequestWithBody constructs an http.Request for the EraseCustomer method, with any body, and a specified content type
+func NewEraseCustomerRequestWithBody(server string, customerID CustomerID, params *EraseCustomerParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "customer_id", customerID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/customers/%s/erase", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewRecordOptOutRequest calls the generic RecordOptOut builder with application/json body
+func NewRecordOptOutRequest(server string, customerID CustomerID, params *RecordOptOutParams, body RecordOptOutJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRecordOptOutRequestWithBody(server, customerID, params, "application/json", bodyReader)
+}
+
+// NewRecordOptOutRequestWithBody constructs an http.Request for the RecordOptOut method, with any body, and a specified content type
+func NewRecordOptOutRequestWithBody(server string, customerID CustomerID, params *RecordOptOutParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "customer_id", customerID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/customers/%s/opt-outs", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewLiftOptOutRequest calls the generic LiftOptOut builder with application/json body
+func NewLiftOptOutRequest(server string, customerID CustomerID, params *LiftOptOutParams, body LiftOptOutJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewLiftOptOutRequestWithBody(server, customerID, params, "application/json", bodyReader)
+}
+
+// NewLiftOptOutRequestWithBody constructs an http.Request for the LiftOptOut method, with any body, and a specified content type
+func NewLiftOptOutRequestWithBody(server string, customerID CustomerID, params *LiftOptOutParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "customer_id", customerID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/customers/%s/opt-outs/lift", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewUnmaskCustomerRequest calls the generic UnmaskCustomer builder with application/json body
+func NewUnmaskCustomerRequest(server string, customerID CustomerID, body UnmaskCustomerJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUnmaskCustomerRequestWithBody(server, customerID, "application/json", bodyReader)
+}
+
+// NewUnmaskCustomerRequestWithBody constructs an http.Request for the UnmaskCustomer method, with any body, and a specified content type
+func NewUnmaskCustomerRequestWithBody(server string, customerID CustomerID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "customer_id", customerID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/customers/%s/unmask", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -8003,6 +12016,112 @@ func NewRevokeDelegationRequest(server string, delegationID DelegationID, params
 	return req, nil
 }
 
+// NewAddDoNotContactRequest calls the generic AddDoNotContact builder with application/json body
+func NewAddDoNotContactRequest(server string, params *AddDoNotContactParams, body AddDoNotContactJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAddDoNotContactRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewAddDoNotContactRequestWithBody constructs an http.Request for the AddDoNotContact method, with any body, and a specified content type
+func NewAddDoNotContactRequestWithBody(server string, params *AddDoNotContactParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/do-not-contact")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewRemoveDoNotContactRequest calls the generic RemoveDoNotContact builder with application/json body
+func NewRemoveDoNotContactRequest(server string, params *RemoveDoNotContactParams, body RemoveDoNotContactJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRemoveDoNotContactRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewRemoveDoNotContactRequestWithBody constructs an http.Request for the RemoveDoNotContact method, with any body, and a specified content type
+func NewRemoveDoNotContactRequestWithBody(server string, params *RemoveDoNotContactParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/do-not-contact/remove")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
 // NewStreamEventsRequest constructs an http.Request for the StreamEvents method
 func NewStreamEventsRequest(server string, params *StreamEventsParams) (*http.Request, error) {
 	var err error
@@ -8065,6 +12184,167 @@ func NewStreamEventsRequest(server string, params *StreamEventsParams) (*http.Re
 
 		req.Header.Set("Last-Event-ID", headerParam0)
 
+	}
+
+	return req, nil
+}
+
+// NewSizeExperimentRequest calls the generic SizeExperiment builder with application/json body
+func NewSizeExperimentRequest(server string, body SizeExperimentJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSizeExperimentRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewSizeExperimentRequestWithBody constructs an http.Request for the SizeExperiment method, with any body, and a specified content type
+func NewSizeExperimentRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/experiments/size")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewCreateExportRequest calls the generic CreateExport builder with application/json body
+func NewCreateExportRequest(server string, params *CreateExportParams, body CreateExportJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateExportRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewCreateExportRequestWithBody constructs an http.Request for the CreateExport method, with any body, and a specified content type
+func NewCreateExportRequestWithBody(server string, params *CreateExportParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/exports")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewGetExportRequest constructs an http.Request for the GetExport method
+func NewGetExportRequest(server string, exportID ExportID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "export_id", exportID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/exports/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDownloadExportRequest constructs an http.Request for the DownloadExport method
+func NewDownloadExportRequest(server string, exportID ExportID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "export_id", exportID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/exports/%s/file", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
 	}
 
 	return req, nil
@@ -8133,6 +12413,755 @@ func NewLiftFreezeRequestWithBody(server string, params *LiftFreezeParams, conte
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewRecordHoldingsRequest calls the generic RecordHoldings builder with application/json body
+func NewRecordHoldingsRequest(server string, params *RecordHoldingsParams, body RecordHoldingsJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRecordHoldingsRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewRecordHoldingsRequestWithBody constructs an http.Request for the RecordHoldings method, with any body, and a specified content type
+func NewRecordHoldingsRequestWithBody(server string, params *RecordHoldingsParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/holdings")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewListImportsRequest constructs an http.Request for the ListImports method
+func NewListImportsRequest(server string, params *ListImportsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/imports")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewImportCustomersRequestWithBody constructs an http.Request for the ImportCustomers method, with any body, and a specified content type
+func NewImportCustomersRequestWithBody(server string, params *ImportCustomersParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/imports")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "name", params.Name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "unit", params.Unit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "time_zone", params.TimeZone, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "format", params.Format, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "encoding", params.Encoding, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "delimiter", params.Delimiter, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "sheet", params.Sheet, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "key", params.Key, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if params.Map != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "map", params.Map, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "array", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "bad_share", params.BadShare, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "number", Format: "double"}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "simulated", params.Simulated, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dry_run", params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewGetImportRequest constructs an http.Request for the GetImport method
+func NewGetImportRequest(server string, importID ImportID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "import_id", importID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/imports/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCancelImportRequest constructs an http.Request for the CancelImport method
+func NewCancelImportRequest(server string, importID ImportID, params *CancelImportParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "import_id", importID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/imports/%s/cancel", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewGetImportRejectsRequest constructs an http.Request for the GetImportRejects method
+func NewGetImportRejectsRequest(server string, importID ImportID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "import_id", importID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/imports/%s/rejects", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewStartImportRequest constructs an http.Request for the StartImport method
+func NewStartImportRequest(server string, importID ImportID, params *StartImportParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "import_id", importID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/imports/%s/start", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewListListsRequest constructs an http.Request for the ListLists method
+func NewListListsRequest(server string, params *ListListsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/lists")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateListRequest calls the generic CreateList builder with application/json body
+func NewCreateListRequest(server string, params *CreateListParams, body CreateListJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateListRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewCreateListRequestWithBody constructs an http.Request for the CreateList method, with any body, and a specified content type
+func NewCreateListRequestWithBody(server string, params *CreateListParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/lists")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewGetListRequest constructs an http.Request for the GetList method
+func NewGetListRequest(server string, listID ListID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "list_id", listID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/lists/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAddListMembersRequestWithBody constructs an http.Request for the AddListMembers method, with any body, and a specified content type
+func NewAddListMembersRequestWithBody(server string, listID ListID, params *AddListMembersParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "list_id", listID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/lists/%s/members", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "by", params.By, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "header", params.Header, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewPublishListRequest constructs an http.Request for the PublishList method
+func NewPublishListRequest(server string, listID ListID, params *PublishListParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "list_id", listID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/lists/%s/publish", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewRetireListRequest constructs an http.Request for the RetireList method
+func NewRetireListRequest(server string, listID ListID, params *RetireListParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "list_id", listID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/lists/%s/retire", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
 
 	if params != nil {
 
@@ -8829,6 +13858,434 @@ func NewDecideProgrammeRequestWithBody(server string, programmeID ProgrammeID, p
 	}
 
 	operationPath := fmt.Sprintf("/v1/programmes/%s/decisions", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewListReplyReviewsRequest constructs an http.Request for the ListReplyReviews method
+func NewListReplyReviewsRequest(server string, params *ListReplyReviewsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/reply-reviews")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDecideReplyReviewRequest calls the generic DecideReplyReview builder with application/json body
+func NewDecideReplyReviewRequest(server string, replyID string, params *DecideReplyReviewParams, body DecideReplyReviewJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewDecideReplyReviewRequestWithBody(server, replyID, params, "application/json", bodyReader)
+}
+
+// NewDecideReplyReviewRequestWithBody constructs an http.Request for the DecideReplyReview method, with any body, and a specified content type
+func NewDecideReplyReviewRequestWithBody(server string, replyID string, params *DecideReplyReviewParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "reply_id", replyID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/reply-reviews/%s/decision", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewListSegmentTemplatesRequest constructs an http.Request for the ListSegmentTemplates method
+func NewListSegmentTemplatesRequest(server string, params *ListSegmentTemplatesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/segment-templates")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "unit", params.Unit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListSegmentsRequest constructs an http.Request for the ListSegments method
+func NewListSegmentsRequest(server string, params *ListSegmentsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/segments")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "retired", params.Retired, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateSegmentRequest calls the generic CreateSegment builder with application/json body
+func NewCreateSegmentRequest(server string, params *CreateSegmentParams, body CreateSegmentJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateSegmentRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewCreateSegmentRequestWithBody constructs an http.Request for the CreateSegment method, with any body, and a specified content type
+func NewCreateSegmentRequestWithBody(server string, params *CreateSegmentParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/segments")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewGetSegmentRequest constructs an http.Request for the GetSegment method
+func NewGetSegmentRequest(server string, segmentID SegmentID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "segment_id", segmentID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/segments/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRetireSegmentRequest constructs an http.Request for the RetireSegment method
+func NewRetireSegmentRequest(server string, segmentID SegmentID, params *RetireSegmentParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "segment_id", segmentID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/segments/%s/retire", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewAddSegmentVersionRequest calls the generic AddSegmentVersion builder with application/json body
+func NewAddSegmentVersionRequest(server string, segmentID SegmentID, params *AddSegmentVersionParams, body AddSegmentVersionJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAddSegmentVersionRequestWithBody(server, segmentID, params, "application/json", bodyReader)
+}
+
+// NewAddSegmentVersionRequestWithBody constructs an http.Request for the AddSegmentVersion method, with any body, and a specified content type
+func NewAddSegmentVersionRequestWithBody(server string, segmentID SegmentID, params *AddSegmentVersionParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "segment_id", segmentID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/segments/%s/versions", pathParam0)
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -10332,23 +15789,94 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/approvals (the `ListApprovals` operationId).
 	ListApprovalsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListApprovalsResponse, error)
 
-	// PreviewAudienceWithBodyWithResponse Count the customers a filter holds for
+	// ListAttributesWithResponse The customer catalogue: what a filter may name
 	//
-	// Changes nothing and needs no Idempotency-Key. 422 invalid_filter names line and column.
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/attributes (the `ListAttributes` operationId).
+	ListAttributesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListAttributesResponse, error)
+
+	// DeclareAttributeWithBodyWithResponse Declare an attribute of customers
+	//
+	// A new name becomes a column of the customer table; a known one takes the new description. Its type never changes: 409
+	// state_conflict. While customers are imported a column cannot be added: 409 state_conflict too. The catalogue is one for all
+	// tenants, so only an administrator of a whole tenant declares.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
-	// Corresponds with POST /v1/audience/preview (the `PreviewAudience` operationId).
-	PreviewAudienceWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PreviewAudienceResponse, error)
+	// Corresponds with PUT /v1/attributes/{name} (the `DeclareAttribute` operationId).
+	DeclareAttributeWithBodyWithResponse(ctx context.Context, name string, params *DeclareAttributeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DeclareAttributeResponse, error)
 
-	// PreviewAudienceWithResponse Count the customers a filter holds for
+	// DeclareAttributeWithResponse Declare an attribute of customers
 	//
-	// Changes nothing and needs no Idempotency-Key. 422 invalid_filter names line and column.
+	// A new name becomes a column of the customer table; a known one takes the new description. Its type never changes: 409
+	// state_conflict. While customers are imported a column cannot be added: 409 state_conflict too. The catalogue is one for all
+	// tenants, so only an administrator of a whole tenant declares.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
-	// Corresponds with POST /v1/audience/preview (the `PreviewAudience` operationId).
+	// Corresponds with PUT /v1/attributes/{name} (the `DeclareAttribute` operationId).
+	DeclareAttributeWithResponse(ctx context.Context, name string, params *DeclareAttributeParams, body DeclareAttributeJSONRequestBody, reqEditors ...RequestEditorFn) (*DeclareAttributeResponse, error)
+
+	// CheckAudienceWithBodyWithResponse Check a filter while it is written
+	//
+	// Changes nothing and needs no Idempotency-Key. A filter with faults is no problem of the request: `errors` has each with line,
+	// column and what would make it right. With a tree alone, `filter` is the text that it generates.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/audiences/check (the `CheckAudience` operationId).
+	CheckAudienceWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CheckAudienceResponse, error)
+
+	// CheckAudienceWithResponse Check a filter while it is written
+	//
+	// Changes nothing and needs no Idempotency-Key. A filter with faults is no problem of the request: `errors` has each with line,
+	// column and what would make it right. With a tree alone, `filter` is the text that it generates.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/audiences/check (the `CheckAudience` operationId).
+	CheckAudienceWithResponse(ctx context.Context, body CheckAudienceJSONRequestBody, reqEditors ...RequestEditorFn) (*CheckAudienceResponse, error)
+
+	// PreviewAudienceWithBodyWithResponse Count an audience before anybody approves it
+	//
+	// Changes nothing and needs no Idempotency-Key. 422 invalid_filter names line and column. Of a plan it has the tiers, the cost
+	// and the credit as well. What takes longer than two seconds to count is answered with an estimate from a sample, which
+	// tells its standard error, and counted on: ask for the preview again. Hanging up before the answer, or DELETE, ends the
+	// counting. Caps and gaps of the contact policy are an estimate in any case: the reservation decides them.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/audiences/preview (the `PreviewAudience` operationId).
+	PreviewAudienceWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PreviewAudienceResponse, error)
+
+	// PreviewAudienceWithResponse Count an audience before anybody approves it
+	//
+	// Changes nothing and needs no Idempotency-Key. 422 invalid_filter names line and column. Of a plan it has the tiers, the cost
+	// and the credit as well. What takes longer than two seconds to count is answered with an estimate from a sample, which
+	// tells its standard error, and counted on: ask for the preview again. Hanging up before the answer, or DELETE, ends the
+	// counting. Caps and gaps of the contact policy are an estimate in any case: the reservation decides them.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/audiences/preview (the `PreviewAudience` operationId).
 	PreviewAudienceWithResponse(ctx context.Context, body PreviewAudienceJSONRequestBody, reqEditors ...RequestEditorFn) (*PreviewAudienceResponse, error)
+
+	// CancelPreviewWithResponse Stop counting a preview
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/audiences/previews/{preview_id} (the `CancelPreview` operationId).
+	CancelPreviewWithResponse(ctx context.Context, previewID PreviewID, reqEditors ...RequestEditorFn) (*CancelPreviewResponse, error)
+
+	// GetPreviewWithResponse A preview as it stands
+	//
+	// For who asked for it, for ten minutes, from the process that counts it.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/audiences/previews/{preview_id} (the `GetPreview` operationId).
+	GetPreviewWithResponse(ctx context.Context, previewID PreviewID, params *GetPreviewParams, reqEditors ...RequestEditorFn) (*GetPreviewResponse, error)
 
 	// ListCampaignsWithResponse List campaigns, newest first
 	//
@@ -10446,6 +15974,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/campaigns/{id}/contingency (the `DrawContingency` operationId).
 	DrawContingencyWithResponse(ctx context.Context, id CampaignID, params *DrawContingencyParams, body DrawContingencyJSONRequestBody, reqEditors ...RequestEditorFn) (*DrawContingencyResponse, error)
+
+	// GetControlWithResponse Whether the control group can be relied on
+	//
+	// 404 before targets are frozen.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/campaigns/{id}/control (the `GetControl` operationId).
+	GetControlWithResponse(ctx context.Context, id CampaignID, reqEditors ...RequestEditorFn) (*GetControlResponse, error)
 
 	// GetCreditWithResponse Where a campaign's prepaid credit stands
 	//
@@ -10627,6 +16164,22 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /v1/campaigns/{id}/route (the `PreviewRoute` operationId).
 	PreviewRouteWithResponse(ctx context.Context, id CampaignID, body PreviewRouteJSONRequestBody, reqEditors ...RequestEditorFn) (*PreviewRouteResponse, error)
 
+	// DryRunSelectionWithResponse What the selection of the newest plan would come to now
+	//
+	// The statements of the selection are run without leaving any targets behind: every reason, tier, arm, channel and wave is counted, and the first contacts are priced. Caps of the contact policy are estimated; the selection itself decides them.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/campaigns/{id}/selection/dry-run (the `DryRunSelection` operationId).
+	DryRunSelectionWithResponse(ctx context.Context, id CampaignID, reqEditors ...RequestEditorFn) (*DryRunSelectionResponse, error)
+
+	// ListSelectionsWithResponse The attempts to select targets, with their steps and what the frozen snapshot was made from, the latest first
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/campaigns/{id}/selections (the `ListSelections` operationId).
+	ListSelectionsWithResponse(ctx context.Context, id CampaignID, reqEditors ...RequestEditorFn) (*ListSelectionsResponse, error)
+
 	// StopCampaignWithBodyWithResponse Stop a campaign for good
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -10654,6 +16207,16 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/campaigns/{id}/submit (the `SubmitCampaign` operationId).
 	SubmitCampaignWithResponse(ctx context.Context, id CampaignID, params *SubmitCampaignParams, body SubmitCampaignJSONRequestBody, reqEditors ...RequestEditorFn) (*SubmitCampaignResponse, error)
+
+	// ListSuppressionsWithResponse Who was not contacted, by which rule of which contact policy
+	//
+	// Those whom the newest selection left out, and those who were taken out at the moment of contact. The counts are of
+	// all of them; the page is of those by `rule`, if given.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/campaigns/{id}/suppressions (the `ListSuppressions` operationId).
+	ListSuppressionsWithResponse(ctx context.Context, id CampaignID, params *ListSuppressionsParams, reqEditors ...RequestEditorFn) (*ListSuppressionsResponse, error)
 
 	// GetTargetsWithResponse The frozen targets, counted
 	//
@@ -10686,6 +16249,59 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/campaigns/{id}/withdraw (the `WithdrawCampaign` operationId).
 	WithdrawCampaignWithResponse(ctx context.Context, id CampaignID, params *WithdrawCampaignParams, body WithdrawCampaignJSONRequestBody, reqEditors ...RequestEditorFn) (*WithdrawCampaignResponse, error)
+
+	// GetCatalogueWithResponse What a filter may say
+	//
+	// The attributes that a filter may name, the functions that it may call, the operators of its form, and what names may be
+	// completed with. Texts, numbers, `true`, `false`, `null`, `timestamp("2026-01-31T00:00:00Z")`, `now`, `days(n)`, `&&`, `||`,
+	// `!`, `+ - *`, `in [..]`, `.startsWith`, `.endsWith` and `.contains` complete the language.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/catalogue (the `GetCatalogue` operationId).
+	GetCatalogueWithResponse(ctx context.Context, params *GetCatalogueParams, reqEditors ...RequestEditorFn) (*GetCatalogueResponse, error)
+
+	// RecordContactHistoryWithBodyWithResponse Tell of contacts that other systems know of
+	//
+	// Each lands once by customer, source and source_id. One at fault, or of an unknown customer, does not keep the others from
+	// landing; `faults` names the first thousand of them.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/contact-history (the `RecordContactHistory` operationId).
+	RecordContactHistoryWithBodyWithResponse(ctx context.Context, params *RecordContactHistoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RecordContactHistoryResponse, error)
+
+	// RecordContactHistoryWithResponse Tell of contacts that other systems know of
+	//
+	// Each lands once by customer, source and source_id. One at fault, or of an unknown customer, does not keep the others from
+	// landing; `faults` names the first thousand of them.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/contact-history (the `RecordContactHistory` operationId).
+	RecordContactHistoryWithResponse(ctx context.Context, params *RecordContactHistoryParams, body RecordContactHistoryJSONRequestBody, reqEditors ...RequestEditorFn) (*RecordContactHistoryResponse, error)
+
+	// SimulateContactPolicyWithBodyWithResponse What a contact policy would have done
+	//
+	// Replays the contacts that a unit's customers had, Muster's own and those of the contact history, through a policy
+	// that need not be stored: what it would have let through and what not, in order of time, so that a contact that is
+	// taken out leaves room for the next. Quiet hours put contacts off and take nobody out.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/contact-policy/simulate (the `SimulateContactPolicy` operationId).
+	SimulateContactPolicyWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SimulateContactPolicyResponse, error)
+
+	// SimulateContactPolicyWithResponse What a contact policy would have done
+	//
+	// Replays the contacts that a unit's customers had, Muster's own and those of the contact history, through a policy
+	// that need not be stored: what it would have let through and what not, in order of time, so that a contact that is
+	// taken out leaves room for the next. Quiet hours put contacts off and take nobody out.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/contact-policy/simulate (the `SimulateContactPolicy` operationId).
+	SimulateContactPolicyWithResponse(ctx context.Context, body SimulateContactPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*SimulateContactPolicyResponse, error)
 
 	// ListCreditPoolsWithResponse The pools of prepaid credit
 	//
@@ -10764,12 +16380,150 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /v1/credit/uses (the `RecordCreditUses` operationId).
 	RecordCreditUsesWithResponse(ctx context.Context, params *RecordCreditUsesParams, body RecordCreditUsesJSONRequestBody, reqEditors ...RequestEditorFn) (*RecordCreditUsesResponse, error)
 
-	// ListAttributesWithResponse The customer catalogue: what a filter may name
+	// GetCustomerByExternalIDWithResponse Find a customer by the operator's own id
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
-	// Corresponds with GET /v1/customers/attributes (the `ListAttributes` operationId).
-	ListAttributesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListAttributesResponse, error)
+	// Corresponds with GET /v1/customers (the `GetCustomerByExternalID` operationId).
+	GetCustomerByExternalIDWithResponse(ctx context.Context, params *GetCustomerByExternalIDParams, reqEditors ...RequestEditorFn) (*GetCustomerByExternalIDResponse, error)
+
+	// FindCustomersWithBodyWithResponse Find customers by their number
+	//
+	// In a body, so that the number is in no address and no log. It needs no Idempotency-Key. 422 invalid_msisdn when it is no
+	// mobile number.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/customers/find (the `FindCustomers` operationId).
+	FindCustomersWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*FindCustomersResponse, error)
+
+	// FindCustomersWithResponse Find customers by their number
+	//
+	// In a body, so that the number is in no address and no log. It needs no Idempotency-Key. 422 invalid_msisdn when it is no
+	// mobile number.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/customers/find (the `FindCustomers` operationId).
+	FindCustomersWithResponse(ctx context.Context, body FindCustomersJSONRequestBody, reqEditors ...RequestEditorFn) (*FindCustomersResponse, error)
+
+	// GetCustomerWithResponse One customer
+	//
+	// The number is masked, and attributes that identify a person are left out: see unmask.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/customers/{customer_id} (the `GetCustomer` operationId).
+	GetCustomerWithResponse(ctx context.Context, customerID CustomerID, reqEditors ...RequestEditorFn) (*GetCustomerResponse, error)
+
+	// RecordConsentWithBodyWithResponse Record a consent given or withdrawn
+	//
+	// The latest word for a channel and purpose counts.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/customers/{customer_id}/consents (the `RecordConsent` operationId).
+	RecordConsentWithBodyWithResponse(ctx context.Context, customerID CustomerID, params *RecordConsentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RecordConsentResponse, error)
+
+	// RecordConsentWithResponse Record a consent given or withdrawn
+	//
+	// The latest word for a channel and purpose counts.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/customers/{customer_id}/consents (the `RecordConsent` operationId).
+	RecordConsentWithResponse(ctx context.Context, customerID CustomerID, params *RecordConsentParams, body RecordConsentJSONRequestBody, reqEditors ...RequestEditorFn) (*RecordConsentResponse, error)
+
+	// ListCustomerContactsWithResponse A customer's contact view
+	//
+	// What is known of contacts with one customer, newest first: what other systems told (`history`), what was sent or worked
+	// for campaigns (`contact`), and what came back (`outcome`). Entries that are added while pages are read neither move nor
+	// hide others. Those whose time the source does not know come last.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/customers/{customer_id}/contacts (the `ListCustomerContacts` operationId).
+	ListCustomerContactsWithResponse(ctx context.Context, customerID CustomerID, params *ListCustomerContactsParams, reqEditors ...RequestEditorFn) (*ListCustomerContactsResponse, error)
+
+	// EraseCustomerWithBodyWithResponse Forget who a customer is
+	//
+	// The number and its key, the external id, attributes, holdings and consents go for good. What was done stays under an id
+	// that leads to nobody, and a keyed hash keeps the number from being contacted. 409 state_conflict while customers are
+	// imported.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/customers/{customer_id}/erase (the `EraseCustomer` operationId).
+	EraseCustomerWithBodyWithResponse(ctx context.Context, customerID CustomerID, params *EraseCustomerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*EraseCustomerResponse, error)
+
+	// EraseCustomerWithResponse Forget who a customer is
+	//
+	// The number and its key, the external id, attributes, holdings and consents go for good. What was done stays under an id
+	// that leads to nobody, and a keyed hash keeps the number from being contacted. 409 state_conflict while customers are
+	// imported.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/customers/{customer_id}/erase (the `EraseCustomer` operationId).
+	EraseCustomerWithResponse(ctx context.Context, customerID CustomerID, params *EraseCustomerParams, body EraseCustomerJSONRequestBody, reqEditors ...RequestEditorFn) (*EraseCustomerResponse, error)
+
+	// RecordOptOutWithBodyWithResponse Record that a customer refuses to be contacted
+	//
+	// Through all channels and for all purposes unless one is named. It holds at once, also for what is planned already.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/customers/{customer_id}/opt-outs (the `RecordOptOut` operationId).
+	RecordOptOutWithBodyWithResponse(ctx context.Context, customerID CustomerID, params *RecordOptOutParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RecordOptOutResponse, error)
+
+	// RecordOptOutWithResponse Record that a customer refuses to be contacted
+	//
+	// Through all channels and for all purposes unless one is named. It holds at once, also for what is planned already.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/customers/{customer_id}/opt-outs (the `RecordOptOut` operationId).
+	RecordOptOutWithResponse(ctx context.Context, customerID CustomerID, params *RecordOptOutParams, body RecordOptOutJSONRequestBody, reqEditors ...RequestEditorFn) (*RecordOptOutResponse, error)
+
+	// LiftOptOutWithBodyWithResponse End a refusal, because the customer changed their mind
+	//
+	// 404 not_found when none is in force for exactly this channel and purpose.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/customers/{customer_id}/opt-outs/lift (the `LiftOptOut` operationId).
+	LiftOptOutWithBodyWithResponse(ctx context.Context, customerID CustomerID, params *LiftOptOutParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*LiftOptOutResponse, error)
+
+	// LiftOptOutWithResponse End a refusal, because the customer changed their mind
+	//
+	// 404 not_found when none is in force for exactly this channel and purpose.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/customers/{customer_id}/opt-outs/lift (the `LiftOptOut` operationId).
+	LiftOptOutWithResponse(ctx context.Context, customerID CustomerID, params *LiftOptOutParams, body LiftOptOutJSONRequestBody, reqEditors ...RequestEditorFn) (*LiftOptOutResponse, error)
+
+	// UnmaskCustomerWithBodyWithResponse See what identifies a customer
+	//
+	// The number and the attributes that identify a person. Who saw it and why is recorded first. 429 unmask_quota_exceeded when
+	// the caller has seen as many customers today as the policy lets them. The answer is not kept, so it takes no Idempotency-Key:
+	// each call counts.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/customers/{customer_id}/unmask (the `UnmaskCustomer` operationId).
+	UnmaskCustomerWithBodyWithResponse(ctx context.Context, customerID CustomerID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UnmaskCustomerResponse, error)
+
+	// UnmaskCustomerWithResponse See what identifies a customer
+	//
+	// The number and the attributes that identify a person. Who saw it and why is recorded first. 429 unmask_quota_exceeded when
+	// the caller has seen as many customers today as the policy lets them. The answer is not kept, so it takes no Idempotency-Key:
+	// each call counts.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/customers/{customer_id}/unmask (the `UnmaskCustomer` operationId).
+	UnmaskCustomerWithResponse(ctx context.Context, customerID CustomerID, body UnmaskCustomerJSONRequestBody, reqEditors ...RequestEditorFn) (*UnmaskCustomerResponse, error)
 
 	// ListDelegationsWithResponse List delegations, newest first
 	//
@@ -10809,12 +16563,101 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with DELETE /v1/delegations/{delegation_id} (the `RevokeDelegation` operationId).
 	RevokeDelegationWithResponse(ctx context.Context, delegationID DelegationID, params *RevokeDelegationParams, reqEditors ...RequestEditorFn) (*RevokeDelegationResponse, error)
 
+	// AddDoNotContactWithBodyWithResponse Put numbers on the list of those a tenant never contacts
+	//
+	// Whoever has them. One that is no mobile number does not keep the others from landing; `faults` names it.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/do-not-contact (the `AddDoNotContact` operationId).
+	AddDoNotContactWithBodyWithResponse(ctx context.Context, params *AddDoNotContactParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddDoNotContactResponse, error)
+
+	// AddDoNotContactWithResponse Put numbers on the list of those a tenant never contacts
+	//
+	// Whoever has them. One that is no mobile number does not keep the others from landing; `faults` names it.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/do-not-contact (the `AddDoNotContact` operationId).
+	AddDoNotContactWithResponse(ctx context.Context, params *AddDoNotContactParams, body AddDoNotContactJSONRequestBody, reqEditors ...RequestEditorFn) (*AddDoNotContactResponse, error)
+
+	// RemoveDoNotContactWithBodyWithResponse Take numbers off the list again
+	//
+	// The unit must be the tenant itself. Numbers of erased customers stay.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/do-not-contact/remove (the `RemoveDoNotContact` operationId).
+	RemoveDoNotContactWithBodyWithResponse(ctx context.Context, params *RemoveDoNotContactParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RemoveDoNotContactResponse, error)
+
+	// RemoveDoNotContactWithResponse Take numbers off the list again
+	//
+	// The unit must be the tenant itself. Numbers of erased customers stay.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/do-not-contact/remove (the `RemoveDoNotContact` operationId).
+	RemoveDoNotContactWithResponse(ctx context.Context, params *RemoveDoNotContactParams, body RemoveDoNotContactJSONRequestBody, reqEditors ...RequestEditorFn) (*RemoveDoNotContactResponse, error)
+
 	// StreamEventsWithResponse Live events
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/events (the `StreamEvents` operationId).
 	StreamEventsWithResponse(ctx context.Context, params *StreamEventsParams, reqEditors ...RequestEditorFn) (*StreamEventsResponse, error)
+
+	// SizeExperimentWithBodyWithResponse How many customers an experiment needs, and what a list can show
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/experiments/size (the `SizeExperiment` operationId).
+	SizeExperimentWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SizeExperimentResponse, error)
+
+	// SizeExperimentWithResponse How many customers an experiment needs, and what a list can show
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/experiments/size (the `SizeExperiment` operationId).
+	SizeExperimentWithResponse(ctx context.Context, body SizeExperimentJSONRequestBody, reqEditors ...RequestEditorFn) (*SizeExperimentResponse, error)
+
+	// CreateExportWithBodyWithResponse Ask for customers' data as a file
+	//
+	// Of the members of a list, or of those a filter holds for, in the unit and below. Without `columns` it has all that
+	// identify nobody beyond the operator's own id; others are refused. More rows than the caller's roles allow are 403
+	// export_not_permitted. It can be fetched for 24 hours; each time is written down.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/exports (the `CreateExport` operationId).
+	CreateExportWithBodyWithResponse(ctx context.Context, params *CreateExportParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateExportResponse, error)
+
+	// CreateExportWithResponse Ask for customers' data as a file
+	//
+	// Of the members of a list, or of those a filter holds for, in the unit and below. Without `columns` it has all that
+	// identify nobody beyond the operator's own id; others are refused. More rows than the caller's roles allow are 403
+	// export_not_permitted. It can be fetched for 24 hours; each time is written down.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/exports (the `CreateExport` operationId).
+	CreateExportWithResponse(ctx context.Context, params *CreateExportParams, body CreateExportJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateExportResponse, error)
+
+	// GetExportWithResponse An export that was asked for
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/exports/{export_id} (the `GetExport` operationId).
+	GetExportWithResponse(ctx context.Context, exportID ExportID, reqEditors ...RequestEditorFn) (*GetExportResponse, error)
+
+	// DownloadExportWithResponse Fetch an export
+	//
+	// For who asked for it, until it expires. The rows are those of this moment; the last column of each says who took it out.
+	// Text that a spreadsheet would take for a formula begins with an apostrophe.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/exports/{export_id}/file (the `DownloadExport` operationId).
+	DownloadExportWithResponse(ctx context.Context, exportID ExportID, reqEditors ...RequestEditorFn) (*DownloadExportResponse, error)
 
 	// GetFreezeWithResponse Whether dispatch is frozen, and for what
 	//
@@ -10852,6 +16695,144 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/freeze/lift (the `LiftFreeze` operationId).
 	LiftFreezeWithResponse(ctx context.Context, params *LiftFreezeParams, body LiftFreezeJSONRequestBody, reqEditors ...RequestEditorFn) (*LiftFreezeResponse, error)
+
+	// RecordHoldingsWithBodyWithResponse Say which products customers hold
+	//
+	// What is known of the same customer and product is replaced. One of an unknown customer does not keep the others from
+	// landing; `faults` names it.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/holdings (the `RecordHoldings` operationId).
+	RecordHoldingsWithBodyWithResponse(ctx context.Context, params *RecordHoldingsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RecordHoldingsResponse, error)
+
+	// RecordHoldingsWithResponse Say which products customers hold
+	//
+	// What is known of the same customer and product is replaced. One of an unknown customer does not keep the others from
+	// landing; `faults` names it.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/holdings (the `RecordHoldings` operationId).
+	RecordHoldingsWithResponse(ctx context.Context, params *RecordHoldingsParams, body RecordHoldingsJSONRequestBody, reqEditors ...RequestEditorFn) (*RecordHoldingsResponse, error)
+
+	// ListImportsWithResponse Imports of customer files, newest first
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/imports (the `ListImports` operationId).
+	ListImportsWithResponse(ctx context.Context, params *ListImportsParams, reqEditors ...RequestEditorFn) (*ListImportsResponse, error)
+
+	// ImportCustomersWithBodyWithResponse Import a customer file
+	//
+	// The body is the file: CSV in UTF-8, GBK or GB18030, also gzipped, XLSX or Parquet. A first pass checks all of it and
+	// writes no customer; what it found is the import's report. Unless that is all that was asked for, a second pass then
+	// writes customers, in batches that each land whole and once. Unknown customers, by external id, are created; of known
+	// ones the columns of the file are updated. The same content with the same meaning lands once: `already` names the
+	// import by which it did. Live events of the topic import tell of its progress.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/imports (the `ImportCustomers` operationId).
+	ImportCustomersWithBodyWithResponse(ctx context.Context, params *ImportCustomersParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ImportCustomersResponse, error)
+
+	// GetImportWithResponse How an import stands
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/imports/{import_id} (the `GetImport` operationId).
+	GetImportWithResponse(ctx context.Context, importID ImportID, reqEditors ...RequestEditorFn) (*GetImportResponse, error)
+
+	// CancelImportWithResponse Stop an import
+	//
+	// Batches that have landed stay. 409 state_conflict once it has ended.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/imports/{import_id}/cancel (the `CancelImport` operationId).
+	CancelImportWithResponse(ctx context.Context, importID ImportID, params *CancelImportParams, reqEditors ...RequestEditorFn) (*CancelImportResponse, error)
+
+	// GetImportRejectsWithResponse The rows that did not land
+	//
+	// With line, column, value, code and reason. What identifies people is masked. Text that a spreadsheet would take for a
+	// formula begins with an apostrophe; the last column says who took the file out.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/imports/{import_id}/rejects (the `GetImportRejects` operationId).
+	GetImportRejectsWithResponse(ctx context.Context, importID ImportID, reqEditors ...RequestEditorFn) (*GetImportRejectsResponse, error)
+
+	// StartImportWithResponse Load a file that was only to be checked
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/imports/{import_id}/start (the `StartImport` operationId).
+	StartImportWithResponse(ctx context.Context, importID ImportID, params *StartImportParams, reqEditors ...RequestEditorFn) (*StartImportResponse, error)
+
+	// ListListsWithResponse Lists of customers, newest first
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/lists (the `ListLists` operationId).
+	ListListsWithResponse(ctx context.Context, params *ListListsParams, reqEditors ...RequestEditorFn) (*ListListsResponse, error)
+
+	// CreateListWithBodyWithResponse Begin a list, or the next version of one
+	//
+	// A draft. Filters name lists by name: they find the newest published version. One of a campaign's result has its members
+	// at once: the treated targets with at least one of the outcomes `with`, where any are named, and none of `without`.
+	// 409 already_exists where another unit of the tenant has a list of the name.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/lists (the `CreateList` operationId).
+	CreateListWithBodyWithResponse(ctx context.Context, params *CreateListParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateListResponse, error)
+
+	// CreateListWithResponse Begin a list, or the next version of one
+	//
+	// A draft. Filters name lists by name: they find the newest published version. One of a campaign's result has its members
+	// at once: the treated targets with at least one of the outcomes `with`, where any are named, and none of `without`.
+	// 409 already_exists where another unit of the tenant has a list of the name.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/lists (the `CreateList` operationId).
+	CreateListWithResponse(ctx context.Context, params *CreateListParams, body CreateListJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateListResponse, error)
+
+	// GetListWithResponse One version of a list
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/lists/{list_id} (the `GetList` operationId).
+	GetListWithResponse(ctx context.Context, listID ListID, reqEditors ...RequestEditorFn) (*GetListResponse, error)
+
+	// AddListMembersWithBodyWithResponse Add members to a draft
+	//
+	// The body is a text file in UTF-8 with one customer a line, by external id or by number; a second column, after a comma,
+	// is the arm of an experiment. `faults` names the first thousand lines that are unknown, malformed or on the list already
+	// (already_exists); the counts add up to the lines, of which empty ones are none.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/lists/{list_id}/members (the `AddListMembers` operationId).
+	AddListMembersWithBodyWithResponse(ctx context.Context, listID ListID, params *AddListMembersParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddListMembersResponse, error)
+
+	// PublishListWithResponse Put a draft in force
+	//
+	// It never changes from then on; its digest is of its members and their arms.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/lists/{list_id}/publish (the `PublishList` operationId).
+	PublishListWithResponse(ctx context.Context, listID ListID, params *PublishListParams, reqEditors ...RequestEditorFn) (*PublishListResponse, error)
+
+	// RetireListWithResponse End a list
+	//
+	// Filters that name it find the version before, if that is in force.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/lists/{list_id}/retire (the `RetireList` operationId).
+	RetireListWithResponse(ctx context.Context, listID ListID, params *RetireListParams, reqEditors ...RequestEditorFn) (*RetireListResponse, error)
 
 	// GetMeWithResponse Who am I and what may I do
 	//
@@ -11072,6 +17053,105 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/programmes/{programme_id}/decisions (the `DecideProgramme` operationId).
 	DecideProgrammeWithResponse(ctx context.Context, programmeID ProgrammeID, params *DecideProgrammeParams, body DecideProgrammeJSONRequestBody, reqEditors ...RequestEditorFn) (*DecideProgrammeResponse, error)
+
+	// ListReplyReviewsWithResponse Replies that may be a refusal, the oldest first
+	//
+	// Who wrote one is not contacted until somebody has decided, for 30 days at most.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/reply-reviews (the `ListReplyReviews` operationId).
+	ListReplyReviewsWithResponse(ctx context.Context, params *ListReplyReviewsParams, reqEditors ...RequestEditorFn) (*ListReplyReviewsResponse, error)
+
+	// DecideReplyReviewWithBodyWithResponse Say whether a reply was a refusal
+	//
+	// If it was, its customer is opted out. The words are forgotten.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/reply-reviews/{reply_id}/decision (the `DecideReplyReview` operationId).
+	DecideReplyReviewWithBodyWithResponse(ctx context.Context, replyID string, params *DecideReplyReviewParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DecideReplyReviewResponse, error)
+
+	// DecideReplyReviewWithResponse Say whether a reply was a refusal
+	//
+	// If it was, its customer is opted out. The words are forgotten.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/reply-reviews/{reply_id}/decision (the `DecideReplyReview` operationId).
+	DecideReplyReviewWithResponse(ctx context.Context, replyID string, params *DecideReplyReviewParams, body DecideReplyReviewJSONRequestBody, reqEditors ...RequestEditorFn) (*DecideReplyReviewResponse, error)
+
+	// ListSegmentTemplatesWithResponse The ten standard customer groups
+	//
+	// Ready to be saved as segments and changed. `lacks` names the attributes that are not in the catalogue.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/segment-templates (the `ListSegmentTemplates` operationId).
+	ListSegmentTemplatesWithResponse(ctx context.Context, params *ListSegmentTemplatesParams, reqEditors ...RequestEditorFn) (*ListSegmentTemplatesResponse, error)
+
+	// ListSegmentsWithResponse Saved segments, by name
+	//
+	// The newest version of each.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/segments (the `ListSegments` operationId).
+	ListSegmentsWithResponse(ctx context.Context, params *ListSegmentsParams, reqEditors ...RequestEditorFn) (*ListSegmentsResponse, error)
+
+	// CreateSegmentWithBodyWithResponse Save a filter as a segment
+	//
+	// Filters name it as `segment("name")` and stand for its newest version, or `segment("name", 2)`. With a tree, the filter must be
+	// the text that it generates (422 filter_mismatch), or be left out.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/segments (the `CreateSegment` operationId).
+	CreateSegmentWithBodyWithResponse(ctx context.Context, params *CreateSegmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateSegmentResponse, error)
+
+	// CreateSegmentWithResponse Save a filter as a segment
+	//
+	// Filters name it as `segment("name")` and stand for its newest version, or `segment("name", 2)`. With a tree, the filter must be
+	// the text that it generates (422 filter_mismatch), or be left out.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/segments (the `CreateSegment` operationId).
+	CreateSegmentWithResponse(ctx context.Context, params *CreateSegmentParams, body CreateSegmentJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateSegmentResponse, error)
+
+	// GetSegmentWithResponse Every version of a segment, the newest first
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/segments/{segment_id} (the `GetSegment` operationId).
+	GetSegmentWithResponse(ctx context.Context, segmentID SegmentID, reqEditors ...RequestEditorFn) (*GetSegmentResponse, error)
+
+	// RetireSegmentWithResponse Retire a segment
+	//
+	// No filter that is written from now on can name it; what was approved with it goes on.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/segments/{segment_id}/retire (the `RetireSegment` operationId).
+	RetireSegmentWithResponse(ctx context.Context, segmentID SegmentID, params *RetireSegmentParams, reqEditors ...RequestEditorFn) (*RetireSegmentResponse, error)
+
+	// AddSegmentVersionWithBodyWithResponse Save a further version
+	//
+	// Versions never change. 409 version_changed where there is a later one than `newest`.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/segments/{segment_id}/versions (the `AddSegmentVersion` operationId).
+	AddSegmentVersionWithBodyWithResponse(ctx context.Context, segmentID SegmentID, params *AddSegmentVersionParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddSegmentVersionResponse, error)
+
+	// AddSegmentVersionWithResponse Save a further version
+	//
+	// Versions never change. 409 version_changed where there is a later one than `newest`.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/segments/{segment_id}/versions (the `AddSegmentVersion` operationId).
+	AddSegmentVersionWithResponse(ctx context.Context, segmentID SegmentID, params *AddSegmentVersionParams, body AddSegmentVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*AddSegmentVersionResponse, error)
 
 	// EndSessionsWithResponse Log out everywhere
 	//
@@ -11514,17 +17594,161 @@ func (r ListApprovalsResponse) ContentType() string {
 	return ""
 }
 
-type PreviewAudienceResponse struct {
+type ListAttributesResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *AudienceCount
+	JSON200 *AttributeList
 	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
 	ApplicationProblemJSONDefault *Problem
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r PreviewAudienceResponse) GetJSON200() *AudienceCount {
+func (r ListAttributesResponse) GetJSON200() *AttributeList {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListAttributesResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListAttributesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListAttributesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListAttributesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListAttributesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeclareAttributeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Attribute
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DeclareAttributeResponse) GetJSON200() *Attribute {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DeclareAttributeResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeclareAttributeResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeclareAttributeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeclareAttributeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeclareAttributeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CheckAudienceResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AudienceCheck
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r CheckAudienceResponse) GetJSON200() *AudienceCheck {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CheckAudienceResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CheckAudienceResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CheckAudienceResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CheckAudienceResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CheckAudienceResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type PreviewAudienceResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AudiencePreview
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r PreviewAudienceResponse) GetJSON200() *AudiencePreview {
 	return r.JSON200
 }
 
@@ -11556,6 +17780,102 @@ func (r PreviewAudienceResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r PreviewAudienceResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CancelPreviewResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AudiencePreview
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r CancelPreviewResponse) GetJSON200() *AudiencePreview {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CancelPreviewResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CancelPreviewResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CancelPreviewResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CancelPreviewResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CancelPreviewResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetPreviewResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AudiencePreview
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetPreviewResponse) GetJSON200() *AudiencePreview {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetPreviewResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetPreviewResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetPreviewResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetPreviewResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetPreviewResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -12050,6 +18370,54 @@ func (r DrawContingencyResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r DrawContingencyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetControlResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ControlReport
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetControlResponse) GetJSON200() *ControlReport {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetControlResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetControlResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetControlResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetControlResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetControlResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -12879,6 +19247,102 @@ func (r PreviewRouteResponse) ContentType() string {
 	return ""
 }
 
+type DryRunSelectionResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DryRun
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DryRunSelectionResponse) GetJSON200() *DryRun {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DryRunSelectionResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DryRunSelectionResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DryRunSelectionResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DryRunSelectionResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DryRunSelectionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListSelectionsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SelectionList
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListSelectionsResponse) GetJSON200() *SelectionList {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListSelectionsResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListSelectionsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListSelectionsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListSelectionsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListSelectionsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type StopCampaignResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -12969,6 +19433,54 @@ func (r SubmitCampaignResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r SubmitCampaignResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListSuppressionsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SuppressionPage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListSuppressionsResponse) GetJSON200() *SuppressionPage {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListSuppressionsResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListSuppressionsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListSuppressionsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListSuppressionsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListSuppressionsResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -13113,6 +19625,150 @@ func (r WithdrawCampaignResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r WithdrawCampaignResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetCatalogueResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Catalogue
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetCatalogueResponse) GetJSON200() *Catalogue {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetCatalogueResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetCatalogueResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetCatalogueResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetCatalogueResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetCatalogueResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RecordContactHistoryResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ContactHistoryResult
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RecordContactHistoryResponse) GetJSON200() *ContactHistoryResult {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RecordContactHistoryResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RecordContactHistoryResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RecordContactHistoryResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RecordContactHistoryResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RecordContactHistoryResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type SimulateContactPolicyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PolicySimulation
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SimulateContactPolicyResponse) GetJSON200() *PolicySimulation {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r SimulateContactPolicyResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SimulateContactPolicyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SimulateContactPolicyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SimulateContactPolicyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SimulateContactPolicyResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -13359,32 +20015,32 @@ func (r RecordCreditUsesResponse) ContentType() string {
 	return ""
 }
 
-type ListAttributesResponse struct {
+type GetCustomerByExternalIDResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *AttributeList
+	JSON200 *CustomerSummaryList
 	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
 	ApplicationProblemJSONDefault *Problem
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ListAttributesResponse) GetJSON200() *AttributeList {
+func (r GetCustomerByExternalIDResponse) GetJSON200() *CustomerSummaryList {
 	return r.JSON200
 }
 
 // GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r ListAttributesResponse) GetApplicationProblemJSONDefault() *Problem {
+func (r GetCustomerByExternalIDResponse) GetApplicationProblemJSONDefault() *Problem {
 	return r.ApplicationProblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r ListAttributesResponse) GetBody() []byte {
+func (r GetCustomerByExternalIDResponse) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r ListAttributesResponse) Status() string {
+func (r GetCustomerByExternalIDResponse) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -13392,7 +20048,7 @@ func (r ListAttributesResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r ListAttributesResponse) StatusCode() int {
+func (r GetCustomerByExternalIDResponse) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -13400,7 +20056,391 @@ func (r ListAttributesResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r ListAttributesResponse) ContentType() string {
+func (r GetCustomerByExternalIDResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type FindCustomersResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CustomerSummaryList
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r FindCustomersResponse) GetJSON200() *CustomerSummaryList {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r FindCustomersResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r FindCustomersResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r FindCustomersResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r FindCustomersResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r FindCustomersResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetCustomerResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Customer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetCustomerResponse) GetJSON200() *Customer {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetCustomerResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetCustomerResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetCustomerResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetCustomerResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetCustomerResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RecordConsentResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Customer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RecordConsentResponse) GetJSON200() *Customer {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RecordConsentResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RecordConsentResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RecordConsentResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RecordConsentResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RecordConsentResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListCustomerContactsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ContactViewPage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListCustomerContactsResponse) GetJSON200() *ContactViewPage {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListCustomerContactsResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListCustomerContactsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListCustomerContactsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListCustomerContactsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListCustomerContactsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type EraseCustomerResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Customer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r EraseCustomerResponse) GetJSON200() *Customer {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r EraseCustomerResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r EraseCustomerResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r EraseCustomerResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r EraseCustomerResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r EraseCustomerResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RecordOptOutResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Customer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RecordOptOutResponse) GetJSON200() *Customer {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RecordOptOutResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RecordOptOutResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RecordOptOutResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RecordOptOutResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RecordOptOutResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type LiftOptOutResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Customer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r LiftOptOutResponse) GetJSON200() *Customer {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r LiftOptOutResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r LiftOptOutResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r LiftOptOutResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r LiftOptOutResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r LiftOptOutResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type UnmaskCustomerResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *UnmaskedCustomer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UnmaskCustomerResponse) GetJSON200() *UnmaskedCustomer {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r UnmaskCustomerResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UnmaskCustomerResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UnmaskCustomerResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UnmaskCustomerResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UnmaskCustomerResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -13551,6 +20591,102 @@ func (r RevokeDelegationResponse) ContentType() string {
 	return ""
 }
 
+type AddDoNotContactResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DoNotContactResult
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r AddDoNotContactResponse) GetJSON200() *DoNotContactResult {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r AddDoNotContactResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AddDoNotContactResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AddDoNotContactResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AddDoNotContactResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AddDoNotContactResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RemoveDoNotContactResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DoNotContactResult
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RemoveDoNotContactResponse) GetJSON200() *DoNotContactResult {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RemoveDoNotContactResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RemoveDoNotContactResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RemoveDoNotContactResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RemoveDoNotContactResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RemoveDoNotContactResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type StreamEventsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -13586,6 +20722,191 @@ func (r StreamEventsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r StreamEventsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type SizeExperimentResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SizeAnswer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SizeExperimentResponse) GetJSON200() *SizeAnswer {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r SizeExperimentResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SizeExperimentResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SizeExperimentResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SizeExperimentResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SizeExperimentResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CreateExportResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Export
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateExportResponse) GetJSON201() *Export {
+	return r.JSON201
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CreateExportResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateExportResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateExportResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateExportResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateExportResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetExportResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Export
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetExportResponse) GetJSON200() *Export {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetExportResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetExportResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetExportResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetExportResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetExportResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DownloadExportResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DownloadExportResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DownloadExportResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DownloadExportResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DownloadExportResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DownloadExportResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -13682,6 +21003,623 @@ func (r LiftFreezeResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r LiftFreezeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RecordHoldingsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *HoldingResult
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RecordHoldingsResponse) GetJSON200() *HoldingResult {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RecordHoldingsResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RecordHoldingsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RecordHoldingsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RecordHoldingsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RecordHoldingsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListImportsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ImportPage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListImportsResponse) GetJSON200() *ImportPage {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListImportsResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListImportsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListImportsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListImportsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListImportsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ImportCustomersResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *Import
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r ImportCustomersResponse) GetJSON202() *Import {
+	return r.JSON202
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ImportCustomersResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ImportCustomersResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ImportCustomersResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ImportCustomersResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ImportCustomersResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetImportResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Import
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetImportResponse) GetJSON200() *Import {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetImportResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetImportResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetImportResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetImportResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetImportResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CancelImportResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Import
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r CancelImportResponse) GetJSON200() *Import {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CancelImportResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CancelImportResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CancelImportResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CancelImportResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CancelImportResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetImportRejectsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetImportRejectsResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetImportRejectsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetImportRejectsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetImportRejectsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetImportRejectsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type StartImportResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *Import
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r StartImportResponse) GetJSON202() *Import {
+	return r.JSON202
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r StartImportResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r StartImportResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r StartImportResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r StartImportResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r StartImportResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListListsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CustomerListPage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListListsResponse) GetJSON200() *CustomerListPage {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListListsResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListListsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListListsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListListsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListListsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CreateListResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *CustomerList
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateListResponse) GetJSON201() *CustomerList {
+	return r.JSON201
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CreateListResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateListResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateListResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateListResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateListResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetListResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CustomerList
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetListResponse) GetJSON200() *CustomerList {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetListResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetListResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetListResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetListResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetListResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AddListMembersResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *MembersAdded
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r AddListMembersResponse) GetJSON200() *MembersAdded {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r AddListMembersResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AddListMembersResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AddListMembersResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AddListMembersResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AddListMembersResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type PublishListResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CustomerList
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r PublishListResponse) GetJSON200() *CustomerList {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r PublishListResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PublishListResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PublishListResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PublishListResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PublishListResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RetireListResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CustomerList
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RetireListResponse) GetJSON200() *CustomerList {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RetireListResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RetireListResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RetireListResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RetireListResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RetireListResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -14347,6 +22285,390 @@ func (r DecideProgrammeResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r DecideProgrammeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListReplyReviewsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ReplyReviewPage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListReplyReviewsResponse) GetJSON200() *ReplyReviewPage {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListReplyReviewsResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListReplyReviewsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListReplyReviewsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListReplyReviewsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListReplyReviewsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DecideReplyReviewResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ReplyDecision
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DecideReplyReviewResponse) GetJSON200() *ReplyDecision {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DecideReplyReviewResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DecideReplyReviewResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DecideReplyReviewResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DecideReplyReviewResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DecideReplyReviewResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListSegmentTemplatesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SegmentTemplateList
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListSegmentTemplatesResponse) GetJSON200() *SegmentTemplateList {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListSegmentTemplatesResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListSegmentTemplatesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListSegmentTemplatesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListSegmentTemplatesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListSegmentTemplatesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListSegmentsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SegmentPage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListSegmentsResponse) GetJSON200() *SegmentPage {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListSegmentsResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListSegmentsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListSegmentsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListSegmentsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListSegmentsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CreateSegmentResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Segment
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateSegmentResponse) GetJSON201() *Segment {
+	return r.JSON201
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CreateSegmentResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateSegmentResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateSegmentResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateSegmentResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateSegmentResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetSegmentResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SegmentVersions
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetSegmentResponse) GetJSON200() *SegmentVersions {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetSegmentResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetSegmentResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetSegmentResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetSegmentResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetSegmentResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RetireSegmentResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Segment
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RetireSegmentResponse) GetJSON200() *Segment {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RetireSegmentResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RetireSegmentResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RetireSegmentResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RetireSegmentResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RetireSegmentResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AddSegmentVersionResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Segment
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r AddSegmentVersionResponse) GetJSON201() *Segment {
+	return r.JSON201
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r AddSegmentVersionResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AddSegmentVersionResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AddSegmentVersionResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AddSegmentVersionResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AddSegmentVersionResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -15781,13 +24103,95 @@ func (c *ClientWithResponses) ListApprovalsWithResponse(ctx context.Context, req
 	return ParseListApprovalsResponse(rsp)
 }
 
-// PreviewAudienceWithBodyWithResponse Count the customers a filter holds for
+// ListAttributesWithResponse The customer catalogue: what a filter may name
 //
-// Changes nothing and needs no Idempotency-Key. 422 invalid_filter names line and column.
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/attributes (the `ListAttributes` operationId).
+func (c *ClientWithResponses) ListAttributesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListAttributesResponse, error) {
+	rsp, err := c.ListAttributes(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListAttributesResponse(rsp)
+}
+
+// DeclareAttributeWithBodyWithResponse Declare an attribute of customers
+//
+// A new name becomes a column of the customer table; a known one takes the new description. Its type never changes: 409
+// state_conflict. While customers are imported a column cannot be added: 409 state_conflict too. The catalogue is one for all
+// tenants, so only an administrator of a whole tenant declares.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
-// Corresponds with POST /v1/audience/preview (the `PreviewAudience` operationId).
+// Corresponds with PUT /v1/attributes/{name} (the `DeclareAttribute` operationId).
+func (c *ClientWithResponses) DeclareAttributeWithBodyWithResponse(ctx context.Context, name string, params *DeclareAttributeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DeclareAttributeResponse, error) {
+	rsp, err := c.DeclareAttributeWithBody(ctx, name, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeclareAttributeResponse(rsp)
+}
+
+// DeclareAttributeWithResponse Declare an attribute of customers
+//
+// A new name becomes a column of the customer table; a known one takes the new description. Its type never changes: 409
+// state_conflict. While customers are imported a column cannot be added: 409 state_conflict too. The catalogue is one for all
+// tenants, so only an administrator of a whole tenant declares.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/attributes/{name} (the `DeclareAttribute` operationId).
+func (c *ClientWithResponses) DeclareAttributeWithResponse(ctx context.Context, name string, params *DeclareAttributeParams, body DeclareAttributeJSONRequestBody, reqEditors ...RequestEditorFn) (*DeclareAttributeResponse, error) {
+	rsp, err := c.DeclareAttribute(ctx, name, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeclareAttributeResponse(rsp)
+}
+
+// CheckAudienceWithBodyWithResponse Check a filter while it is written
+//
+// Changes nothing and needs no Idempotency-Key. A filter with faults is no problem of the request: `errors` has each with line,
+// column and what would make it right. With a tree alone, `filter` is the text that it generates.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/audiences/check (the `CheckAudience` operationId).
+func (c *ClientWithResponses) CheckAudienceWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CheckAudienceResponse, error) {
+	rsp, err := c.CheckAudienceWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCheckAudienceResponse(rsp)
+}
+
+// CheckAudienceWithResponse Check a filter while it is written
+//
+// Changes nothing and needs no Idempotency-Key. A filter with faults is no problem of the request: `errors` has each with line,
+// column and what would make it right. With a tree alone, `filter` is the text that it generates.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/audiences/check (the `CheckAudience` operationId).
+func (c *ClientWithResponses) CheckAudienceWithResponse(ctx context.Context, body CheckAudienceJSONRequestBody, reqEditors ...RequestEditorFn) (*CheckAudienceResponse, error) {
+	rsp, err := c.CheckAudience(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCheckAudienceResponse(rsp)
+}
+
+// PreviewAudienceWithBodyWithResponse Count an audience before anybody approves it
+//
+// Changes nothing and needs no Idempotency-Key. 422 invalid_filter names line and column. Of a plan it has the tiers, the cost
+// and the credit as well. What takes longer than two seconds to count is answered with an estimate from a sample, which
+// tells its standard error, and counted on: ask for the preview again. Hanging up before the answer, or DELETE, ends the
+// counting. Caps and gaps of the contact policy are an estimate in any case: the reservation decides them.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/audiences/preview (the `PreviewAudience` operationId).
 func (c *ClientWithResponses) PreviewAudienceWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PreviewAudienceResponse, error) {
 	rsp, err := c.PreviewAudienceWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
@@ -15796,19 +24200,50 @@ func (c *ClientWithResponses) PreviewAudienceWithBodyWithResponse(ctx context.Co
 	return ParsePreviewAudienceResponse(rsp)
 }
 
-// PreviewAudienceWithResponse Count the customers a filter holds for
+// PreviewAudienceWithResponse Count an audience before anybody approves it
 //
-// Changes nothing and needs no Idempotency-Key. 422 invalid_filter names line and column.
+// Changes nothing and needs no Idempotency-Key. 422 invalid_filter names line and column. Of a plan it has the tiers, the cost
+// and the credit as well. What takes longer than two seconds to count is answered with an estimate from a sample, which
+// tells its standard error, and counted on: ask for the preview again. Hanging up before the answer, or DELETE, ends the
+// counting. Caps and gaps of the contact policy are an estimate in any case: the reservation decides them.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
-// Corresponds with POST /v1/audience/preview (the `PreviewAudience` operationId).
+// Corresponds with POST /v1/audiences/preview (the `PreviewAudience` operationId).
 func (c *ClientWithResponses) PreviewAudienceWithResponse(ctx context.Context, body PreviewAudienceJSONRequestBody, reqEditors ...RequestEditorFn) (*PreviewAudienceResponse, error) {
 	rsp, err := c.PreviewAudience(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
 	return ParsePreviewAudienceResponse(rsp)
+}
+
+// CancelPreviewWithResponse Stop counting a preview
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/audiences/previews/{preview_id} (the `CancelPreview` operationId).
+func (c *ClientWithResponses) CancelPreviewWithResponse(ctx context.Context, previewID PreviewID, reqEditors ...RequestEditorFn) (*CancelPreviewResponse, error) {
+	rsp, err := c.CancelPreview(ctx, previewID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCancelPreviewResponse(rsp)
+}
+
+// GetPreviewWithResponse A preview as it stands
+//
+// For who asked for it, for ten minutes, from the process that counts it.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/audiences/previews/{preview_id} (the `GetPreview` operationId).
+func (c *ClientWithResponses) GetPreviewWithResponse(ctx context.Context, previewID PreviewID, params *GetPreviewParams, reqEditors ...RequestEditorFn) (*GetPreviewResponse, error) {
+	rsp, err := c.GetPreview(ctx, previewID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetPreviewResponse(rsp)
 }
 
 // ListCampaignsWithResponse List campaigns, newest first
@@ -15984,6 +24419,21 @@ func (c *ClientWithResponses) DrawContingencyWithResponse(ctx context.Context, i
 		return nil, err
 	}
 	return ParseDrawContingencyResponse(rsp)
+}
+
+// GetControlWithResponse Whether the control group can be relied on
+//
+// 404 before targets are frozen.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/campaigns/{id}/control (the `GetControl` operationId).
+func (c *ClientWithResponses) GetControlWithResponse(ctx context.Context, id CampaignID, reqEditors ...RequestEditorFn) (*GetControlResponse, error) {
+	rsp, err := c.GetControl(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetControlResponse(rsp)
 }
 
 // GetCreditWithResponse Where a campaign's prepaid credit stands
@@ -16310,6 +24760,34 @@ func (c *ClientWithResponses) PreviewRouteWithResponse(ctx context.Context, id C
 	return ParsePreviewRouteResponse(rsp)
 }
 
+// DryRunSelectionWithResponse What the selection of the newest plan would come to now
+//
+// The statements of the selection are run without leaving any targets behind: every reason, tier, arm, channel and wave is counted, and the first contacts are priced. Caps of the contact policy are estimated; the selection itself decides them.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/campaigns/{id}/selection/dry-run (the `DryRunSelection` operationId).
+func (c *ClientWithResponses) DryRunSelectionWithResponse(ctx context.Context, id CampaignID, reqEditors ...RequestEditorFn) (*DryRunSelectionResponse, error) {
+	rsp, err := c.DryRunSelection(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDryRunSelectionResponse(rsp)
+}
+
+// ListSelectionsWithResponse The attempts to select targets, with their steps and what the frozen snapshot was made from, the latest first
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/campaigns/{id}/selections (the `ListSelections` operationId).
+func (c *ClientWithResponses) ListSelectionsWithResponse(ctx context.Context, id CampaignID, reqEditors ...RequestEditorFn) (*ListSelectionsResponse, error) {
+	rsp, err := c.ListSelections(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListSelectionsResponse(rsp)
+}
+
 // StopCampaignWithBodyWithResponse Stop a campaign for good
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -16360,6 +24838,22 @@ func (c *ClientWithResponses) SubmitCampaignWithResponse(ctx context.Context, id
 		return nil, err
 	}
 	return ParseSubmitCampaignResponse(rsp)
+}
+
+// ListSuppressionsWithResponse Who was not contacted, by which rule of which contact policy
+//
+// Those whom the newest selection left out, and those who were taken out at the moment of contact. The counts are of
+// all of them; the page is of those by `rule`, if given.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/campaigns/{id}/suppressions (the `ListSuppressions` operationId).
+func (c *ClientWithResponses) ListSuppressionsWithResponse(ctx context.Context, id CampaignID, params *ListSuppressionsParams, reqEditors ...RequestEditorFn) (*ListSuppressionsResponse, error) {
+	rsp, err := c.ListSuppressions(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListSuppressionsResponse(rsp)
 }
 
 // GetTargetsWithResponse The frozen targets, counted
@@ -16416,6 +24910,89 @@ func (c *ClientWithResponses) WithdrawCampaignWithResponse(ctx context.Context, 
 		return nil, err
 	}
 	return ParseWithdrawCampaignResponse(rsp)
+}
+
+// GetCatalogueWithResponse What a filter may say
+//
+// The attributes that a filter may name, the functions that it may call, the operators of its form, and what names may be
+// completed with. Texts, numbers, `true`, `false`, `null`, `timestamp("2026-01-31T00:00:00Z")`, `now`, `days(n)`, `&&`, `||`,
+// `!`, `+ - *`, `in [..]`, `.startsWith`, `.endsWith` and `.contains` complete the language.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/catalogue (the `GetCatalogue` operationId).
+func (c *ClientWithResponses) GetCatalogueWithResponse(ctx context.Context, params *GetCatalogueParams, reqEditors ...RequestEditorFn) (*GetCatalogueResponse, error) {
+	rsp, err := c.GetCatalogue(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetCatalogueResponse(rsp)
+}
+
+// RecordContactHistoryWithBodyWithResponse Tell of contacts that other systems know of
+//
+// Each lands once by customer, source and source_id. One at fault, or of an unknown customer, does not keep the others from
+// landing; `faults` names the first thousand of them.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/contact-history (the `RecordContactHistory` operationId).
+func (c *ClientWithResponses) RecordContactHistoryWithBodyWithResponse(ctx context.Context, params *RecordContactHistoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RecordContactHistoryResponse, error) {
+	rsp, err := c.RecordContactHistoryWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRecordContactHistoryResponse(rsp)
+}
+
+// RecordContactHistoryWithResponse Tell of contacts that other systems know of
+//
+// Each lands once by customer, source and source_id. One at fault, or of an unknown customer, does not keep the others from
+// landing; `faults` names the first thousand of them.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/contact-history (the `RecordContactHistory` operationId).
+func (c *ClientWithResponses) RecordContactHistoryWithResponse(ctx context.Context, params *RecordContactHistoryParams, body RecordContactHistoryJSONRequestBody, reqEditors ...RequestEditorFn) (*RecordContactHistoryResponse, error) {
+	rsp, err := c.RecordContactHistory(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRecordContactHistoryResponse(rsp)
+}
+
+// SimulateContactPolicyWithBodyWithResponse What a contact policy would have done
+//
+// Replays the contacts that a unit's customers had, Muster's own and those of the contact history, through a policy
+// that need not be stored: what it would have let through and what not, in order of time, so that a contact that is
+// taken out leaves room for the next. Quiet hours put contacts off and take nobody out.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/contact-policy/simulate (the `SimulateContactPolicy` operationId).
+func (c *ClientWithResponses) SimulateContactPolicyWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SimulateContactPolicyResponse, error) {
+	rsp, err := c.SimulateContactPolicyWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSimulateContactPolicyResponse(rsp)
+}
+
+// SimulateContactPolicyWithResponse What a contact policy would have done
+//
+// Replays the contacts that a unit's customers had, Muster's own and those of the contact history, through a policy
+// that need not be stored: what it would have let through and what not, in order of time, so that a contact that is
+// taken out leaves room for the next. Quiet hours put contacts off and take nobody out.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/contact-policy/simulate (the `SimulateContactPolicy` operationId).
+func (c *ClientWithResponses) SimulateContactPolicyWithResponse(ctx context.Context, body SimulateContactPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*SimulateContactPolicyResponse, error) {
+	rsp, err := c.SimulateContactPolicy(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSimulateContactPolicyResponse(rsp)
 }
 
 // ListCreditPoolsWithResponse The pools of prepaid credit
@@ -16543,17 +25120,239 @@ func (c *ClientWithResponses) RecordCreditUsesWithResponse(ctx context.Context, 
 	return ParseRecordCreditUsesResponse(rsp)
 }
 
-// ListAttributesWithResponse The customer catalogue: what a filter may name
+// GetCustomerByExternalIDWithResponse Find a customer by the operator's own id
 //
 // Returns a wrapper object for the known response body format(s).
 //
-// Corresponds with GET /v1/customers/attributes (the `ListAttributes` operationId).
-func (c *ClientWithResponses) ListAttributesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListAttributesResponse, error) {
-	rsp, err := c.ListAttributes(ctx, reqEditors...)
+// Corresponds with GET /v1/customers (the `GetCustomerByExternalID` operationId).
+func (c *ClientWithResponses) GetCustomerByExternalIDWithResponse(ctx context.Context, params *GetCustomerByExternalIDParams, reqEditors ...RequestEditorFn) (*GetCustomerByExternalIDResponse, error) {
+	rsp, err := c.GetCustomerByExternalID(ctx, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseListAttributesResponse(rsp)
+	return ParseGetCustomerByExternalIDResponse(rsp)
+}
+
+// FindCustomersWithBodyWithResponse Find customers by their number
+//
+// In a body, so that the number is in no address and no log. It needs no Idempotency-Key. 422 invalid_msisdn when it is no
+// mobile number.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/customers/find (the `FindCustomers` operationId).
+func (c *ClientWithResponses) FindCustomersWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*FindCustomersResponse, error) {
+	rsp, err := c.FindCustomersWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseFindCustomersResponse(rsp)
+}
+
+// FindCustomersWithResponse Find customers by their number
+//
+// In a body, so that the number is in no address and no log. It needs no Idempotency-Key. 422 invalid_msisdn when it is no
+// mobile number.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/customers/find (the `FindCustomers` operationId).
+func (c *ClientWithResponses) FindCustomersWithResponse(ctx context.Context, body FindCustomersJSONRequestBody, reqEditors ...RequestEditorFn) (*FindCustomersResponse, error) {
+	rsp, err := c.FindCustomers(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseFindCustomersResponse(rsp)
+}
+
+// GetCustomerWithResponse One customer
+//
+// The number is masked, and attributes that identify a person are left out: see unmask.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/customers/{customer_id} (the `GetCustomer` operationId).
+func (c *ClientWithResponses) GetCustomerWithResponse(ctx context.Context, customerID CustomerID, reqEditors ...RequestEditorFn) (*GetCustomerResponse, error) {
+	rsp, err := c.GetCustomer(ctx, customerID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetCustomerResponse(rsp)
+}
+
+// RecordConsentWithBodyWithResponse Record a consent given or withdrawn
+//
+// The latest word for a channel and purpose counts.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/customers/{customer_id}/consents (the `RecordConsent` operationId).
+func (c *ClientWithResponses) RecordConsentWithBodyWithResponse(ctx context.Context, customerID CustomerID, params *RecordConsentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RecordConsentResponse, error) {
+	rsp, err := c.RecordConsentWithBody(ctx, customerID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRecordConsentResponse(rsp)
+}
+
+// RecordConsentWithResponse Record a consent given or withdrawn
+//
+// The latest word for a channel and purpose counts.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/customers/{customer_id}/consents (the `RecordConsent` operationId).
+func (c *ClientWithResponses) RecordConsentWithResponse(ctx context.Context, customerID CustomerID, params *RecordConsentParams, body RecordConsentJSONRequestBody, reqEditors ...RequestEditorFn) (*RecordConsentResponse, error) {
+	rsp, err := c.RecordConsent(ctx, customerID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRecordConsentResponse(rsp)
+}
+
+// ListCustomerContactsWithResponse A customer's contact view
+//
+// What is known of contacts with one customer, newest first: what other systems told (`history`), what was sent or worked
+// for campaigns (`contact`), and what came back (`outcome`). Entries that are added while pages are read neither move nor
+// hide others. Those whose time the source does not know come last.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/customers/{customer_id}/contacts (the `ListCustomerContacts` operationId).
+func (c *ClientWithResponses) ListCustomerContactsWithResponse(ctx context.Context, customerID CustomerID, params *ListCustomerContactsParams, reqEditors ...RequestEditorFn) (*ListCustomerContactsResponse, error) {
+	rsp, err := c.ListCustomerContacts(ctx, customerID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListCustomerContactsResponse(rsp)
+}
+
+// EraseCustomerWithBodyWithResponse Forget who a customer is
+//
+// The number and its key, the external id, attributes, holdings and consents go for good. What was done stays under an id
+// that leads to nobody, and a keyed hash keeps the number from being contacted. 409 state_conflict while customers are
+// imported.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/customers/{customer_id}/erase (the `EraseCustomer` operationId).
+func (c *ClientWithResponses) EraseCustomerWithBodyWithResponse(ctx context.Context, customerID CustomerID, params *EraseCustomerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*EraseCustomerResponse, error) {
+	rsp, err := c.EraseCustomerWithBody(ctx, customerID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEraseCustomerResponse(rsp)
+}
+
+// EraseCustomerWithResponse Forget who a customer is
+//
+// The number and its key, the external id, attributes, holdings and consents go for good. What was done stays under an id
+// that leads to nobody, and a keyed hash keeps the number from being contacted. 409 state_conflict while customers are
+// imported.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/customers/{customer_id}/erase (the `EraseCustomer` operationId).
+func (c *ClientWithResponses) EraseCustomerWithResponse(ctx context.Context, customerID CustomerID, params *EraseCustomerParams, body EraseCustomerJSONRequestBody, reqEditors ...RequestEditorFn) (*EraseCustomerResponse, error) {
+	rsp, err := c.EraseCustomer(ctx, customerID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEraseCustomerResponse(rsp)
+}
+
+// RecordOptOutWithBodyWithResponse Record that a customer refuses to be contacted
+//
+// Through all channels and for all purposes unless one is named. It holds at once, also for what is planned already.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/customers/{customer_id}/opt-outs (the `RecordOptOut` operationId).
+func (c *ClientWithResponses) RecordOptOutWithBodyWithResponse(ctx context.Context, customerID CustomerID, params *RecordOptOutParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RecordOptOutResponse, error) {
+	rsp, err := c.RecordOptOutWithBody(ctx, customerID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRecordOptOutResponse(rsp)
+}
+
+// RecordOptOutWithResponse Record that a customer refuses to be contacted
+//
+// Through all channels and for all purposes unless one is named. It holds at once, also for what is planned already.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/customers/{customer_id}/opt-outs (the `RecordOptOut` operationId).
+func (c *ClientWithResponses) RecordOptOutWithResponse(ctx context.Context, customerID CustomerID, params *RecordOptOutParams, body RecordOptOutJSONRequestBody, reqEditors ...RequestEditorFn) (*RecordOptOutResponse, error) {
+	rsp, err := c.RecordOptOut(ctx, customerID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRecordOptOutResponse(rsp)
+}
+
+// LiftOptOutWithBodyWithResponse End a refusal, because the customer changed their mind
+//
+// 404 not_found when none is in force for exactly this channel and purpose.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/customers/{customer_id}/opt-outs/lift (the `LiftOptOut` operationId).
+func (c *ClientWithResponses) LiftOptOutWithBodyWithResponse(ctx context.Context, customerID CustomerID, params *LiftOptOutParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*LiftOptOutResponse, error) {
+	rsp, err := c.LiftOptOutWithBody(ctx, customerID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseLiftOptOutResponse(rsp)
+}
+
+// LiftOptOutWithResponse End a refusal, because the customer changed their mind
+//
+// 404 not_found when none is in force for exactly this channel and purpose.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/customers/{customer_id}/opt-outs/lift (the `LiftOptOut` operationId).
+func (c *ClientWithResponses) LiftOptOutWithResponse(ctx context.Context, customerID CustomerID, params *LiftOptOutParams, body LiftOptOutJSONRequestBody, reqEditors ...RequestEditorFn) (*LiftOptOutResponse, error) {
+	rsp, err := c.LiftOptOut(ctx, customerID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseLiftOptOutResponse(rsp)
+}
+
+// UnmaskCustomerWithBodyWithResponse See what identifies a customer
+//
+// The number and the attributes that identify a person. Who saw it and why is recorded first. 429 unmask_quota_exceeded when
+// the caller has seen as many customers today as the policy lets them. The answer is not kept, so it takes no Idempotency-Key:
+// each call counts.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/customers/{customer_id}/unmask (the `UnmaskCustomer` operationId).
+func (c *ClientWithResponses) UnmaskCustomerWithBodyWithResponse(ctx context.Context, customerID CustomerID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UnmaskCustomerResponse, error) {
+	rsp, err := c.UnmaskCustomerWithBody(ctx, customerID, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUnmaskCustomerResponse(rsp)
+}
+
+// UnmaskCustomerWithResponse See what identifies a customer
+//
+// The number and the attributes that identify a person. Who saw it and why is recorded first. 429 unmask_quota_exceeded when
+// the caller has seen as many customers today as the policy lets them. The answer is not kept, so it takes no Idempotency-Key:
+// each call counts.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/customers/{customer_id}/unmask (the `UnmaskCustomer` operationId).
+func (c *ClientWithResponses) UnmaskCustomerWithResponse(ctx context.Context, customerID CustomerID, body UnmaskCustomerJSONRequestBody, reqEditors ...RequestEditorFn) (*UnmaskCustomerResponse, error) {
+	rsp, err := c.UnmaskCustomer(ctx, customerID, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUnmaskCustomerResponse(rsp)
 }
 
 // ListDelegationsWithResponse List delegations, newest first
@@ -16618,6 +25417,66 @@ func (c *ClientWithResponses) RevokeDelegationWithResponse(ctx context.Context, 
 	return ParseRevokeDelegationResponse(rsp)
 }
 
+// AddDoNotContactWithBodyWithResponse Put numbers on the list of those a tenant never contacts
+//
+// Whoever has them. One that is no mobile number does not keep the others from landing; `faults` names it.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/do-not-contact (the `AddDoNotContact` operationId).
+func (c *ClientWithResponses) AddDoNotContactWithBodyWithResponse(ctx context.Context, params *AddDoNotContactParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddDoNotContactResponse, error) {
+	rsp, err := c.AddDoNotContactWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddDoNotContactResponse(rsp)
+}
+
+// AddDoNotContactWithResponse Put numbers on the list of those a tenant never contacts
+//
+// Whoever has them. One that is no mobile number does not keep the others from landing; `faults` names it.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/do-not-contact (the `AddDoNotContact` operationId).
+func (c *ClientWithResponses) AddDoNotContactWithResponse(ctx context.Context, params *AddDoNotContactParams, body AddDoNotContactJSONRequestBody, reqEditors ...RequestEditorFn) (*AddDoNotContactResponse, error) {
+	rsp, err := c.AddDoNotContact(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddDoNotContactResponse(rsp)
+}
+
+// RemoveDoNotContactWithBodyWithResponse Take numbers off the list again
+//
+// The unit must be the tenant itself. Numbers of erased customers stay.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/do-not-contact/remove (the `RemoveDoNotContact` operationId).
+func (c *ClientWithResponses) RemoveDoNotContactWithBodyWithResponse(ctx context.Context, params *RemoveDoNotContactParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RemoveDoNotContactResponse, error) {
+	rsp, err := c.RemoveDoNotContactWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRemoveDoNotContactResponse(rsp)
+}
+
+// RemoveDoNotContactWithResponse Take numbers off the list again
+//
+// The unit must be the tenant itself. Numbers of erased customers stay.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/do-not-contact/remove (the `RemoveDoNotContact` operationId).
+func (c *ClientWithResponses) RemoveDoNotContactWithResponse(ctx context.Context, params *RemoveDoNotContactParams, body RemoveDoNotContactJSONRequestBody, reqEditors ...RequestEditorFn) (*RemoveDoNotContactResponse, error) {
+	rsp, err := c.RemoveDoNotContact(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRemoveDoNotContactResponse(rsp)
+}
+
 // StreamEventsWithResponse Live events
 //
 // Returns a wrapper object for the known response body format(s).
@@ -16629,6 +25488,95 @@ func (c *ClientWithResponses) StreamEventsWithResponse(ctx context.Context, para
 		return nil, err
 	}
 	return ParseStreamEventsResponse(rsp)
+}
+
+// SizeExperimentWithBodyWithResponse How many customers an experiment needs, and what a list can show
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/experiments/size (the `SizeExperiment` operationId).
+func (c *ClientWithResponses) SizeExperimentWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SizeExperimentResponse, error) {
+	rsp, err := c.SizeExperimentWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSizeExperimentResponse(rsp)
+}
+
+// SizeExperimentWithResponse How many customers an experiment needs, and what a list can show
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/experiments/size (the `SizeExperiment` operationId).
+func (c *ClientWithResponses) SizeExperimentWithResponse(ctx context.Context, body SizeExperimentJSONRequestBody, reqEditors ...RequestEditorFn) (*SizeExperimentResponse, error) {
+	rsp, err := c.SizeExperiment(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSizeExperimentResponse(rsp)
+}
+
+// CreateExportWithBodyWithResponse Ask for customers' data as a file
+//
+// Of the members of a list, or of those a filter holds for, in the unit and below. Without `columns` it has all that
+// identify nobody beyond the operator's own id; others are refused. More rows than the caller's roles allow are 403
+// export_not_permitted. It can be fetched for 24 hours; each time is written down.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/exports (the `CreateExport` operationId).
+func (c *ClientWithResponses) CreateExportWithBodyWithResponse(ctx context.Context, params *CreateExportParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateExportResponse, error) {
+	rsp, err := c.CreateExportWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateExportResponse(rsp)
+}
+
+// CreateExportWithResponse Ask for customers' data as a file
+//
+// Of the members of a list, or of those a filter holds for, in the unit and below. Without `columns` it has all that
+// identify nobody beyond the operator's own id; others are refused. More rows than the caller's roles allow are 403
+// export_not_permitted. It can be fetched for 24 hours; each time is written down.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/exports (the `CreateExport` operationId).
+func (c *ClientWithResponses) CreateExportWithResponse(ctx context.Context, params *CreateExportParams, body CreateExportJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateExportResponse, error) {
+	rsp, err := c.CreateExport(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateExportResponse(rsp)
+}
+
+// GetExportWithResponse An export that was asked for
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/exports/{export_id} (the `GetExport` operationId).
+func (c *ClientWithResponses) GetExportWithResponse(ctx context.Context, exportID ExportID, reqEditors ...RequestEditorFn) (*GetExportResponse, error) {
+	rsp, err := c.GetExport(ctx, exportID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetExportResponse(rsp)
+}
+
+// DownloadExportWithResponse Fetch an export
+//
+// For who asked for it, until it expires. The rows are those of this moment; the last column of each says who took it out.
+// Text that a spreadsheet would take for a formula begins with an apostrophe.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/exports/{export_id}/file (the `DownloadExport` operationId).
+func (c *ClientWithResponses) DownloadExportWithResponse(ctx context.Context, exportID ExportID, reqEditors ...RequestEditorFn) (*DownloadExportResponse, error) {
+	rsp, err := c.DownloadExport(ctx, exportID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDownloadExportResponse(rsp)
 }
 
 // GetFreezeWithResponse Whether dispatch is frozen, and for what
@@ -16684,6 +25632,234 @@ func (c *ClientWithResponses) LiftFreezeWithResponse(ctx context.Context, params
 		return nil, err
 	}
 	return ParseLiftFreezeResponse(rsp)
+}
+
+// RecordHoldingsWithBodyWithResponse Say which products customers hold
+//
+// What is known of the same customer and product is replaced. One of an unknown customer does not keep the others from
+// landing; `faults` names it.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/holdings (the `RecordHoldings` operationId).
+func (c *ClientWithResponses) RecordHoldingsWithBodyWithResponse(ctx context.Context, params *RecordHoldingsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RecordHoldingsResponse, error) {
+	rsp, err := c.RecordHoldingsWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRecordHoldingsResponse(rsp)
+}
+
+// RecordHoldingsWithResponse Say which products customers hold
+//
+// What is known of the same customer and product is replaced. One of an unknown customer does not keep the others from
+// landing; `faults` names it.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/holdings (the `RecordHoldings` operationId).
+func (c *ClientWithResponses) RecordHoldingsWithResponse(ctx context.Context, params *RecordHoldingsParams, body RecordHoldingsJSONRequestBody, reqEditors ...RequestEditorFn) (*RecordHoldingsResponse, error) {
+	rsp, err := c.RecordHoldings(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRecordHoldingsResponse(rsp)
+}
+
+// ListImportsWithResponse Imports of customer files, newest first
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/imports (the `ListImports` operationId).
+func (c *ClientWithResponses) ListImportsWithResponse(ctx context.Context, params *ListImportsParams, reqEditors ...RequestEditorFn) (*ListImportsResponse, error) {
+	rsp, err := c.ListImports(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListImportsResponse(rsp)
+}
+
+// ImportCustomersWithBodyWithResponse Import a customer file
+//
+// The body is the file: CSV in UTF-8, GBK or GB18030, also gzipped, XLSX or Parquet. A first pass checks all of it and
+// writes no customer; what it found is the import's report. Unless that is all that was asked for, a second pass then
+// writes customers, in batches that each land whole and once. Unknown customers, by external id, are created; of known
+// ones the columns of the file are updated. The same content with the same meaning lands once: `already` names the
+// import by which it did. Live events of the topic import tell of its progress.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/imports (the `ImportCustomers` operationId).
+func (c *ClientWithResponses) ImportCustomersWithBodyWithResponse(ctx context.Context, params *ImportCustomersParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ImportCustomersResponse, error) {
+	rsp, err := c.ImportCustomersWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseImportCustomersResponse(rsp)
+}
+
+// GetImportWithResponse How an import stands
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/imports/{import_id} (the `GetImport` operationId).
+func (c *ClientWithResponses) GetImportWithResponse(ctx context.Context, importID ImportID, reqEditors ...RequestEditorFn) (*GetImportResponse, error) {
+	rsp, err := c.GetImport(ctx, importID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetImportResponse(rsp)
+}
+
+// CancelImportWithResponse Stop an import
+//
+// Batches that have landed stay. 409 state_conflict once it has ended.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/imports/{import_id}/cancel (the `CancelImport` operationId).
+func (c *ClientWithResponses) CancelImportWithResponse(ctx context.Context, importID ImportID, params *CancelImportParams, reqEditors ...RequestEditorFn) (*CancelImportResponse, error) {
+	rsp, err := c.CancelImport(ctx, importID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCancelImportResponse(rsp)
+}
+
+// GetImportRejectsWithResponse The rows that did not land
+//
+// With line, column, value, code and reason. What identifies people is masked. Text that a spreadsheet would take for a
+// formula begins with an apostrophe; the last column says who took the file out.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/imports/{import_id}/rejects (the `GetImportRejects` operationId).
+func (c *ClientWithResponses) GetImportRejectsWithResponse(ctx context.Context, importID ImportID, reqEditors ...RequestEditorFn) (*GetImportRejectsResponse, error) {
+	rsp, err := c.GetImportRejects(ctx, importID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetImportRejectsResponse(rsp)
+}
+
+// StartImportWithResponse Load a file that was only to be checked
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/imports/{import_id}/start (the `StartImport` operationId).
+func (c *ClientWithResponses) StartImportWithResponse(ctx context.Context, importID ImportID, params *StartImportParams, reqEditors ...RequestEditorFn) (*StartImportResponse, error) {
+	rsp, err := c.StartImport(ctx, importID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStartImportResponse(rsp)
+}
+
+// ListListsWithResponse Lists of customers, newest first
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/lists (the `ListLists` operationId).
+func (c *ClientWithResponses) ListListsWithResponse(ctx context.Context, params *ListListsParams, reqEditors ...RequestEditorFn) (*ListListsResponse, error) {
+	rsp, err := c.ListLists(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListListsResponse(rsp)
+}
+
+// CreateListWithBodyWithResponse Begin a list, or the next version of one
+//
+// A draft. Filters name lists by name: they find the newest published version. One of a campaign's result has its members
+// at once: the treated targets with at least one of the outcomes `with`, where any are named, and none of `without`.
+// 409 already_exists where another unit of the tenant has a list of the name.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/lists (the `CreateList` operationId).
+func (c *ClientWithResponses) CreateListWithBodyWithResponse(ctx context.Context, params *CreateListParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateListResponse, error) {
+	rsp, err := c.CreateListWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateListResponse(rsp)
+}
+
+// CreateListWithResponse Begin a list, or the next version of one
+//
+// A draft. Filters name lists by name: they find the newest published version. One of a campaign's result has its members
+// at once: the treated targets with at least one of the outcomes `with`, where any are named, and none of `without`.
+// 409 already_exists where another unit of the tenant has a list of the name.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/lists (the `CreateList` operationId).
+func (c *ClientWithResponses) CreateListWithResponse(ctx context.Context, params *CreateListParams, body CreateListJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateListResponse, error) {
+	rsp, err := c.CreateList(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateListResponse(rsp)
+}
+
+// GetListWithResponse One version of a list
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/lists/{list_id} (the `GetList` operationId).
+func (c *ClientWithResponses) GetListWithResponse(ctx context.Context, listID ListID, reqEditors ...RequestEditorFn) (*GetListResponse, error) {
+	rsp, err := c.GetList(ctx, listID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetListResponse(rsp)
+}
+
+// AddListMembersWithBodyWithResponse Add members to a draft
+//
+// The body is a text file in UTF-8 with one customer a line, by external id or by number; a second column, after a comma,
+// is the arm of an experiment. `faults` names the first thousand lines that are unknown, malformed or on the list already
+// (already_exists); the counts add up to the lines, of which empty ones are none.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/lists/{list_id}/members (the `AddListMembers` operationId).
+func (c *ClientWithResponses) AddListMembersWithBodyWithResponse(ctx context.Context, listID ListID, params *AddListMembersParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddListMembersResponse, error) {
+	rsp, err := c.AddListMembersWithBody(ctx, listID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddListMembersResponse(rsp)
+}
+
+// PublishListWithResponse Put a draft in force
+//
+// It never changes from then on; its digest is of its members and their arms.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/lists/{list_id}/publish (the `PublishList` operationId).
+func (c *ClientWithResponses) PublishListWithResponse(ctx context.Context, listID ListID, params *PublishListParams, reqEditors ...RequestEditorFn) (*PublishListResponse, error) {
+	rsp, err := c.PublishList(ctx, listID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePublishListResponse(rsp)
+}
+
+// RetireListWithResponse End a list
+//
+// Filters that name it find the version before, if that is in force.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/lists/{list_id}/retire (the `RetireList` operationId).
+func (c *ClientWithResponses) RetireListWithResponse(ctx context.Context, listID ListID, params *RetireListParams, reqEditors ...RequestEditorFn) (*RetireListResponse, error) {
+	rsp, err := c.RetireList(ctx, listID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRetireListResponse(rsp)
 }
 
 // GetMeWithResponse Who am I and what may I do
@@ -17042,6 +26218,171 @@ func (c *ClientWithResponses) DecideProgrammeWithResponse(ctx context.Context, p
 		return nil, err
 	}
 	return ParseDecideProgrammeResponse(rsp)
+}
+
+// ListReplyReviewsWithResponse Replies that may be a refusal, the oldest first
+//
+// Who wrote one is not contacted until somebody has decided, for 30 days at most.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/reply-reviews (the `ListReplyReviews` operationId).
+func (c *ClientWithResponses) ListReplyReviewsWithResponse(ctx context.Context, params *ListReplyReviewsParams, reqEditors ...RequestEditorFn) (*ListReplyReviewsResponse, error) {
+	rsp, err := c.ListReplyReviews(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListReplyReviewsResponse(rsp)
+}
+
+// DecideReplyReviewWithBodyWithResponse Say whether a reply was a refusal
+//
+// If it was, its customer is opted out. The words are forgotten.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/reply-reviews/{reply_id}/decision (the `DecideReplyReview` operationId).
+func (c *ClientWithResponses) DecideReplyReviewWithBodyWithResponse(ctx context.Context, replyID string, params *DecideReplyReviewParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DecideReplyReviewResponse, error) {
+	rsp, err := c.DecideReplyReviewWithBody(ctx, replyID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDecideReplyReviewResponse(rsp)
+}
+
+// DecideReplyReviewWithResponse Say whether a reply was a refusal
+//
+// If it was, its customer is opted out. The words are forgotten.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/reply-reviews/{reply_id}/decision (the `DecideReplyReview` operationId).
+func (c *ClientWithResponses) DecideReplyReviewWithResponse(ctx context.Context, replyID string, params *DecideReplyReviewParams, body DecideReplyReviewJSONRequestBody, reqEditors ...RequestEditorFn) (*DecideReplyReviewResponse, error) {
+	rsp, err := c.DecideReplyReview(ctx, replyID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDecideReplyReviewResponse(rsp)
+}
+
+// ListSegmentTemplatesWithResponse The ten standard customer groups
+//
+// Ready to be saved as segments and changed. `lacks` names the attributes that are not in the catalogue.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/segment-templates (the `ListSegmentTemplates` operationId).
+func (c *ClientWithResponses) ListSegmentTemplatesWithResponse(ctx context.Context, params *ListSegmentTemplatesParams, reqEditors ...RequestEditorFn) (*ListSegmentTemplatesResponse, error) {
+	rsp, err := c.ListSegmentTemplates(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListSegmentTemplatesResponse(rsp)
+}
+
+// ListSegmentsWithResponse Saved segments, by name
+//
+// The newest version of each.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/segments (the `ListSegments` operationId).
+func (c *ClientWithResponses) ListSegmentsWithResponse(ctx context.Context, params *ListSegmentsParams, reqEditors ...RequestEditorFn) (*ListSegmentsResponse, error) {
+	rsp, err := c.ListSegments(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListSegmentsResponse(rsp)
+}
+
+// CreateSegmentWithBodyWithResponse Save a filter as a segment
+//
+// Filters name it as `segment("name")` and stand for its newest version, or `segment("name", 2)`. With a tree, the filter must be
+// the text that it generates (422 filter_mismatch), or be left out.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/segments (the `CreateSegment` operationId).
+func (c *ClientWithResponses) CreateSegmentWithBodyWithResponse(ctx context.Context, params *CreateSegmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateSegmentResponse, error) {
+	rsp, err := c.CreateSegmentWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateSegmentResponse(rsp)
+}
+
+// CreateSegmentWithResponse Save a filter as a segment
+//
+// Filters name it as `segment("name")` and stand for its newest version, or `segment("name", 2)`. With a tree, the filter must be
+// the text that it generates (422 filter_mismatch), or be left out.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/segments (the `CreateSegment` operationId).
+func (c *ClientWithResponses) CreateSegmentWithResponse(ctx context.Context, params *CreateSegmentParams, body CreateSegmentJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateSegmentResponse, error) {
+	rsp, err := c.CreateSegment(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateSegmentResponse(rsp)
+}
+
+// GetSegmentWithResponse Every version of a segment, the newest first
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/segments/{segment_id} (the `GetSegment` operationId).
+func (c *ClientWithResponses) GetSegmentWithResponse(ctx context.Context, segmentID SegmentID, reqEditors ...RequestEditorFn) (*GetSegmentResponse, error) {
+	rsp, err := c.GetSegment(ctx, segmentID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetSegmentResponse(rsp)
+}
+
+// RetireSegmentWithResponse Retire a segment
+//
+// No filter that is written from now on can name it; what was approved with it goes on.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/segments/{segment_id}/retire (the `RetireSegment` operationId).
+func (c *ClientWithResponses) RetireSegmentWithResponse(ctx context.Context, segmentID SegmentID, params *RetireSegmentParams, reqEditors ...RequestEditorFn) (*RetireSegmentResponse, error) {
+	rsp, err := c.RetireSegment(ctx, segmentID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRetireSegmentResponse(rsp)
+}
+
+// AddSegmentVersionWithBodyWithResponse Save a further version
+//
+// Versions never change. 409 version_changed where there is a later one than `newest`.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/segments/{segment_id}/versions (the `AddSegmentVersion` operationId).
+func (c *ClientWithResponses) AddSegmentVersionWithBodyWithResponse(ctx context.Context, segmentID SegmentID, params *AddSegmentVersionParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddSegmentVersionResponse, error) {
+	rsp, err := c.AddSegmentVersionWithBody(ctx, segmentID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddSegmentVersionResponse(rsp)
+}
+
+// AddSegmentVersionWithResponse Save a further version
+//
+// Versions never change. 409 version_changed where there is a later one than `newest`.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/segments/{segment_id}/versions (the `AddSegmentVersion` operationId).
+func (c *ClientWithResponses) AddSegmentVersionWithResponse(ctx context.Context, segmentID SegmentID, params *AddSegmentVersionParams, body AddSegmentVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*AddSegmentVersionResponse, error) {
+	rsp, err := c.AddSegmentVersion(ctx, segmentID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddSegmentVersionResponse(rsp)
 }
 
 // EndSessionsWithResponse Log out everywhere
@@ -17733,6 +27074,105 @@ func ParseListApprovalsResponse(rsp *http.Response) (*ListApprovalsResponse, err
 	return response, nil
 }
 
+// ParseListAttributesResponse parses an HTTP response from a ListAttributesWithResponse call
+func ParseListAttributesResponse(rsp *http.Response) (*ListAttributesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListAttributesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AttributeList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeclareAttributeResponse parses an HTTP response from a DeclareAttributeWithResponse call
+func ParseDeclareAttributeResponse(rsp *http.Response) (*DeclareAttributeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeclareAttributeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Attribute
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCheckAudienceResponse parses an HTTP response from a CheckAudienceWithResponse call
+func ParseCheckAudienceResponse(rsp *http.Response) (*CheckAudienceResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CheckAudienceResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AudienceCheck
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParsePreviewAudienceResponse parses an HTTP response from a PreviewAudienceWithResponse call
 func ParsePreviewAudienceResponse(rsp *http.Response) (*PreviewAudienceResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -17748,7 +27188,73 @@ func ParsePreviewAudienceResponse(rsp *http.Response) (*PreviewAudienceResponse,
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest AudienceCount
+		var dest AudiencePreview
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCancelPreviewResponse parses an HTTP response from a CancelPreviewWithResponse call
+func ParseCancelPreviewResponse(rsp *http.Response) (*CancelPreviewResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CancelPreviewResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AudiencePreview
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetPreviewResponse parses an HTTP response from a GetPreviewWithResponse call
+func ParseGetPreviewResponse(rsp *http.Response) (*GetPreviewResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetPreviewResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AudiencePreview
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -18109,6 +27615,39 @@ func ParseDrawContingencyResponse(rsp *http.Response) (*DrawContingencyResponse,
 			return nil, err
 		}
 		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetControlResponse parses an HTTP response from a GetControlWithResponse call
+func ParseGetControlResponse(rsp *http.Response) (*GetControlResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetControlResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ControlReport
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem
@@ -18696,6 +28235,72 @@ func ParsePreviewRouteResponse(rsp *http.Response) (*PreviewRouteResponse, error
 	return response, nil
 }
 
+// ParseDryRunSelectionResponse parses an HTTP response from a DryRunSelectionWithResponse call
+func ParseDryRunSelectionResponse(rsp *http.Response) (*DryRunSelectionResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DryRunSelectionResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DryRun
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListSelectionsResponse parses an HTTP response from a ListSelectionsWithResponse call
+func ParseListSelectionsResponse(rsp *http.Response) (*ListSelectionsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListSelectionsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SelectionList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseStopCampaignResponse parses an HTTP response from a StopCampaignWithResponse call
 func ParseStopCampaignResponse(rsp *http.Response) (*StopCampaignResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -18745,6 +28350,39 @@ func ParseSubmitCampaignResponse(rsp *http.Response) (*SubmitCampaignResponse, e
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest Standing
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListSuppressionsResponse parses an HTTP response from a ListSuppressionsWithResponse call
+func ParseListSuppressionsResponse(rsp *http.Response) (*ListSuppressionsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListSuppressionsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SuppressionPage
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -18844,6 +28482,105 @@ func ParseWithdrawCampaignResponse(rsp *http.Response) (*WithdrawCampaignRespons
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest Standing
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetCatalogueResponse parses an HTTP response from a GetCatalogueWithResponse call
+func ParseGetCatalogueResponse(rsp *http.Response) (*GetCatalogueResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetCatalogueResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Catalogue
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRecordContactHistoryResponse parses an HTTP response from a RecordContactHistoryWithResponse call
+func ParseRecordContactHistoryResponse(rsp *http.Response) (*RecordContactHistoryResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RecordContactHistoryResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ContactHistoryResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSimulateContactPolicyResponse parses an HTTP response from a SimulateContactPolicyWithResponse call
+func ParseSimulateContactPolicyResponse(rsp *http.Response) (*SimulateContactPolicyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SimulateContactPolicyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PolicySimulation
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -19026,22 +28763,286 @@ func ParseRecordCreditUsesResponse(rsp *http.Response) (*RecordCreditUsesRespons
 	return response, nil
 }
 
-// ParseListAttributesResponse parses an HTTP response from a ListAttributesWithResponse call
-func ParseListAttributesResponse(rsp *http.Response) (*ListAttributesResponse, error) {
+// ParseGetCustomerByExternalIDResponse parses an HTTP response from a GetCustomerByExternalIDWithResponse call
+func ParseGetCustomerByExternalIDResponse(rsp *http.Response) (*GetCustomerByExternalIDResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &ListAttributesResponse{
+	response := &GetCustomerByExternalIDResponse{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest AttributeList
+		var dest CustomerSummaryList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseFindCustomersResponse parses an HTTP response from a FindCustomersWithResponse call
+func ParseFindCustomersResponse(rsp *http.Response) (*FindCustomersResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &FindCustomersResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CustomerSummaryList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetCustomerResponse parses an HTTP response from a GetCustomerWithResponse call
+func ParseGetCustomerResponse(rsp *http.Response) (*GetCustomerResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetCustomerResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Customer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRecordConsentResponse parses an HTTP response from a RecordConsentWithResponse call
+func ParseRecordConsentResponse(rsp *http.Response) (*RecordConsentResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RecordConsentResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Customer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListCustomerContactsResponse parses an HTTP response from a ListCustomerContactsWithResponse call
+func ParseListCustomerContactsResponse(rsp *http.Response) (*ListCustomerContactsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListCustomerContactsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ContactViewPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseEraseCustomerResponse parses an HTTP response from a EraseCustomerWithResponse call
+func ParseEraseCustomerResponse(rsp *http.Response) (*EraseCustomerResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &EraseCustomerResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Customer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRecordOptOutResponse parses an HTTP response from a RecordOptOutWithResponse call
+func ParseRecordOptOutResponse(rsp *http.Response) (*RecordOptOutResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RecordOptOutResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Customer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseLiftOptOutResponse parses an HTTP response from a LiftOptOutWithResponse call
+func ParseLiftOptOutResponse(rsp *http.Response) (*LiftOptOutResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &LiftOptOutResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Customer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseUnmaskCustomerResponse parses an HTTP response from a UnmaskCustomerWithResponse call
+func ParseUnmaskCustomerResponse(rsp *http.Response) (*UnmaskCustomerResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UnmaskCustomerResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest UnmaskedCustomer
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -19158,6 +29159,72 @@ func ParseRevokeDelegationResponse(rsp *http.Response) (*RevokeDelegationRespons
 	return response, nil
 }
 
+// ParseAddDoNotContactResponse parses an HTTP response from a AddDoNotContactWithResponse call
+func ParseAddDoNotContactResponse(rsp *http.Response) (*AddDoNotContactResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AddDoNotContactResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DoNotContactResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRemoveDoNotContactResponse parses an HTTP response from a RemoveDoNotContactWithResponse call
+func ParseRemoveDoNotContactResponse(rsp *http.Response) (*RemoveDoNotContactResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RemoveDoNotContactResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DoNotContactResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseStreamEventsResponse parses an HTTP response from a StreamEventsWithResponse call
 func ParseStreamEventsResponse(rsp *http.Response) (*StreamEventsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -19167,6 +29234,131 @@ func ParseStreamEventsResponse(rsp *http.Response) (*StreamEventsResponse, error
 	}
 
 	response := &StreamEventsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSizeExperimentResponse parses an HTTP response from a SizeExperimentWithResponse call
+func ParseSizeExperimentResponse(rsp *http.Response) (*SizeExperimentResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SizeExperimentResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SizeAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateExportResponse parses an HTTP response from a CreateExportWithResponse call
+func ParseCreateExportResponse(rsp *http.Response) (*CreateExportResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateExportResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Export
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetExportResponse parses an HTTP response from a GetExportWithResponse call
+func ParseGetExportResponse(rsp *http.Response) (*GetExportResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetExportResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Export
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDownloadExportResponse parses an HTTP response from a DownloadExportWithResponse call
+func ParseDownloadExportResponse(rsp *http.Response) (*DownloadExportResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DownloadExportResponse{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -19233,6 +29425,428 @@ func ParseLiftFreezeResponse(rsp *http.Response) (*LiftFreezeResponse, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest Freeze
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRecordHoldingsResponse parses an HTTP response from a RecordHoldingsWithResponse call
+func ParseRecordHoldingsResponse(rsp *http.Response) (*RecordHoldingsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RecordHoldingsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest HoldingResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListImportsResponse parses an HTTP response from a ListImportsWithResponse call
+func ParseListImportsResponse(rsp *http.Response) (*ListImportsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListImportsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ImportPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseImportCustomersResponse parses an HTTP response from a ImportCustomersWithResponse call
+func ParseImportCustomersResponse(rsp *http.Response) (*ImportCustomersResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ImportCustomersResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest Import
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetImportResponse parses an HTTP response from a GetImportWithResponse call
+func ParseGetImportResponse(rsp *http.Response) (*GetImportResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetImportResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Import
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCancelImportResponse parses an HTTP response from a CancelImportWithResponse call
+func ParseCancelImportResponse(rsp *http.Response) (*CancelImportResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CancelImportResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Import
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetImportRejectsResponse parses an HTTP response from a GetImportRejectsWithResponse call
+func ParseGetImportRejectsResponse(rsp *http.Response) (*GetImportRejectsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetImportRejectsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseStartImportResponse parses an HTTP response from a StartImportWithResponse call
+func ParseStartImportResponse(rsp *http.Response) (*StartImportResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &StartImportResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest Import
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListListsResponse parses an HTTP response from a ListListsWithResponse call
+func ParseListListsResponse(rsp *http.Response) (*ListListsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListListsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CustomerListPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateListResponse parses an HTTP response from a CreateListWithResponse call
+func ParseCreateListResponse(rsp *http.Response) (*CreateListResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateListResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest CustomerList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetListResponse parses an HTTP response from a GetListWithResponse call
+func ParseGetListResponse(rsp *http.Response) (*GetListResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetListResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CustomerList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAddListMembersResponse parses an HTTP response from a AddListMembersWithResponse call
+func ParseAddListMembersResponse(rsp *http.Response) (*AddListMembersResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AddListMembersResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest MembersAdded
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParsePublishListResponse parses an HTTP response from a PublishListWithResponse call
+func ParsePublishListResponse(rsp *http.Response) (*PublishListResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PublishListResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CustomerList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRetireListResponse parses an HTTP response from a RetireListWithResponse call
+func ParseRetireListResponse(rsp *http.Response) (*RetireListResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RetireListResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CustomerList
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -19704,6 +30318,270 @@ func ParseDecideProgrammeResponse(rsp *http.Response) (*DecideProgrammeResponse,
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListReplyReviewsResponse parses an HTTP response from a ListReplyReviewsWithResponse call
+func ParseListReplyReviewsResponse(rsp *http.Response) (*ListReplyReviewsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListReplyReviewsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ReplyReviewPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDecideReplyReviewResponse parses an HTTP response from a DecideReplyReviewWithResponse call
+func ParseDecideReplyReviewResponse(rsp *http.Response) (*DecideReplyReviewResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DecideReplyReviewResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ReplyDecision
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListSegmentTemplatesResponse parses an HTTP response from a ListSegmentTemplatesWithResponse call
+func ParseListSegmentTemplatesResponse(rsp *http.Response) (*ListSegmentTemplatesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListSegmentTemplatesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SegmentTemplateList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListSegmentsResponse parses an HTTP response from a ListSegmentsWithResponse call
+func ParseListSegmentsResponse(rsp *http.Response) (*ListSegmentsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListSegmentsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SegmentPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateSegmentResponse parses an HTTP response from a CreateSegmentWithResponse call
+func ParseCreateSegmentResponse(rsp *http.Response) (*CreateSegmentResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateSegmentResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Segment
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetSegmentResponse parses an HTTP response from a GetSegmentWithResponse call
+func ParseGetSegmentResponse(rsp *http.Response) (*GetSegmentResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetSegmentResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SegmentVersions
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRetireSegmentResponse parses an HTTP response from a RetireSegmentWithResponse call
+func ParseRetireSegmentResponse(rsp *http.Response) (*RetireSegmentResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RetireSegmentResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Segment
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAddSegmentVersionResponse parses an HTTP response from a AddSegmentVersionWithResponse call
+func ParseAddSegmentVersionResponse(rsp *http.Response) (*AddSegmentVersionResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AddSegmentVersionResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Segment
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem
