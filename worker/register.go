@@ -35,6 +35,7 @@ func RegisterWorkflows(r WorkflowRegistry) {
 	orchestrate(r, campaign.WorkflowCredit, workflows.CreditRelease)
 	answer(r, campaign.WorkflowArchive, workflows.Archive)
 	answer(r, campaign.WorkflowReplay, workflows.Replay)
+	orchestrate(r, campaign.WorkflowImport, workflows.ImportCustomers)
 }
 
 // RegisterProjection registers what the workflow worker runs as a local activity.
@@ -59,7 +60,7 @@ func RegisterActions(r ActivityRegistry, a *activities.Activities) {
 
 // RegisterBulk registers the set-based statements over a campaign's rows.
 func RegisterBulk(r ActivityRegistry, a *activities.Activities) {
-	function(r, campaign.ActivitySelectTargets, a.SelectTargets)
+	function(r, campaign.ActivitySelectionStep, a.SelectionStep)
 	function(r, campaign.ActivityRouteApproval, a.RouteApproval)
 	effect(r, campaign.ActivityOpenRound, a.OpenRound)
 	function(r, campaign.ActivityCreateContacts, a.CreateContacts)
@@ -71,6 +72,7 @@ func RegisterBulk(r ActivityRegistry, a *activities.Activities) {
 	effect(r, campaign.ActivitySettle, a.Settle)
 	function(r, campaign.ActivityReleaseCredit, a.ReleaseCredit)
 	effect(r, campaign.ActivityEvaluate, a.Evaluate)
+	effect(r, campaign.ActivityImport, a.ImportCustomers)
 }
 
 // RegisterChannel registers dispatch, on the queue of one channel.

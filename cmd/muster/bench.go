@@ -20,7 +20,10 @@ import (
 type benchCommand struct {
 	Import    benchImport    `cmd:"" help:"The import of customers beside a bare COPY of the same rows."`
 	Selection benchSelection `cmd:"" help:"The selection of targets beside a bare INSERT … SELECT of the same customers."`
+	Preview   benchPreview   `cmd:"" help:"The count of an audience's preview beside a bare count of the same customers."`
+	Policy    benchPolicy    `cmd:"" help:"Campaigns that reserve contacts with the same customers at once, under a cap, beside a bare INSERT."`
 	Dispatch  benchDispatch  `cmd:"" help:"Dispatch beside a bare claim-and-mark loop: the engine alone, and the whole path over Temporal and SMPP."`
+	Contacts  benchContacts  `cmd:"" help:"One customer's contact view among tens of millions of rows of contact history."`
 	Ledger    benchLedger    `cmd:"" help:"Reservations and captures beside a bare conditional UPDATE: all on one budget, and on a hundred."`
 }
 
@@ -107,6 +110,34 @@ func (c *benchSelection) Run(g *globals) error {
 	})
 }
 
+type benchPreview struct {
+	benchFlags
+	Rows    int `default:"1000000" help:"Generated customers."`
+	Targets int `default:"200000" help:"About how many of them match."`
+}
+
+// Run measures.
+func (c *benchPreview) Run(g *globals) error {
+	if err := errors.Join(positive("rows", c.Rows), positive("targets", c.Targets)); err != nil {
+		return err
+	}
+	return c.benchmark(g, func(g *globals, s *bench.Suite) (*bench.Report, error) { return s.Preview(g, c.Rows, c.Targets) })
+}
+
+type benchPolicy struct {
+	benchFlags
+	Customers int `default:"1000000" help:"Customers whom every campaign asks for."`
+	Campaigns int `default:"4" help:"Campaigns that select at once."`
+}
+
+// Run measures the reservation.
+func (c *benchPolicy) Run(g *globals) error {
+	if err := errors.Join(positive("customers", c.Customers), positive("campaigns", c.Campaigns)); err != nil {
+		return err
+	}
+	return c.benchmark(g, func(g *globals, s *bench.Suite) (*bench.Report, error) { return s.Policy(g, c.Customers, c.Campaigns) })
+}
+
 type benchDispatch struct {
 	benchFlags
 	Rows            int    `default:"200000" help:"Messages of a run."`
@@ -157,5 +188,22 @@ func (c *benchLedger) Run(g *globals) error {
 	}
 	return c.benchmark(g, func(g *globals, s *bench.Suite) (*bench.Report, error) {
 		return s.Ledger(g, c.Operations, c.Connections)
+	})
+}
+
+type benchContacts struct {
+	benchFlags
+	Rows    int  `default:"50000000" help:"Rows of contact history."`
+	Lookups int  `default:"10000" help:"Customers whose contact view a run reads."`
+	Keep    bool `help:"Keep the database of some 300 bytes a row for another run. Without it, what an interrupted run made is gone on with, and dropped at the end."`
+}
+
+// Run measures the contact view.
+func (c *benchContacts) Run(g *globals) error {
+	if err := errors.Join(positive("rows", c.Rows), positive("lookups", c.Lookups)); err != nil {
+		return err
+	}
+	return c.benchmark(g, func(g *globals, s *bench.Suite) (*bench.Report, error) {
+		return s.Contacts(g, bench.ContactsOptions{Rows: c.Rows, Lookups: c.Lookups, Keep: c.Keep})
 	})
 }

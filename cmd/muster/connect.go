@@ -16,6 +16,7 @@ import (
 	"github.com/musterhq/muster/internal/temporalconn"
 	"github.com/musterhq/muster/policies"
 	"github.com/musterhq/muster/store"
+	"github.com/musterhq/muster/targeting"
 )
 
 // instance fills what the user did not name with the addresses of the instance that
@@ -71,18 +72,18 @@ func reachDatabase(ctx context.Context, url string) error {
 
 // openStore connects to the database with the key that seals phone numbers.
 func (g *globals) openStore(url string, v config.Vault, with ...store.Option) (*store.Store, error) {
-	key, err := config.VaultKey(v.VaultKeyFile, g.dir)
+	keys, err := config.VaultKeys(v.VaultKeyFile, g.dir)
 	if err != nil {
 		return nil, err
 	}
-	vault, err := store.NewVault(key)
+	vault, err := store.NewVault(keys[0], keys[1:]...)
 	if err != nil {
 		return nil, err
 	}
 	if err := reachDatabase(g, url); err != nil {
 		return nil, err
 	}
-	return store.Open(g, url, append(with, store.WithVault(vault))...)
+	return store.Open(g, url, append(with, store.WithVault(vault), store.WithPhoneRegion(v.PhoneRegion))...)
 }
 
 func (g *globals) dialTemporal(t config.Temporal, role string) (client.Client, error) {
@@ -137,5 +138,8 @@ func migrate(ctx context.Context, st *store.Store) error {
 	if n > 0 {
 		fmt.Printf("  database schema: %d migration(s) applied\n", n)
 	}
-	return st.StorePolicyStandard(ctx, policies.Standard())
+	if err := st.StorePolicyStandard(ctx, policies.Standard()); err != nil {
+		return err
+	}
+	return st.StorePolicyStandard(ctx, targeting.StandardContactPolicy())
 }

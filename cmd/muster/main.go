@@ -31,6 +31,7 @@ type cli struct {
 	Import   importCommand   `cmd:"" help:"Load customers."`
 	User     userCommand     `cmd:"" help:"Add and list the people who may log in."`
 	Keys     keysCommand     `cmd:"" help:"List, rotate and revoke the keys that sign commands and decisions."`
+	Vault    vaultCommand    `cmd:"" help:"The keys that seal phone numbers."`
 	Campaign campaignCommand `cmd:"" help:"List, show and watch campaigns."`
 	Demo     demoCommand     `cmd:"" help:"Run the demo campaign on a running 'muster up --demo'."`
 	Sim      simCommand      `cmd:"" help:"Simulators: an SMS centre, a call centre, a market. Nothing leaves this machine."`

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -41,6 +42,7 @@ type apiCommand struct {
 	config.OIDC
 	Listen        string `env:"MUSTER_LISTEN" default:"127.0.0.1:8480" help:"Address to listen on."`
 	SecureCookies bool   `env:"MUSTER_SECURE_COOKIES" help:"The API is reached over TLS: cookies are for TLS only."`
+	SpoolDir      string `env:"MUSTER_SPOOL_DIR" help:"Folder for uploaded files, which every worker must see under the same name. Default: spool in the data folder." placeholder:"DIR" type:"path"`
 	// What anybody may write into X-Forwarded-For is believed of nobody else.
 	TrustedProxies []netip.Prefix `env:"MUSTER_TRUSTED_PROXIES" help:"Proxies before the API, in CIDR notation: they say in X-Forwarded-For who calls." placeholder:"CIDR"`
 }
@@ -69,7 +71,7 @@ func (c *apiCommand) Run(g *globals) error {
 	fmt.Printf("API on http://%s\n", l.Addr())
 	return serveAPI(g, g, l, api.Deps{
 		Store: st, Policies: enforcer, Orchestrator: temporalconn.NewOrchestrator(t), Keys: keys, SecureCookies: c.SecureCookies,
-		OIDC: identityProvider(c.OIDC), Proxies: c.TrustedProxies,
+		OIDC: identityProvider(c.OIDC), Spool: c.SpoolDir, Proxies: c.TrustedProxies,
 	})
 }
 
@@ -94,6 +96,12 @@ func listen(address string) (net.Listener, error) {
 
 func serveAPI(ctx context.Context, g *globals, l net.Listener, d api.Deps) error {
 	d.Registry, d.Logger = telemetry.Metrics(), g.log
+	if d.Spool == "" {
+		d.Spool = filepath.Join(g.dir, "spool")
+	}
+	if err := os.MkdirAll(d.Spool, 0o700); err != nil {
+		return fmt.Errorf("make folder for uploads: %w", err)
+	}
 	server, err := api.New(d)
 	if err != nil {
 		return err
@@ -220,6 +228,14 @@ func sweeps(st *store.Store, o *temporalconn.Orchestrator, a *audit.Archiver, ac
 		{Name: "closed histories", Every: time.Hour, Do: func(ctx context.Context) error { return archiveClosed(ctx, st, a) }},
 		{Name: "invariants", Every: 30 * time.Second, Do: acts.Inspect}, // whoever comes first after five minutes
 		{Name: "money of unknown messages", Every: 10 * time.Minute, Do: acts.SettleUnknown},
+		{Name: "neglected imports", Every: 30 * time.Second, Do: func(ctx context.Context) error {
+			ids, err := st.NeglectedImports(ctx, 2*time.Minute, sweepRows)
+			for _, id := range ids {
+				err = errors.Join(err, o.StartImport(ctx, id))
+			}
+			return err
+		}},
+		{Name: "unstarted imports", Every: 10 * time.Minute, Do: acts.ExpireImports},
 		{Name: "task leases", Every: 5 * time.Second, Do: func(ctx context.Context) error { _, err := st.SweepTasks(ctx); return err }},
 	}
 }

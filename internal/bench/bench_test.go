@@ -77,10 +77,10 @@ func TestImport(t *testing.T) {
 	s, _ := newSuite(t)
 	r, err := s.Import(t.Context(), 3000)
 	require.NoError(t, err)
-	requireSides(t, r, 3000, "bare COPY", "muster import")
-	left, err := filepath.Glob(filepath.Join(s.Engines.Folder.Path(), "*.copy"))
+	requireSides(t, r, 3000, "COPY", "muster import", "COPY without key")
+	left, err := filepath.Glob(filepath.Join(s.Engines.Folder.Path(), "*.csv"))
 	require.NoError(t, err)
-	require.Empty(t, left, "the encoded rows are of no use afterwards")
+	require.Empty(t, left, "the file is of no use afterwards")
 }
 
 func TestSelection(t *testing.T) {
@@ -105,6 +105,13 @@ func TestSelection(t *testing.T) {
 
 	_, err = s.Selection(t.Context(), 4000, 3900, false)
 	require.Equal(t, campaign.CodeInvalidParameter, campaign.CodeOf(err), "more targets than anybody can choose")
+}
+
+func TestPreview(t *testing.T) {
+	s, _ := newSuite(t)
+	r, err := s.Preview(t.Context(), 4000, 800)
+	require.NoError(t, err)
+	requireSides(t, r, 4000, "bare count", "muster preview", "muster estimate")
 }
 
 func TestDispatchWithoutTemporal(t *testing.T) {

@@ -101,7 +101,7 @@ func (d *dispatch) target(ctx context.Context, acts *activities.Activities) (id 
 	if err != nil {
 		return "", err
 	}
-	count, err := acts.SelectTargets(ctx, campaign.SelectionInput{CampaignID: id, Revision: 1})
+	count, err := selectTargets(ctx, acts, id)
 	if err != nil {
 		return "", err
 	}

@@ -68,11 +68,11 @@ func (e *Engines) open(ctx context.Context, databaseURL string, progress func(st
 	if e.server, err = url.Parse(databaseURL); err != nil || e.server.Host == "" {
 		return campaign.Errorf(campaign.CodeInvalidParameter, "the database URL cannot be read; it should look like postgres://user:password@host:5432/name")
 	}
-	key, err := config.VaultKey("", e.Folder.Path())
+	keys, err := config.VaultKeys("", e.Folder.Path())
 	if err != nil {
 		return err
 	}
-	if e.vault, err = store.NewVault(key); err != nil {
+	if e.vault, err = store.NewVault(keys[0], keys[1:]...); err != nil {
 		return err
 	}
 	if e.admin, err = pgx.Connect(ctx, e.server.String()); err != nil {

@@ -54,9 +54,10 @@ type Account struct {
 	Password string `env:"MUSTER_PASSWORD" help:"Password."`
 }
 
-// Vault says where the key that seals phone numbers is.
+// Vault says where the keys that seal phone numbers are, and whose numbers they are.
 type Vault struct {
-	VaultKeyFile string `env:"MUSTER_VAULT_KEY_FILE" help:"File with the key that seals phone numbers, 64 hex digits. Default: vault.key in the data folder." placeholder:"FILE" type:"path"`
+	VaultKeyFile string `env:"MUSTER_VAULT_KEY_FILE" help:"File with the keys that seal phone numbers, 64 hex digits a line, the newest last. Default: vault.key in the data folder." placeholder:"FILE" type:"path"`
+	PhoneRegion  string `env:"MUSTER_PHONE_REGION" default:"CN" help:"Country (ISO 3166) of phone numbers that are written without a country code; empty where all have one." placeholder:"CC"`
 }
 
 // Keys says where the keys are by which the API signs commands and decisions.
@@ -171,26 +172,26 @@ func LoadInstance(dir string) (Instance, error) {
 	return i, nil
 }
 
-const vaultKeyBytes = 32
+const (
+	vaultKeyFile  = "vault.key"
+	vaultKeyBytes = 32
+)
 
-// VaultKey reads the key that seals phone numbers. When file is empty it is vault.key
-// in dir, made on the first use; a named file must exist.
-func VaultKey(file, dir string) ([]byte, error) {
+// VaultKeys reads the keys that seal phone numbers, in the order they came: one a line. When
+// file is empty it is vault.key in dir, made on the first use; a named file must exist.
+func VaultKeys(file, dir string) ([][]byte, error) {
 	create := file == ""
 	if create {
-		file = filepath.Join(dir, "vault.key")
+		file = filepath.Join(dir, vaultKeyFile)
 	}
 	text, err := os.ReadFile(file)
 	switch {
 	case err == nil:
 	case create && errors.Is(err, fs.ErrNotExist):
-		key := make([]byte, vaultKeyBytes)
-		if _, err := rand.Read(key); err != nil {
-			return nil, err
-		}
+		key := newVaultKey()
 		f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		if errors.Is(err, fs.ErrExist) {
-			return VaultKey(file, dir) // another process made it first
+			return VaultKeys(file, dir) // another process made it first
 		}
 		if err != nil {
 			return nil, fmt.Errorf("make the key that seals phone numbers: %w", err)
@@ -199,13 +200,45 @@ func VaultKey(file, dir string) ([]byte, error) {
 		if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 			return nil, fmt.Errorf("keep the key that seals phone numbers: %w", err)
 		}
-		return key, nil
+		return [][]byte{key}, nil
 	default:
 		return nil, fmt.Errorf("read the key that seals phone numbers: %w", err)
 	}
-	key, err := hex.DecodeString(strings.TrimSpace(string(text)))
-	if err != nil || len(key) != vaultKeyBytes {
-		return nil, campaign.Errorf(campaign.CodeInvalidParameter, "%s must hold %d hex digits", file, 2*vaultKeyBytes)
+	var keys [][]byte
+	for _, line := range strings.Fields(string(text)) {
+		key, err := hex.DecodeString(line)
+		if err != nil || len(key) != vaultKeyBytes {
+			return nil, campaign.Errorf(campaign.CodeInvalidParameter, "%s must hold %d hex digits a line", file, 2*vaultKeyBytes)
+		}
+		keys = append(keys, key)
 	}
-	return key, nil
+	if keys == nil {
+		return nil, campaign.Errorf(campaign.CodeInvalidParameter, "%s must hold %d hex digits a line, and is empty", file, 2*vaultKeyBytes)
+	}
+	return keys, nil
+}
+
+// AddVaultKey adds a key to those that seal phone numbers, whole or not at all.
+func AddVaultKey(file, dir string) error {
+	keys, err := VaultKeys(file, dir)
+	if err != nil {
+		return err
+	}
+	if file == "" {
+		file = filepath.Join(dir, vaultKeyFile)
+	}
+	var text strings.Builder
+	for _, key := range append(keys, newVaultKey()) {
+		text.WriteString(hex.EncodeToString(key) + "\n")
+	}
+	if err := os.WriteFile(file+".new", []byte(text.String()), 0o600); err != nil {
+		return fmt.Errorf("add a key that seals phone numbers: %w", err)
+	}
+	return os.Rename(file+".new", file)
+}
+
+func newVaultKey() []byte {
+	key := make([]byte, vaultKeyBytes)
+	_, _ = rand.Read(key) // never fails
+	return key
 }

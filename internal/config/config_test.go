@@ -3,6 +3,7 @@ package config_test
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -35,20 +36,34 @@ func TestInstanceIsFoundAgainAndGoneAfterwards(t *testing.T) {
 	require.NoError(t, config.RemoveInstance(dir))
 }
 
-func TestVaultKeyIsMadeOnceAndKept(t *testing.T) {
+func TestVaultKeysAreMadeOnceAndKept(t *testing.T) {
 	dir := t.TempDir()
-	first, err := config.VaultKey("", dir)
+	first, err := config.VaultKeys("", dir)
 	require.NoError(t, err)
-	require.Len(t, first, 32)
-	again, err := config.VaultKey("", dir)
+	require.Len(t, first, 1)
+	require.Len(t, first[0], 32)
+	again, err := config.VaultKeys("", dir)
 	require.NoError(t, err)
 	require.Equal(t, first, again)
-	_, err = config.VaultKey(filepath.Join(dir, "absent.key"), dir)
+	_, err = config.VaultKeys(filepath.Join(dir, "absent.key"), dir)
 	require.ErrorIs(t, err, os.ErrNotExist)
+	require.ErrorIs(t, config.AddVaultKey(filepath.Join(dir, "absent.key"), dir), os.ErrNotExist)
 	bad := filepath.Join(dir, "bad.key")
-	require.NoError(t, os.WriteFile(bad, []byte("short"), 0o600))
-	_, err = config.VaultKey(bad, dir)
-	require.Equal(t, campaign.CodeInvalidParameter, campaign.CodeOf(err))
+	for _, text := range []string{"short", "", strings.Repeat("ab", 32) + "\nshort\n"} {
+		require.NoError(t, os.WriteFile(bad, []byte(text), 0o600))
+		_, err = config.VaultKeys(bad, dir)
+		require.Equal(t, campaign.CodeInvalidParameter, campaign.CodeOf(err))
+	}
+
+	require.NoError(t, config.AddVaultKey("", dir))
+	both, err := config.VaultKeys("", dir)
+	require.NoError(t, err)
+	require.Len(t, both, 2)
+	require.Equal(t, first[0], both[0])
+	require.NotEqual(t, both[0], both[1])
+	info, err := os.Stat(filepath.Join(dir, "vault.key"))
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
 }
 
 func TestAnIdentityProviderIsWholeAndNotInTheClear(t *testing.T) {

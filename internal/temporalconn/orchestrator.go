@@ -104,6 +104,17 @@ func (o *Orchestrator) Replay(ctx context.Context, campaignID, replayID string) 
 	return report, refusal(err)
 }
 
+// StartImport has a worker work on an import until it ends. One that is worked on already is
+// left alone.
+func (o *Orchestrator) StartImport(ctx context.Context, importID string) error {
+	_, err := o.client.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
+		ID: campaign.ImportWorkflowID(importID), TaskQueue: campaign.QueueWorkflows,
+		WorkflowIDReusePolicy:    enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
+		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
+	}, string(campaign.WorkflowImport), campaign.ImportInput{ImportID: importID})
+	return refusal(err)
+}
+
 // Health fails when Temporal does not answer.
 func (o *Orchestrator) Health(ctx context.Context) error {
 	if _, err := o.client.CheckHealth(ctx, &client.CheckHealthRequest{}); err != nil {

@@ -29,16 +29,20 @@ var mayImport = map[string][]string{
 	"policies":   {"campaign"},
 	"channels":   {"campaign"},
 	"ledger":     {"campaign"},
-	"store":      {"campaign"},
+	"store":      {"campaign", "targeting"},
 	"audit":      {"campaign", "store", "assertion"},
 	// What the API shows before a submission is what an activity decides at it.
 	"audience": {"campaign", "store", "targeting"},
 	"routing":  {"campaign", "store", "targeting", "policies", "audience"},
+	"tabular":  {"campaign"},
+	"export":   {},
+	// Customer files, from reading to the rows of the store.
+	"intake": {"campaign", "store", "tabular", "export"},
 	// The API signs what the activities verify.
 	"assertion":  {"campaign"},
-	"activities": {"campaign", "targeting", "evaluation", "ledger", "policies", "channels", "store", "audit", "assertion", "audience", "routing"},
+	"activities": {"campaign", "targeting", "evaluation", "ledger", "policies", "channels", "store", "audit", "assertion", "audience", "routing", "intake"},
 	// The API talks to workflows by the names in campaign, never by their code.
-	"api":        {"campaign", "policies", "store", "ledger", "targeting", "audit", "assertion", "routing"},
+	"api":        {"campaign", "policies", "store", "ledger", "targeting", "audit", "assertion", "routing", "audience", "channels", "intake", "export"},
 	"api/client": {"campaign"},
 	// The names under which the worker registers are campaign's.
 	"worker": {"campaign", "workflows", "activities"},

@@ -65,17 +65,17 @@ func (i *instance) requireNoPeopleInTemporal(t *testing.T, r *running) {
 	someone := regexp.MustCompile(`9992\d{9}|gen-\d{9}`)
 	st := i.open(t)
 	people := map[string]bool{}
-	rows, err := st.Pool().Query(t.Context(), `SELECT c.customer_id::text, k.external_id, p.sealed FROM contact c
-		JOIN customer k ON k.id = c.customer_id JOIN phone_vault p USING (customer_id) WHERE c.campaign_id = $1`, r.id)
+	rows, err := st.Pool().Query(t.Context(), `SELECT c.customer_id::text, k.external_id, p.sealed, w.wrapped FROM contact c
+		JOIN customer k ON k.id = c.customer_id JOIN phone_vault p USING (customer_id) JOIN phone_key w USING (customer_id) WHERE c.campaign_id = $1`, r.id)
 	require.NoError(t, err)
-	key, err := config.VaultKey("", i.dir)
+	keys, err := config.VaultKeys("", i.dir)
 	require.NoError(t, err)
-	vault, err := store.NewVault(key)
+	vault, err := store.NewVault(keys[0], keys[1:]...)
 	require.NoError(t, err)
 	var id, external string
-	var sealed []byte
-	_, err = pgx.ForEachRow(rows, []any{&id, &external, &sealed}, func() error {
-		number, err := vault.Open(uuid.MustParse(id), sealed)
+	var sealed, wrapped []byte
+	_, err = pgx.ForEachRow(rows, []any{&id, &external, &sealed, &wrapped}, func() error {
+		number, err := vault.Open(uuid.MustParse(id), sealed, wrapped)
 		require.NoError(t, err)
 		require.Regexp(t, someone, number)
 		require.Regexp(t, someone, external)

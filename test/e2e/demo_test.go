@@ -50,7 +50,9 @@ func TestDemo(t *testing.T) {
 	i.requireDemoMessages(t, r, returned, inside)
 	i.requireCommands(t, r)
 	keepHistories(t, i, r, "demo")
-	keepCreditHistory(t, i, r, "demo")
+	// It outlives the campaign and its archive.
+	keepHistory(t, i, campaign.CreditWorkflowID(r.id), "demo", "credit-CreditRelease")
+	keepHistory(t, i, campaign.ImportWorkflowID(p.requireImport(t, i)), "demo", "import-ImportCustomers")
 
 	status, _ := get(i.TemporalUI)
 	require.Equal(t, http.StatusOK, status, "Temporal's web UI")

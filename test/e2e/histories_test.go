@@ -44,9 +44,9 @@ func keepHistories(t *testing.T, i *instance, r *running, scenario string) {
 	}
 }
 
-// keepCreditHistory adds the release of a campaign's credit to a scenario. It outlives the
-// campaign and its archive, so it is taken from where it runs.
-func keepCreditHistory(t *testing.T, i *instance, r *running, scenario string) {
+// keepHistory adds the history of a workflow that no campaign's archive has to a scenario:
+// it is taken from where it runs, or ran.
+func keepHistory(t *testing.T, i *instance, workflowID, scenario, name string) {
 	t.Helper()
 	root := os.Getenv(recordVariable)
 	if root == "" {
@@ -56,12 +56,12 @@ func keepCreditHistory(t *testing.T, i *instance, r *running, scenario string) {
 	require.NoError(t, err)
 	defer cluster.Close()
 	history := &historypb.History{}
-	for events := cluster.GetWorkflowHistory(t.Context(), campaign.CreditWorkflowID(r.id), "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT); events.HasNext(); {
+	for events := cluster.GetWorkflowHistory(t.Context(), workflowID, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT); events.HasNext(); {
 		e, err := events.Next()
 		require.NoError(t, err)
 		history.Events = append(history.Events, e)
 	}
-	file := filepath.Join(root, scenario, "credit-CreditRelease.json.gz")
+	file := filepath.Join(root, scenario, name+".json.gz")
 	require.NoError(t, os.WriteFile(file, withoutHost(t, pack(t, history)), 0o644))
 }
 
