@@ -82,9 +82,9 @@ type ImportReport struct {
 
 // The codes of an import that was refused, and of rows that do not land.
 const (
-	CodeImportRefused   Code = "import_refused"   // too many bad rows, or columns that nothing is known by
-	CodeKeyMissing      Code = "key_missing"      // the row does not say which customer it is about
-	CodeInvalidValue    Code = "invalid_value"    // the value is not of the attribute's type
+	CodeImportRefused   Code = "import_refused" // too many bad rows, or columns that nothing is known by
+	CodeKeyMissing      Code = "key_missing"    // the row does not say which customer it is about
+	CodeInvalidValue    Code = "invalid_value"  // the value is not of the attribute's type
 	CodeValueNotAllowed Code = "value_not_allowed"
 	CodeDuplicateKey    Code = "duplicate_key"    // an earlier row is about the same customer
 	CodeDuplicateNumber Code = "duplicate_number" // an earlier row has the same number
