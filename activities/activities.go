@@ -32,6 +32,7 @@ type Deps struct {
 	Simulated bool
 	Archiver  *audit.Archiver
 	Replayer  *audit.Replayer
+	Spool     string // folder of uploaded files: nothing else is imported
 	Instance  string // names this process in leases, e.g. host and process id
 	Tuning    Tuning
 }

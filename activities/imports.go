@@ -20,7 +20,7 @@ import (
 func (a *Activities) ImportCustomers(ctx context.Context, in campaign.ImportInput) error {
 	var rows atomic.Int64
 	err := aliveAt(ctx, rows.Load, func() error {
-		_, err := intake.Run(ctx, a.Store, in.ImportID, func(j store.ImportJob) { rows.Store(j.Rows) })
+		_, err := intake.Run(ctx, a.Store, in.ImportID, a.Spool, func(j store.ImportJob) { rows.Store(j.Rows) })
 		return err
 	})
 	j, readErr := a.Store.Import(ctx, in.ImportID)
@@ -33,7 +33,7 @@ func (a *Activities) ImportCustomers(ctx context.Context, in campaign.ImportInpu
 	case j.State == campaign.ImportChecked && err == nil:
 		return nil // the file is needed again
 	case j.State.Ended() && j.State != campaign.ImportChecked:
-		return failure(ctx, forget(j))
+		return failure(ctx, a.forget(j))
 	case ctx.Err() != nil || campaign.CodeOf(err) == campaign.CodeLeaseLost || !errors.As(err, &rule) && !defect(err):
 		return failure(ctx, err)
 	case rule == nil:
@@ -42,7 +42,7 @@ func (a *Activities) ImportCustomers(ctx context.Context, in campaign.ImportInpu
 	if err := a.Store.FailImport(ctx, in.ImportID, rule); err != nil {
 		return failure(ctx, err)
 	}
-	return failure(ctx, forget(j))
+	return failure(ctx, a.forget(j))
 }
 
 // importStartWithin is how long a file that was only checked is kept for being loaded.
@@ -60,7 +60,7 @@ func (a *Activities) ExpireImports(ctx context.Context) error {
 	for _, j := range old {
 		switch err := a.Store.CancelImport(ctx, j.ID); campaign.CodeOf(err) {
 		case "":
-			faults = append(faults, forget(j))
+			faults = append(faults, a.forget(j))
 		case campaign.CodeStateConflict: // started a moment ago
 		default:
 			faults = append(faults, err)
@@ -70,11 +70,11 @@ func (a *Activities) ExpireImports(ctx context.Context) error {
 }
 
 // forget removes the file of an import that has ended: it holds people's data in the clear.
-func forget(j store.ImportJob) error {
+func (a *Activities) forget(j store.ImportJob) error {
 	if j.CreatedBy == nil {
 		return nil // it was not uploaded, and is its owner's
 	}
-	if err := os.Remove(j.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(intake.Place(a.Spool, j.Path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove imported file: %w", err)
 	}
 	return nil

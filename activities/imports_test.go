@@ -15,7 +15,11 @@ import (
 // upload keeps a file as the API does, for an import by the operator.
 func (f *fixture) upload(content string, dryRun bool) (id, path string) {
 	f.t.Helper()
-	id, path = uuid.NewString(), filepath.Join(f.t.TempDir(), "customers.csv")
+	if f.Spool == "" {
+		f.Spool = f.t.TempDir()
+	}
+	id = uuid.NewString()
+	path = filepath.Join(f.Spool, "import-"+id)
 	require.NoError(f.t, os.WriteFile(path, []byte(content), 0o600))
 	var operator string
 	require.NoError(f.t, f.Store.Pool().QueryRow(f.ctx, `SELECT id::text FROM app_user WHERE login = 'operator'`).Scan(&operator))
@@ -68,4 +72,24 @@ func TestAFileThatWasOnlyCheckedIsKeptForADay(t *testing.T) {
 	require.Equal(t, campaign.ImportCancelled, f.importState(id))
 	require.NoFileExists(t, path)
 	require.NoError(t, f.ExpireImports(f.ctx), "and nothing is left to do")
+}
+
+// TestAWorkerReadsUploadsOnly: whoever can write the rows of imports does not choose which
+// file of the worker's machine is read, or removed.
+func TestAWorkerReadsUploadsOnly(t *testing.T) {
+	f := newFixture(t, nil)
+	id, _ := f.upload("external_id,age\nnew1,31\n", false)
+	secret := filepath.Join(t.TempDir(), "vault.key")
+	require.NoError(t, os.WriteFile(secret, []byte("external_id\nsecret\n"), 0o600))
+	for _, path := range []string{secret, "../" + filepath.Base(filepath.Dir(secret)) + "/vault.key"} {
+		f.exec(`UPDATE import_job SET path = $2 WHERE id = $1`, id, path)
+		_ = f.Activities.ImportCustomers(f.ctx, campaign.ImportInput{ImportID: id})
+		require.FileExists(t, secret)
+		j, err := f.Store.Import(f.ctx, id)
+		require.NoError(t, err)
+		require.NotEqual(t, campaign.ImportDone, j.State)
+		if j.Report != nil {
+			require.Empty(t, j.Report.Columns)
+		}
+	}
 }

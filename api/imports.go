@@ -156,7 +156,7 @@ func (s *Server) CancelImport(ctx context.Context, in CancelImportRequestObject)
 		return nil, err
 	}
 	if j.CreatedBy != nil { // it was uploaded; a worker that reads it holds it open
-		if err := os.Remove(j.Path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := os.Remove(intake.Place(s.spoolDir, j.Path)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			s.log.WarnContext(ctx, "the file of a cancelled import was not removed", "import", j.ID, "error", err)
 		}
 	}

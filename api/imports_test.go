@@ -27,7 +27,7 @@ func newImports(t *testing.T) *env {
 	e := newEnv(t)
 	t.Setenv("TMPDIR", t.TempDir()) // where uploads are spooled
 	e.orch.importing = func(ctx context.Context, id string) error {
-		_, err := intake.Run(ctx, e.store, id, nil)
+		_, err := intake.Run(ctx, e.store, id, "", nil)
 		return err
 	}
 	require.NoError(t, e.store.DeclareAttributes(context.Background(), campaign.Actor{}, []store.Attribute{

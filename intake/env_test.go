@@ -70,7 +70,7 @@ func job(t *testing.T, st *store.Store, content string, change func(*campaign.Im
 // imported runs an import to its end.
 func imported(t *testing.T, st *store.Store, content string, change func(*campaign.ImportOptions)) store.ImportJob {
 	t.Helper()
-	j, err := intake.Run(context.Background(), st, job(t, st, content, change), nil)
+	j, err := intake.Run(context.Background(), st, job(t, st, content, change), "", nil)
 	require.NoError(t, err)
 	return j
 }

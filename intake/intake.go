@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -95,6 +96,15 @@ func Look(path string, o campaign.ImportOptions) error {
 	return f.close()
 }
 
+// Place returns where an import's file is. Within a folder its path is a name there and
+// nothing more: whoever can write the rows of imports does not choose what a worker reads.
+func Place(folder, path string) string {
+	if folder == "" {
+		return path
+	}
+	return filepath.Join(folder, filepath.Base(path))
+}
+
 // Progress is told how an import stands, from one goroutine at a time.
 type Progress func(store.ImportJob)
 
@@ -104,26 +114,27 @@ const tellEvery = time.Second
 // Run works on an import until it ends: the first pass, and unless that is all that was
 // asked for, the second. An import that was interrupted goes on where it was. The file as a
 // whole being refused is no error: the import says so. Run fails with CodeStateConflict
-// when the import was cancelled, or when it has ended.
-func Run(ctx context.Context, st *store.Store, importID string, progress Progress) (j store.ImportJob, err error) {
+// when the import was cancelled, or when it has ended. The file is in folder, or where its
+// path says when that is empty.
+func Run(ctx context.Context, st *store.Store, importID, folder string, progress Progress) (j store.ImportJob, err error) {
 	if progress == nil {
 		progress = func(store.ImportJob) {}
 	}
 	// Whoever else works on it comes to an end first, and leaves the less to be done.
 	err = st.Exclusive(ctx, "import "+importID, func(ctx context.Context) error {
-		j, err = passes(ctx, st, importID, progress)
+		j, err = passes(ctx, st, importID, folder, progress)
 		return err
 	})
 	return j, err
 }
 
-func passes(ctx context.Context, st *store.Store, importID string, progress Progress) (store.ImportJob, error) {
+func passes(ctx context.Context, st *store.Store, importID, folder string, progress Progress) (store.ImportJob, error) {
 	j, err := st.Import(ctx, importID)
 	if err != nil {
 		return j, err
 	}
 	if j.State == campaign.ImportWaiting || j.State == campaign.ImportChecking {
-		if err := firstPass(ctx, st, j, progress); err != nil {
+		if err := firstPass(ctx, st, j, folder, progress); err != nil {
 			return j, err
 		}
 		if j, err = st.Import(ctx, importID); err != nil || j.State == campaign.ImportRefused {
@@ -133,11 +144,11 @@ func passes(ctx context.Context, st *store.Store, importID string, progress Prog
 	if j.State == campaign.ImportChecked && j.Options.DryRun {
 		return j, nil
 	}
-	return Load(ctx, st, importID, progress)
+	return Load(ctx, st, importID, folder, progress)
 }
 
 // Load is the second pass of an import that was checked. It fails as Run does.
-func Load(ctx context.Context, st *store.Store, importID string, progress Progress) (store.ImportJob, error) {
+func Load(ctx context.Context, st *store.Store, importID, folder string, progress Progress) (store.ImportJob, error) {
 	if progress == nil {
 		progress = func(store.ImportJob) {}
 	}
@@ -153,7 +164,7 @@ func Load(ctx context.Context, st *store.Store, importID string, progress Progre
 	if j, err = st.StartLoad(ctx, importID); err != nil || j.State == campaign.ImportDone {
 		return j, err
 	}
-	if err := secondPass(ctx, st, j, progress); err != nil {
+	if err := secondPass(ctx, st, j, folder, progress); err != nil {
 		return j, err
 	}
 	j, err = st.Import(ctx, importID)
@@ -162,7 +173,7 @@ func Load(ctx context.Context, st *store.Store, importID string, progress Progre
 }
 
 // firstPass checks the file and keeps what it finds.
-func firstPass(ctx context.Context, st *store.Store, j store.ImportJob, progress Progress) error {
+func firstPass(ctx context.Context, st *store.Store, j store.ImportJob, folder string, progress Progress) error {
 	if err := st.BeginCheck(ctx, j.ID); err != nil {
 		return err
 	}
@@ -170,7 +181,7 @@ func firstPass(ctx context.Context, st *store.Store, j store.ImportJob, progress
 	if err != nil {
 		return err
 	}
-	f, err := open(j.Path, j.Options, campaign.ImportPosition{})
+	f, err := open(Place(folder, j.Path), j.Options, campaign.ImportPosition{})
 	if refusal := refusalOf(err); refusal != nil {
 		return st.EndCheck(ctx, j.ID, "", campaign.ImportReport{Columns: []campaign.ImportColumn{}, Preview: [][]any{}}, refusal)
 	} else if err != nil {
@@ -268,7 +279,7 @@ func declare(ctx context.Context, st *store.Store, report campaign.ImportReport)
 }
 
 // secondPass writes the customers.
-func secondPass(ctx context.Context, st *store.Store, j store.ImportJob, progress Progress) error {
+func secondPass(ctx context.Context, st *store.Store, j store.ImportJob, folder string, progress Progress) error {
 	catalogue, err := st.CustomerAttributes(ctx)
 	if err != nil {
 		return err
@@ -302,7 +313,7 @@ func secondPass(ctx context.Context, st *store.Store, j store.ImportJob, progres
 	}
 	return st.LoadCustomers(ctx, j.ID, into, func(ctx context.Context, customers *store.CustomerLoad) error {
 		// Only now nobody else goes on with the import, and its place stands still.
-		f, err := open(j.Path, j.Options, customers.Job().Next)
+		f, err := open(Place(folder, j.Path), j.Options, customers.Job().Next)
 		if err != nil {
 			return err
 		}

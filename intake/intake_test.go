@@ -82,7 +82,7 @@ func TestTheSameContentLandsOnce(t *testing.T) {
 	require.Nil(t, imported(t, st, content, func(o *campaign.ImportOptions) { o.Columns = map[string]string{"age": "-"} }).Already, "the same file with another meaning")
 	require.EqualValues(t, 1, one[int64](t, st, `SELECT count(*) FROM customer`))
 
-	_, err := intake.Run(context.Background(), st, first.ID, nil)
+	_, err := intake.Run(context.Background(), st, first.ID, "", nil)
 	require.NoError(t, err, "an import that is done stays done")
 }
 
@@ -138,7 +138,7 @@ func TestAFileWithTooManyBadRowsIsRefused(t *testing.T) {
 	require.EqualValues(t, 1, j.Rejected)
 	require.Len(t, rejects(t, st, j.ID), 1, "which rows they were can be looked up")
 	require.Zero(t, one[int64](t, st, `SELECT count(*) FROM customer`))
-	_, err := intake.Load(context.Background(), st, j.ID, nil)
+	_, err := intake.Load(context.Background(), st, j.ID, "", nil)
 	require.Equal(t, campaign.CodeStateConflict, campaign.CodeOf(err))
 }
 
@@ -163,7 +163,7 @@ func TestADryRunWritesNoCustomer(t *testing.T) {
 		{"a", "*******8000", 31.0, "***", "4501", "2020-01-01"}, {"b", "*******8001", nil, "**", "4502", "2020-01-02"},
 	}, j.Report.Preview)
 
-	done, err := intake.Load(context.Background(), st, j.ID, nil)
+	done, err := intake.Load(context.Background(), st, j.ID, "", nil)
 	require.NoError(t, err)
 	require.Equal(t, [5]int64{2, 2, 0, 0, 0}, counts(done))
 	require.EqualValues(t, 4502, one[int64](t, st, `SELECT city_code FROM customer WHERE external_id = 'b'`))

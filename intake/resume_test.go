@@ -55,7 +55,7 @@ func interrupted(t *testing.T, st *store.Store, id string) store.ImportJob {
 	require.NoError(t, err)
 	defer owner.Close()
 	killed := false
-	_, err = intake.Run(ctx, st, id, func(j store.ImportJob) {
+	_, err = intake.Run(ctx, st, id, "", func(j store.ImportJob) {
 		if j.State == campaign.ImportLoading && j.Next.Offset > 0 && !killed {
 			killed = true
 			_, err := owner.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`)
@@ -83,7 +83,7 @@ func TestAnInterruptedImportGoesOn(t *testing.T) {
 	require.Less(t, stopped.Rows, int64(manyRows))
 	require.True(t, stopped.Fresh)
 	var first int64
-	done, err := intake.Run(ctx, st, id, func(j store.ImportJob) {
+	done, err := intake.Run(ctx, st, id, "", func(j store.ImportJob) {
 		if first == 0 {
 			first = j.Rows
 		}
@@ -102,7 +102,7 @@ func TestAnotherImportOfTheContentGoesOn(t *testing.T) {
 	was, err := st.Import(context.Background(), first.ID)
 	require.NoError(t, err)
 	require.Equal(t, campaign.ImportCancelled, was.State)
-	_, err = intake.Run(context.Background(), st, first.ID, nil)
+	_, err = intake.Run(context.Background(), st, first.ID, "", nil)
 	require.Equal(t, campaign.CodeStateConflict, campaign.CodeOf(err))
 }
 
@@ -113,7 +113,7 @@ func TestAnotherImportBuildsTheIndexesOfOneThatWasInterrupted(t *testing.T) {
 	require.Nil(t, one[*string](t, st, `SELECT to_regclass('customer_external')::text`))
 	other := imported(t, st, "external_id,age\nc0000001,91\nz,1\n", nil)
 	require.Equal(t, [5]int64{2, 1, 1, 0, 0}, counts(other))
-	done, err := intake.Run(ctx, st, id, nil)
+	done, err := intake.Run(ctx, st, id, "", nil)
 	require.NoError(t, err)
 	require.Equal(t, campaign.ImportDone, done.State)
 	require.EqualValues(t, manyRows, done.Rows)
@@ -123,7 +123,7 @@ func TestAnotherImportBuildsTheIndexesOfOneThatWasInterrupted(t *testing.T) {
 func TestACancelledImportEnds(t *testing.T) {
 	st, ctx := open(t), context.Background()
 	id := job(t, st, many(manyRows), nil)
-	_, err := intake.Run(ctx, st, id, func(j store.ImportJob) {
+	_, err := intake.Run(ctx, st, id, "", func(j store.ImportJob) {
 		if j.State == campaign.ImportLoading {
 			if err := st.CancelImport(ctx, id); err != nil && campaign.CodeOf(err) != campaign.CodeStateConflict {
 				t.Error(err)
@@ -145,7 +145,7 @@ func TestTwoProcessesOnOneImport(t *testing.T) {
 	results := make(chan error, 2)
 	for range 2 {
 		go func() {
-			_, err := intake.Run(ctx, st, id, nil)
+			_, err := intake.Run(ctx, st, id, "", nil)
 			results <- err
 		}()
 	}
@@ -157,7 +157,7 @@ func TestTwoProcessesOnOneImport(t *testing.T) {
 			t.Fatal("the two wait for each other")
 		}
 	}
-	done, err := intake.Run(ctx, st, id, nil)
+	done, err := intake.Run(ctx, st, id, "", nil)
 	require.NoError(t, err)
 	landed(t, st, done, manyRows)
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"time"
 
@@ -174,6 +175,9 @@ const (
 	maximumClass   = 100
 	maximumSeconds = maximumDays * 24 * 60 * 60
 )
+
+// holdoutSalt is what a salt may be: it is part of statements, and the same in all of them.
+var holdoutSalt = regexp.MustCompile(`^[A-Za-z0-9._:-]{0,60}$`)
 
 //go:embed policy.json
 var standardPolicy string
@@ -345,6 +349,8 @@ func (v *policyCheck) rest(p ContactPolicy) {
 	v.purposes("universal_holdout.purposes", p.Holdout.Purposes)
 	if p.Holdout.Share > 0 && p.Holdout.Salt == "" {
 		v.add("universal_holdout.salt", "must be given: it decides who is held out")
+	} else if !holdoutSalt.MatchString(p.Holdout.Salt) {
+		v.add("universal_holdout.salt", "must be at most 60 letters, digits and . _ : -, such as UH-2027")
 	}
 	v.purposes("one_campaign_at_a_time", p.Exclusive)
 	for t, class := range p.Priorities {

@@ -42,6 +42,7 @@ func TestAContactPolicyIsLinted(t *testing.T) {
 		"hours that end at once":     {sound + `, "quiet_hours": [{"name": "a", "from": "08:00", "to": "08:00"}]}`, "quiet_hours[0].to"},
 		"no hour is left":            {sound + `, "quiet_hours": [{"name": "a", "from": "08:00", "to": "20:00"}, {"name": "b", "from": "20:00", "to": "08:00"}]}`, "quiet_hours"},
 		"a blackout that ends first": {sound + `, "blackouts": [{"name": "a", "from": "2027-02-06", "to": "2027-02-01"}]}`, "blackouts[0].to"},
+		"a salt that is no name":     {strings.Replace(sound, `"share": 0`, `"share": 100, "salt": "$UH"`, 1) + `}`, "universal_holdout.salt"},
 		"a holdout without a salt":   {strings.Replace(sound, `"share": 0`, `"share": 100`, 1) + `}`, "universal_holdout.salt"},
 		"a class of no type":         {sound + `, "priorities": {"party": 1}}`, "priorities"},
 		"an unknown field":           {sound + `, "cap": []}`, "-"},

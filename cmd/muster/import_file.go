@@ -75,7 +75,7 @@ func (c *importFile) Run(g *globals) error {
 	if err := st.CreateImport(g, j); err != nil {
 		return err
 	}
-	j, err = intake.Run(g, st, j.ID, printImport(os.Stdout))
+	j, err = intake.Run(g, st, j.ID, "", printImport(os.Stdout))
 	if err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -40,9 +39,9 @@ type apiCommand struct {
 	config.Vault
 	config.Keys
 	config.OIDC
+	config.Spool
 	Listen        string `env:"MUSTER_LISTEN" default:"127.0.0.1:8480" help:"Address to listen on."`
 	SecureCookies bool   `env:"MUSTER_SECURE_COOKIES" help:"The API is reached over TLS: cookies are for TLS only."`
-	SpoolDir      string `env:"MUSTER_SPOOL_DIR" help:"Folder for uploaded files, which every worker must see under the same name. Default: spool in the data folder." placeholder:"DIR" type:"path"`
 	// What anybody may write into X-Forwarded-For is believed of nobody else.
 	TrustedProxies []netip.Prefix `env:"MUSTER_TRUSTED_PROXIES" help:"Proxies before the API, in CIDR notation: they say in X-Forwarded-For who calls." placeholder:"CIDR"`
 }
@@ -71,7 +70,7 @@ func (c *apiCommand) Run(g *globals) error {
 	fmt.Printf("API on http://%s\n", l.Addr())
 	return serveAPI(g, g, l, api.Deps{
 		Store: st, Policies: enforcer, Orchestrator: temporalconn.NewOrchestrator(t), Keys: keys, SecureCookies: c.SecureCookies,
-		OIDC: identityProvider(c.OIDC), Spool: c.SpoolDir, Proxies: c.TrustedProxies,
+		OIDC: identityProvider(c.OIDC), Spool: c.Spool.Folder(g.dir), Proxies: c.TrustedProxies,
 	})
 }
 
@@ -96,9 +95,6 @@ func listen(address string) (net.Listener, error) {
 
 func serveAPI(ctx context.Context, g *globals, l net.Listener, d api.Deps) error {
 	d.Registry, d.Logger = telemetry.Metrics(), g.log
-	if d.Spool == "" {
-		d.Spool = filepath.Join(g.dir, "spool")
-	}
 	if err := os.MkdirAll(d.Spool, 0o700); err != nil {
 		return fmt.Errorf("make folder for uploads: %w", err)
 	}
@@ -141,6 +137,7 @@ type workerCommand struct {
 	config.Vault
 	config.Keys
 	config.SMPP
+	config.Spool
 }
 
 // Run works until Ctrl-C.
@@ -157,7 +154,7 @@ func (c *workerCommand) Run(g *globals) error {
 	defer t.Close()
 	go keepPolicies(g, g, enforcer)
 	go keys.Follow(g, g.log)
-	return work(g, g, st, t, enforcer, keys, c.SMPP, drainWithin)
+	return work(g, g, st, t, enforcer, keys, c.SMPP, c.Spool.Folder(g.dir), drainWithin)
 }
 
 // drainWithin is how long a worker that is replaced may work on what it has begun; give
@@ -166,7 +163,7 @@ const drainWithin = time.Minute
 
 // work runs a worker until ctx ends; what runs then has stopWithin to come to an end.
 func work(
-	ctx context.Context, g *globals, st *store.Store, t client.Client, e *policies.Enforcer, keys *assertion.Keys, sms config.SMPP, stopWithin time.Duration,
+	ctx context.Context, g *globals, st *store.Store, t client.Client, e *policies.Enforcer, keys *assertion.Keys, sms config.SMPP, spool string, stopWithin time.Duration,
 ) error {
 	served := []campaign.Channel{campaign.ChannelCall}
 	senders := map[campaign.Channel]channels.Sender{}
@@ -193,7 +190,7 @@ func work(
 	archiver := &audit.Archiver{Temporal: t, Store: st}
 	acts := activities.New(activities.Deps{
 		Store: st, Ledger: ledger.New(st.Pool()), Policies: e, Keys: keys, Senders: senders, Simulated: sms.SMPPSimulated,
-		Archiver: archiver,
+		Archiver: archiver, Spool: spool,
 		Replayer: &audit.Replayer{Store: st, Register: register, BuildID: buildID()},
 		Instance: fmt.Sprintf("%s-%d", host, os.Getpid()),
 	})

@@ -247,11 +247,12 @@ func (c *upCommand) serve(
 	})
 	group.Go(func() error { keepPolicies(ctx, g, enforcer); return nil })
 	group.Go(func() error { keys.Follow(ctx, g.log); return nil })
-	group.Go(func() error { return work(ctx, g, st, t, enforcer, keys, c.SMPP, drainFor) })
+	spool := config.Spool{}.Folder(g.dir)
+	group.Go(func() error { return work(ctx, g, st, t, enforcer, keys, c.SMPP, spool, drainFor) })
 	group.Go(func() error {
 		return serveAPI(ctx, g, l, api.Deps{
 			Store: st, Policies: enforcer, Orchestrator: temporalconn.NewOrchestrator(t), Keys: keys, Simulated: c.Demo && c.SMPPSimulated,
-			OIDC: identityProvider(c.OIDC),
+			OIDC: identityProvider(c.OIDC), Spool: spool,
 		})
 	})
 	announce(running, users, anybody, loaded, time.Since(began))

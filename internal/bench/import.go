@@ -84,7 +84,7 @@ func (s *Suite) importOnce(ctx context.Context, w *stopwatch, st *store.Store, f
 	var done store.ImportJob
 	var checked time.Time
 	if err == nil {
-		done, err = intake.Run(ctx, st, job.ID, func(j store.ImportJob) {
+		done, err = intake.Run(ctx, st, job.ID, "", func(j store.ImportJob) {
 			if j.State == campaign.ImportLoading && checked.IsZero() {
 				checked = *j.PassAt
 			}

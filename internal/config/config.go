@@ -73,6 +73,19 @@ func (k Keys) Folder(dir string) string {
 	return filepath.Join(dir, "keys")
 }
 
+// Spool says where files are kept that were uploaded.
+type Spool struct {
+	SpoolDir string `env:"MUSTER_SPOOL_DIR" help:"Folder for uploaded files, which every API and worker must see. Default: spool in the data folder." placeholder:"DIR" type:"path"`
+}
+
+// Folder returns the folder; dir is the data folder.
+func (s Spool) Folder(dir string) string {
+	if s.SpoolDir != "" {
+		return s.SpoolDir
+	}
+	return filepath.Join(dir, "spool")
+}
+
 // OIDC says by which OpenID Connect provider people may log in beside their passwords.
 type OIDC struct {
 	OIDCIssuer       string `env:"MUSTER_OIDC_ISSUER" help:"OpenID Connect provider, as it writes itself. Without it people log in by password alone." placeholder:"URL"`

@@ -46,6 +46,9 @@ ALTER TABLE selection
 -- The channel that contacts the target first.
 ALTER TABLE campaign_target ADD COLUMN channel text NOT NULL DEFAULT '';
 
+-- A caller can have temporary tables of any name, and triggers on them: what works with its
+-- owner's rights says whose tables it means.
+
 -- Filled before it takes the place of a campaign's targets, without an index that would have
 -- to be kept up row by row.
 -- +goose StatementBegin
@@ -54,8 +57,8 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     next text := 'campaign_target_' || replace(campaign::text, '-', '') || '_next';
 BEGIN
-    EXECUTE format('DROP TABLE IF EXISTS %I', next);
-    EXECUTE format('CREATE TABLE %I (LIKE campaign_target INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', next);
+    EXECUTE format('DROP TABLE IF EXISTS public.%I', next);
+    EXECUTE format('CREATE TABLE public.%I (LIKE public.campaign_target INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', next);
     PERFORM give_partition(next);
 END $$;
 -- +goose StatementEnd
@@ -69,12 +72,12 @@ DECLARE
     part text := 'campaign_target_' || replace(campaign::text, '-', '');
     next text := part || '_next';
 BEGIN
-    IF to_regclass(part) IS NULL THEN
-        EXECUTE format('ALTER TABLE %I RENAME TO %I', next, part);
+    IF to_regclass('public.' || part) IS NULL THEN
+        EXECUTE format('ALTER TABLE public.%I RENAME TO %I', next, part);
     ELSE
-        EXECUTE format('DELETE FROM %I', part);
-        EXECUTE format('INSERT INTO campaign_target SELECT * FROM %I', next);
-        EXECUTE format('DROP TABLE %I', next);
+        EXECUTE format('DELETE FROM public.%I', part);
+        EXECUTE format('INSERT INTO public.campaign_target SELECT * FROM public.%I', next);
+        EXECUTE format('DROP TABLE public.%I', next);
     END IF;
     PERFORM create_campaign_partitions(campaign);
 END $$;
