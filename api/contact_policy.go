@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -28,7 +29,8 @@ func contactDocument(unit campaign.OrgUnit, text json.RawMessage) (campaign.Poli
 	d.Digest = campaign.PolicyDigest(d.Policy, "")
 	err := checkContactPolicy(d)
 	// The fields stand below contact in the request.
-	if e, ok := err.(*campaign.Error); ok { //nolint:errorlint // ReadContactPolicy makes it
+	var e *campaign.Error
+	if errors.As(err, &e) {
 		for i := range e.Fields {
 			e.Fields[i].Field = strings.TrimSuffix("contact."+e.Fields[i].Field, ".")
 		}
