@@ -210,9 +210,12 @@ func (d *desk) write(a attempt) (campaign.SignOffClaim, store.SignOff) {
 	r := d.book.rounds[a.round-1]
 	s := r.steps[a.level-1]
 	plan := d.plans[a.revision-1]
-	digests, who := plan.Digests(), d.users[a.who]
+	who := d.users[a.who]
 	var frozen []campaign.ApprovalLevel
-	require.NoError(d.rt, d.Store.Pool().QueryRow(d.ctx, `SELECT route FROM approval_round WHERE campaign_id = $1 AND round = $2`, d.id, a.round).Scan(&frozen))
+	var facts campaign.Facts
+	require.NoError(d.rt, d.Store.Pool().QueryRow(d.ctx, `SELECT route, facts FROM approval_round WHERE campaign_id = $1 AND round = $2`, d.id, a.round).Scan(&frozen, &facts))
+	digests, err := plan.Digests().Selecting(facts.Audience, facts.Uses)
+	require.NoError(d.rt, err)
 	route, err := campaign.DigestOf(frozen)
 	require.NoError(d.rt, err)
 	d.clock = d.clock.Add(time.Second)

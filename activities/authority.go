@@ -109,7 +109,7 @@ func (a *Activities) CountSignOff(ctx context.Context, in campaign.SignOffClaim)
 	if err == nil {
 		err = a.Store.CountSignOff(ctx, in, func(j store.Judged) (campaign.Action, error) {
 			policy = a.Policies.Version(j.Unit)
-			if err := a.genuine(j.SignOff, j.Plan.Plan, j.Unit); err != nil {
+			if err := a.genuine(j.SignOff, j.Plan.Plan, j.Facts, j.Unit); err != nil {
 				return "", err
 			}
 			err := a.maySign(active, j, j.For.Action)
@@ -129,8 +129,8 @@ func (a *Activities) CountSignOff(ctx context.Context, in campaign.SignOffClaim)
 }
 
 // genuine verifies that a sign-off's row is what the API signed when its author decided,
-// and that this was about the plan as it is stored.
-func (a *Activities) genuine(row store.SignOff, plan campaign.Plan, unit campaign.OrgUnit) error {
+// and that this was about the plan and the round's facts as they are stored.
+func (a *Activities) genuine(row store.SignOff, plan campaign.Plan, facts campaign.Facts, unit campaign.OrgUnit) error {
 	claims, err := assertion.VerifyBy[assertion.SignOff](a.Keys, row.Assertion, row.At)
 	if err != nil {
 		return err
@@ -142,9 +142,13 @@ func (a *Activities) genuine(row store.SignOff, plan campaign.Plan, unit campaig
 	if err := assertion.Matches(claims, want); err != nil {
 		return err
 	}
+	stored, err := plan.Digests().Selecting(facts.Audience, facts.Uses)
+	if err != nil {
+		return err
+	}
 	signed := campaign.PlanDigests{Content: claims.ContentDigest, Audience: claims.AudienceDigest, Budget: claims.BudgetDigest}
-	if signed != plan.Digests() || claims.PlanDigest != plan.Digest() || claims.Currency != plan.Currency {
-		return campaign.Errorf(campaign.CodeVersionChanged, "revision %d is not the plan that was signed", row.Revision)
+	if signed != stored || claims.PlanDigest != plan.Digest() || claims.Currency != plan.Currency {
+		return campaign.Errorf(campaign.CodeVersionChanged, "revision %d and whom it selects are not what was signed", row.Revision)
 	}
 	return nil
 }

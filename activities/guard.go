@@ -20,7 +20,7 @@ func (a *Activities) authoriseSigned(st store.Standing) error {
 		return err
 	}
 	for _, o := range st.SignOffs {
-		if err := a.genuine(o.SignOff, st.Plan.Plan, st.Unit); err != nil {
+		if err := a.genuine(o.SignOff, st.Plan.Plan, st.Facts, st.Unit); err != nil {
 			return said(o, err)
 		}
 	}
@@ -48,7 +48,7 @@ func soundRoute(st store.Standing) error {
 		return err
 	}
 	facts := st.Facts
-	says.Owner, says.Together, says.Alone = st.Owner, facts.Together, facts.Alone && st.Plan.Plan.Simulated
+	says.Owner, says.Together, says.Alone, says.Uses = st.Owner, facts.Together, facts.Alone && st.Plan.Plan.Simulated, facts.Uses
 	if says.Audience == 0 || facts.Audience < says.Audience {
 		says.Audience = facts.Audience
 	}

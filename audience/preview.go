@@ -33,6 +33,7 @@ type Preview struct {
 	channels []campaign.Channel
 	examples []targeting.Field
 	seed     int32
+	uses     []campaign.FilterUse // of a plan
 }
 
 // Reach is how many of the eligible a channel can contact.
@@ -63,6 +64,15 @@ func Ask(ctx context.Context, st *store.Store, q Question, now time.Time) (*Prev
 	var err error
 	if p.Words, err = Load(ctx, st, q.Unit.Tenant()); err != nil {
 		return nil, err
+	}
+	if q.Plan != nil && q.CampaignID != "" {
+		uses, err := st.SubmittedUses(ctx, q.CampaignID, q.Plan.Digests().Audience)
+		if err != nil {
+			return nil, err
+		}
+		if p.Words, err = p.Words.Pinned(ctx, st, uses); err != nil {
+			return nil, err
+		}
 	}
 	if p.Policy, err = st.ContactPolicy(ctx, q.Unit); err != nil {
 		return nil, err
@@ -148,7 +158,9 @@ func (p *Preview) suppress(now time.Time) error {
 			return err
 		}
 		sel = Under(sel, p.CampaignID, *p.Plan, p.Policy, now, Estimated)
+		p.uses = sel.Uses
 		p.counted.Suppressions, p.counted.ByTier, p.counted.Tiers = sel.Suppressions, sel.ByTier, sel.Tiers
+		p.counted.Quiet = quiet(sel, *p.Plan, p.Policy)
 		p.counted.ControlShare, p.counted.Limit = sel.ControlShare, sel.Limit
 		return nil
 	}
@@ -284,20 +296,10 @@ func (p *Preview) Cost(counts targeting.PreviewCounts, begin campaign.Date, part
 }
 
 // Uses lists what the filters name, as it was when they were understood.
-func (p *Preview) Uses() (all []targeting.Use) {
-	predicates := make([]targeting.Predicate, 0, len(p.counted.Conditions)+len(p.counted.Tiers))
+func (p *Preview) Uses() []campaign.FilterUse {
+	uses := append([]campaign.FilterUse{}, p.uses...)
 	for _, c := range p.counted.Conditions {
-		predicates = append(predicates, c.Predicate)
+		uses = added(uses, c.Uses...)
 	}
-	for _, t := range p.counted.Tiers {
-		predicates = append(predicates, t.Rule)
-	}
-	for _, x := range predicates {
-		for _, u := range x.Uses {
-			if !slices.Contains(all, u) {
-				all = append(all, u)
-			}
-		}
-	}
-	return all
+	return uses
 }

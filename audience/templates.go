@@ -19,14 +19,11 @@ type Template struct {
 	Tree      campaign.Condition
 }
 
-func rule(field string, operator campaign.Operator, values ...any) campaign.Condition {
+// rule compares a field. A value that is none is left out, and Template.Filter says so.
+func rule(field string, operator campaign.Operator, value any) campaign.Condition {
 	c := campaign.Condition{Field: field, Operator: operator}
-	for _, v := range values {
-		value, err := campaign.ValueOf(v)
-		if err != nil {
-			panic(err)
-		}
-		c.Values = append(c.Values, value)
+	if v, err := campaign.ValueOf(value); err == nil {
+		c.Values = []campaign.Value{v}
 	}
 	return c
 }
@@ -56,13 +53,7 @@ func Templates() []Template {
 }
 
 // Filter returns the text that the template's tree generates.
-func (t Template) Filter() string {
-	text, err := t.Tree.Filter()
-	if err != nil {
-		panic(err) // a test generates them all
-	}
-	return text
-}
+func (t Template) Filter() (string, error) { return t.Tree.Filter() }
 
 // Lacks returns the attributes that the template names and the words have not, and what keeps
 // its filter from compiling, in words: that too where an attribute is of another type.
@@ -78,7 +69,11 @@ func (t Template) Lacks(w *Words, catalogue *targeting.Catalogue) (attributes []
 		}
 	}
 	visit(t.Tree)
-	if faults := catalogue.Check(t.Filter()); len(faults) > 0 {
+	text, err := t.Filter()
+	if err != nil {
+		return attributes, err.Error()
+	}
+	if faults := catalogue.Check(text); len(faults) > 0 {
 		fault = faults[0].Error()
 	}
 	return attributes, fault

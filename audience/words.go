@@ -46,12 +46,44 @@ func Load(ctx context.Context, st *store.Store, tenant campaign.OrgUnit) (*Words
 		w.Names.Segments[s.Name] = n
 	}
 	for _, l := range lists {
-		w.Names.Lists[l.Name] = targeting.NamedList{ID: l.ID, Version: l.Version}
+		w.Names.Lists[l.Name] = named(l)
 	}
 	for _, c := range campaigns {
 		w.Names.Campaigns = append(w.Names.Campaigns, targeting.NamedCampaign(c))
 	}
 	return w, nil
+}
+
+func named(l store.ListVersion) targeting.NamedList {
+	return targeting.NamedList{ID: l.ID, Version: l.Version, Digest: l.Digest}
+}
+
+// Pinned returns the words as filters were approved with them, by what they used then: what
+// was published, retired or named since changes nothing. Uses that are nil were never noted,
+// and the words stay those of now.
+func (w *Words) Pinned(ctx context.Context, st *store.Store, uses []campaign.FilterUse) (*Words, error) {
+	if uses == nil {
+		return w, nil
+	}
+	var ids []string
+	for _, u := range uses {
+		if u.Kind == targeting.UseList || u.Kind == targeting.UseControlList {
+			ids = append(ids, u.ID)
+		}
+	}
+	lists := map[string]targeting.NamedList{}
+	if len(ids) > 0 {
+		versions, err := st.ListVersions(ctx, ids)
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range versions {
+			lists[l.ID] = named(l)
+		}
+	}
+	then := *w
+	then.Names = w.Names.Pinned(uses, lists)
+	return &then, nil
 }
 
 var attributeTypes = map[store.AttributeType]targeting.Type{
@@ -108,15 +140,12 @@ func (w *Words) With(segment, filter string) *Words {
 	return &with
 }
 
-// Call returns the filter that a customer belongs to a segment.
-func Call(segment string) string {
+// Call returns the filter that a customer belongs to a segment. A name that no filter can
+// hold is an error.
+func Call(segment string) (string, error) {
 	name, err := campaign.ValueOf(segment)
 	if err != nil {
-		panic(err) // a text is a value
+		return "", err
 	}
-	text, err := campaign.Condition{Function: "segment", Values: []campaign.Value{name}}.Filter()
-	if err != nil {
-		panic(err)
-	}
-	return text
+	return campaign.Condition{Function: "segment", Values: []campaign.Value{name}}.Filter()
 }

@@ -94,8 +94,12 @@ type Approval struct {
 	Credit   int64  `json:"credit,omitempty"` // of these, prepaid credit
 	// Base is the revision that an amendment of nothing but money adds to, 0 for a whole plan;
 	// Total is then what the whole plan may spend. See Facts.
-	Base      int             `json:"base,omitempty"`
-	Total     int64           `json:"total,omitempty"`
+	Base  int   `json:"base,omitempty"`
+	Total int64 `json:"total,omitempty"`
+	// Audience is how many customers the signers are told it reaches, and Uses what the filters
+	// name, as it was then. See Facts.
+	Audience  int64           `json:"audience,omitempty"`
+	Uses      []FilterUse     `json:"uses,omitzero"`
 	Requester string          `json:"requester"`
 	Rule      string          `json:"rule,omitempty"`     // the route's rule that fitted
 	Together  []Together      `json:"together,omitempty"` // campaigns whose money chose the rule as well

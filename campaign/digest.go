@@ -46,6 +46,23 @@ type PlanDigests struct {
 	Budget   string `json:"budget_digest"`   // the lines, their currency, who pays for them, what one success is worth and how much a channel may use
 }
 
+// Selecting returns the digests that are signed for a plan whose signers are told that it
+// reaches so many targets, by filters that use these versions: the audience's is of them too.
+// Without uses, see Facts, it is the plan's alone.
+func (d PlanDigests) Selecting(targets int64, uses []FilterUse) (PlanDigests, error) {
+	if uses == nil {
+		return d, nil
+	}
+	var err error
+	d.Audience, err = DigestOf(struct {
+		Part    string      `json:"part"`
+		Plan    string      `json:"plan"`
+		Targets int64       `json:"targets"`
+		Uses    []FilterUse `json:"uses"`
+	}{"selection", d.Audience, targets, uses})
+	return d, err
+}
+
 // Digests returns the digests of the plan's parts. Like Digest they are defined for a
 // plan that Validate accepts.
 func (p *Plan) Digests() PlanDigests {

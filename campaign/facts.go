@@ -27,9 +27,22 @@ type Facts struct {
 	// new: nobody has signed yet for as much as now counts together.
 	Whole    bool       `json:"whole,omitempty"`
 	Together []Together `json:"together,omitempty"`
+	// Uses are what the filters name, in the versions that the audience was counted with and
+	// is selected with; nil in rounds from before they were kept, whose filters take what is
+	// newest.
+	Uses []FilterUse `json:"uses,omitzero"`
 	// Alone means that the campaigns of Together are told and not counted: nobody could sign
 	// for the whole, and the campaign is simulated.
 	Alone bool `json:"alone,omitempty"`
+}
+
+// FilterUse is a thing of its own that a filter names, as it was when the filter was compiled.
+type FilterUse struct {
+	Kind    string `json:"kind"` // the function that names it: segment, in_list, campaign; or control_list
+	ID      string `json:"id"`
+	Name    string `json:"name"`
+	Version int    `json:"version,omitempty"`
+	Digest  string `json:"digest,omitempty"` // SHA-256 of a segment's text or of a list's members
 }
 
 // Together is another campaign whose money counts with a plan's when a route is chosen,

@@ -8,9 +8,11 @@ import (
 // DryRun is what a selection of a plan would come to now, by the same statements and without
 // any targets.
 type DryRun struct {
-	Revision int       `json:"revision"`
-	Audience string    `json:"audience_digest"` // of what is selected: see PlanDigests
-	At       time.Time `json:"at"`
+	Revision int    `json:"revision"`
+	Audience string `json:"audience_digest"` // of what is selected: see PlanDigests
+	// Uses are what the filters name: of a plan that was submitted as it was then.
+	Uses []FilterUse `json:"uses"`
+	At   time.Time   `json:"at"`
 	TargetCount
 	Cells []DryRunCell `json:"cells"`
 	// Cost is what the first contact of every treated target costs by the price lines, in

@@ -56,7 +56,11 @@ func (c *comparison) add(ctx context.Context, n store.Neighbour) error {
 		if err != nil {
 			return err
 		}
-		sel, err := audience.Selection(c.words, n.CampaignID, theirs)
+		words, err := c.words.Pinned(ctx, c.Store, n.Uses)
+		if err != nil {
+			return err
+		}
+		sel, err := audience.Selection(words, n.CampaignID, theirs)
 		if campaign.CodeOf(err) == campaign.CodeInvalidFilter {
 			return nil // its attributes are gone: it can reach nobody
 		} else if err != nil {

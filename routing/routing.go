@@ -210,9 +210,20 @@ func (r Router) measure(ctx context.Context, in campaign.RouteRequest, plan camp
 	if err != nil {
 		return nil, err
 	}
-	rules, err := audience.Selection(words, in.CampaignID, plan)
+	uses, err := r.Store.SubmittedUses(ctx, in.CampaignID, plan.Plan.Digests().Audience)
 	if err != nil {
 		return nil, err
+	}
+	pinned, err := words.Pinned(ctx, r.Store, uses)
+	if err != nil {
+		return nil, err
+	}
+	rules, err := audience.Selection(pinned, in.CampaignID, plan)
+	if err != nil {
+		return nil, err
+	}
+	if facts.Uses = rules.Uses; uses != nil {
+		facts.Uses = uses
 	}
 	// What the signers are told is what is left by the contact policy, as far as it can be known.
 	policy, err := r.Store.ContactPolicy(ctx, plan.Plan.Unit)

@@ -15,6 +15,7 @@ import (
 type Judged struct {
 	SignOff
 	Plan       campaign.LoadedPlan
+	Facts      campaign.Facts // of the round, as it was opened
 	Unit       campaign.OrgUnit
 	For        campaign.ApprovalLevel
 	Escalated  bool                 // the level is overdue by the database's clock
@@ -62,7 +63,7 @@ func (s *Store) CountSignOff(ctx context.Context, c campaign.SignOffClaim, judge
 		if authors[d.Actor.UserID] || authors[d.ActingFor] {
 			return campaign.Errorf(campaign.CodeSelfApproval, "nobody signs a campaign they submitted or edited themselves, nor does their delegate")
 		}
-		if j.For, j.Escalated, err = awaited(ctx, tx, c); err != nil {
+		if j.For, j.Escalated, j.Facts, err = awaited(ctx, tx, c); err != nil {
 			return err
 		}
 		if j.DelegationID != nil {
@@ -88,37 +89,37 @@ func (s *Store) CountSignOff(ctx context.Context, c campaign.SignOffClaim, judge
 }
 
 // awaited replays the round from its rows and returns the level that a decision is about,
-// if the round waits for that decision, and whether the level is overdue.
-func awaited(ctx context.Context, tx pgx.Tx, c campaign.SignOffClaim) (level campaign.ApprovalLevel, overdue bool, err error) {
+// if the round waits for that decision, whether the level is overdue, and the round's facts.
+func awaited(ctx context.Context, tx pgx.Tx, c campaign.SignOffClaim) (level campaign.ApprovalLevel, overdue bool, facts campaign.Facts, err error) {
 	round := campaign.Approval{Round: c.Round}
 	var opened, now time.Time
 	var ended *campaign.ApprovalResult
-	err = tx.QueryRow(ctx, `SELECT revision, digest, amount, credit, requester::text, route, calendar, opened_at, clock_timestamp(), result
+	err = tx.QueryRow(ctx, `SELECT revision, digest, amount, credit, requester::text, route, facts, calendar, opened_at, clock_timestamp(), result
 		FROM approval_round WHERE campaign_id = $1 AND round = $2`, c.CampaignID, c.Round).
-		Scan(&round.Revision, &round.Digest, &round.Amount, &round.Credit, &round.Requester, &round.Route, &round.Calendar, &opened, &now, &ended)
+		Scan(&round.Revision, &round.Digest, &round.Amount, &round.Credit, &round.Requester, &round.Route, &facts, &round.Calendar, &opened, &now, &ended)
 	if err != nil {
-		return level, false, notFound(err, "approval round")
+		return level, false, facts, notFound(err, "approval round")
 	}
 	if ended != nil {
-		return level, false, campaign.Errorf(campaign.CodeStateConflict, "round %d is over: it was %s", c.Round, *ended)
+		return level, false, facts, campaign.Errorf(campaign.CodeStateConflict, "round %d is over: it was %s", c.Round, *ended)
 	}
 	counted, err := countedSignOffs(ctx, tx, c.CampaignID, round)
 	if err != nil {
-		return level, false, err
+		return level, false, facts, err
 	}
 	a, err := replay(round, opened, counted)
 	if err != nil {
-		return level, false, err
+		return level, false, facts, err
 	}
 	if err := a.Check(c.Decide); err != nil {
-		return level, false, err
+		return level, false, facts, err
 	}
 	level, waiting, _ := a.At(c.Decide.Level)
 	if a.AmountOf(level) != c.Amount {
-		return level, false, campaign.Errorf(campaign.CodeAssertionMismatch, "level %d signs for %d, not for %d", level.Level, a.AmountOf(level), c.Amount)
+		return level, false, facts, campaign.Errorf(campaign.CodeAssertionMismatch, "level %d signs for %d, not for %d", level.Level, a.AmountOf(level), c.Amount)
 	}
 	_, due, _ := level.Clock(a.Calendar, waiting.Since)
-	return level, !now.Before(due), nil
+	return level, !now.Before(due), facts, nil
 }
 
 // says reports whether the row is what the workflow was told.

@@ -52,7 +52,10 @@ func (s *Store) OpenRound(ctx context.Context, r campaign.Round) error {
 		if err := allCounted(ctx, tx, r); err != nil {
 			return err
 		}
-		d := plan.Plan.Digests()
+		d, err := plan.Plan.Digests().Selecting(r.Facts.Audience, r.Facts.Uses)
+		if err != nil {
+			return err
+		}
 		_, err = tx.Exec(ctx, `INSERT INTO approval_round (campaign_id, round, revision, digest, content_digest, audience_digest, budget_digest,
 				tenant, amount, credit, currency, requester, owner, rule, route, facts, calendar, policy_version)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, nullif($13, '')::uuid, $14, $15, $16, $17, $18)`,
@@ -114,11 +117,12 @@ func allCounted(ctx context.Context, tx pgx.Tx, r campaign.Round) error {
 type Neighbour struct {
 	CampaignID string
 	Number     int64
-	Revision   int   // of the plan that was submitted
-	Amount     int64 // the most that a plan of the campaign may spend, approved or waiting
-	Added      int64 // what amendments of nothing but money added to it in that time, approved or waiting
-	Mine       bool  // the requester asked for a plan of the campaign
-	Frozen     bool  // it has frozen targets
+	Revision   int                  // of the plan that was submitted
+	Amount     int64                // the most that a plan of the campaign may spend, approved or waiting
+	Added      int64                // what amendments of nothing but money added to it in that time, approved or waiting
+	Mine       bool                 // the requester asked for a plan of the campaign
+	Frozen     bool                 // it has frozen targets
+	Uses       []campaign.FilterUse // what its filters name, as it was submitted
 }
 
 // Counts is how much of the campaign counts with a plan: what amendments added to it with an
@@ -144,10 +148,10 @@ func (s *Store) Neighbours(ctx context.Context, campaignID, requester string, f 
 // difference counts for the whole plan.
 func recent(ctx context.Context, q querier, campaignID, requester string, f campaign.Facts) ([]Neighbour, error) {
 	exact, patterns := below([]campaign.OrgUnit{f.Unit})
-	rows, err := q.Query(ctx, `SELECT campaign_id::text, number, revision, amount, added, mine, EXISTS (SELECT FROM selection s WHERE s.campaign_id = plans.campaign_id)
+	rows, err := q.Query(ctx, `SELECT campaign_id::text, number, revision, amount, added, mine, EXISTS (SELECT FROM selection s WHERE s.campaign_id = plans.campaign_id), uses
 		FROM (
-			SELECT campaign_id, number, unit, revision, added, mine, max(opened_at) OVER campaign AS opened_at, max(amount) OVER campaign AS amount
-			FROM (SELECT DISTINCT ON (r.campaign_id, r.result IS NULL) r.campaign_id, c.number, c.unit, r.revision, r.opened_at,
+			SELECT campaign_id, number, unit, revision, added, mine, uses, max(opened_at) OVER campaign AS opened_at, max(amount) OVER campaign AS amount
+			FROM (SELECT DISTINCT ON (r.campaign_id, r.result IS NULL) r.campaign_id, c.number, c.unit, r.revision, r.opened_at, r.facts->'uses' AS uses,
 					coalesce((r.facts->>'total')::bigint, r.amount) AS amount,
 					coalesce(sum((r.facts->>'added')::bigint) OVER asked, 0)::bigint AS added, bool_or(r.requester = $2) OVER asked AS mine
 				FROM approval_round r JOIN campaign c ON c.id = r.campaign_id JOIN campaign mine ON mine.id = $1
@@ -167,6 +171,33 @@ func recent(ctx context.Context, q querier, campaignID, requester string, f camp
 		return nil, fmt.Errorf("read recent campaigns: %w", err)
 	}
 	return all, nil
+}
+
+// SubmittedUses returns what the filters of a campaign's audience, given by its plan's digest,
+// were submitted with: by the latest round about it that is open or approved, so that an
+// audience which was signed stays what it was through every amendment that leaves it alone.
+// They are nil when there is none, or the round is from before they were kept.
+func (s *Store) SubmittedUses(ctx context.Context, campaignID, audience string) ([]campaign.FilterUse, error) {
+	rows, err := s.pool.Query(ctx, `SELECT r.facts, p.plan FROM approval_round r JOIN plan_revision p ON p.campaign_id = r.campaign_id AND p.revision = r.revision
+		WHERE r.campaign_id = $1 AND (r.result IS NULL OR r.result = $2) ORDER BY r.round DESC`, campaignID, campaign.ApprovalApproved)
+	if err != nil {
+		return nil, fmt.Errorf("read rounds: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var facts campaign.Facts
+		var plan campaign.Plan
+		if err := rows.Scan(&facts, &plan); err != nil {
+			return nil, fmt.Errorf("read rounds: %w", err)
+		}
+		if plan.Digests().Audience == audience {
+			return facts.Uses, nil
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read rounds: %w", err)
+	}
+	return nil, nil
 }
 
 // AddedLately returns by how much amendments of nothing but money raised a campaign's plan

@@ -209,40 +209,33 @@ func (s *Store) TenantCampaigns(ctx context.Context, tenant campaign.OrgUnit) ([
 	return all, nil
 }
 
-// ListVersion is the version of a customer list that is in force.
+// ListVersion is a version of a customer list that was published.
 type ListVersion struct {
 	Name    string
 	ID      string
 	Version int
+	Digest  string // of its members
 }
 
 // TenantLists returns the versions in force of a tenant's customer lists.
 func (s *Store) TenantLists(ctx context.Context, tenant campaign.OrgUnit) ([]ListVersion, error) {
-	rows, err := s.pool.Query(ctx, `SELECT DISTINCT ON (name) name, id::text, version FROM customer_list
+	return s.listVersions(ctx, `SELECT DISTINCT ON (name) name, id::text, version, digest FROM customer_list
 		WHERE tenant = $1 AND state = 'published' ORDER BY name, version DESC`, tenant)
+}
+
+// ListVersions returns lists that are or were in force.
+func (s *Store) ListVersions(ctx context.Context, ids []string) ([]ListVersion, error) {
+	return s.listVersions(ctx, `SELECT name, id::text, version, digest FROM customer_list WHERE id = ANY($1::uuid[]) AND published_at IS NOT NULL`, ids)
+}
+
+func (s *Store) listVersions(ctx context.Context, sql string, arg any) ([]ListVersion, error) {
+	rows, err := s.pool.Query(ctx, sql, arg)
 	if err != nil {
 		return nil, fmt.Errorf("read lists: %w", err)
 	}
 	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[ListVersion])
 	if err != nil {
 		return nil, fmt.Errorf("read lists: %w", err)
-	}
-	return all, nil
-}
-
-// Products returns the names of the products that customers hold or held, by name, at most
-// limit of them. It steps from one to the next in the index, however many holdings there are.
-func (s *Store) Products(ctx context.Context, limit int) ([]string, error) {
-	rows, err := s.pool.Query(ctx, `WITH RECURSIVE p AS (
-			(SELECT product FROM holding WHERE active ORDER BY product LIMIT 1)
-			UNION ALL SELECT (SELECT h.product FROM holding h WHERE h.active AND h.product > p.product ORDER BY h.product LIMIT 1) FROM p WHERE p.product IS NOT NULL)
-		SELECT product FROM p WHERE product IS NOT NULL LIMIT $1`, limit)
-	if err != nil {
-		return nil, fmt.Errorf("read products: %w", err)
-	}
-	all, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, fmt.Errorf("read products: %w", err)
 	}
 	return all, nil
 }

@@ -9,6 +9,8 @@ import (
 
 	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/types"
+
+	"github.com/musterhq/muster/campaign"
 )
 
 // declared emits the call of a declared function. A set stands in the SQL as its number in
@@ -96,7 +98,7 @@ func (w *walker) unknown(e ast.Expr, err error) error {
 	return w.fail(e, "", "%s", err.Error())
 }
 
-func (w *walker) use(u Use) {
+func (w *walker) use(u campaign.FilterUse) {
 	if !slices.Contains(w.uses, u) {
 		w.uses = append(w.uses, u)
 	}

@@ -11,6 +11,8 @@ import (
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/operators"
+
+	"github.com/musterhq/muster/campaign"
 )
 
 // Type is the type of a customer attribute as a filter sees it.
@@ -111,16 +113,8 @@ type Argument struct {
 
 // Named is what a name in a filter stands for.
 type Named struct {
-	Value string // what is bound in place of the name
-	Use   *Use   // what the filter depends on by it, if anything
-}
-
-// Use is a thing of its own that a filter names, as it was when the filter was compiled.
-type Use struct {
-	Kind    string `json:"kind"` // the function that names it: segment, in_list …
-	ID      string `json:"id"`
-	Name    string `json:"name"`
-	Version int    `json:"version,omitempty"`
+	Value string              // what is bound in place of the name
+	Use   *campaign.FilterUse // what the filter depends on by it, if anything
 }
 
 // Unknown says that a name stands for nothing.
@@ -139,7 +133,7 @@ type Function struct {
 	Set func(args []string) Set
 	// Filter, in place of Set, returns the filter that a call stands for. Such a function takes a
 	// name and perhaps a version, which is 0 without one. It fails with an *Unknown.
-	Filter func(name string, version int64) (text string, use Use, err error)
+	Filter func(name string, version int64) (text string, use campaign.FilterUse, err error)
 
 	Meaning   string // in a sentence
 	MeaningZh string

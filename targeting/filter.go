@@ -15,6 +15,8 @@ import (
 
 	"cel.dev/cel-go/common"
 	"cel.dev/cel-go/common/ast"
+
+	"github.com/musterhq/muster/campaign"
 )
 
 // Predicate is a compiled filter: SQL that is TRUE exactly for the customers the
@@ -27,7 +29,7 @@ type Predicate struct {
 	Args []any
 	// Uses lists what the filter names, as it was when the filter was compiled: the versions
 	// of segments and lists that it is pinned to.
-	Uses []Use
+	Uses []campaign.FilterUse
 	// Fields lists the fields that it looks at, in the order in which they are met first.
 	Fields []string
 }

@@ -1,6 +1,7 @@
 package targeting
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -10,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/musterhq/muster/campaign"
 )
 
 // testFields mirrors the columns of the test customer table.
@@ -34,7 +37,7 @@ const (
 )
 
 var testNames = Names{
-	Lists:     map[string]NamedList{"gold": {ID: goldList, Version: 3}},
+	Lists:     map[string]NamedList{"gold": {ID: goldList, Version: 3, Digest: "g3"}},
 	Campaigns: []NamedCampaign{{campaignA, 7, "spring"}, {campaignB, 8, "summer"}, {campaignB2, 9, "summer"}},
 	Segments: map[string]NamedSegment{
 		"young":  {ID: "s1", Filters: []string{"age < 20", "age < 25 && vip"}},
@@ -46,6 +49,8 @@ var testNames = Names{
 		"outer":  {ID: "s7", Filters: []string{`segment("broken")`}},
 	},
 }
+
+func sha(text string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(text))) }
 
 func testCatalogue(t testing.TB) *Catalogue {
 	c, err := NewCatalogue(testFields, Functions(testNames)...)
@@ -276,8 +281,10 @@ func TestPredicateIsPinned(t *testing.T) {
 	}
 	const text = `segment("nested") && in_list("gold") && !segment("young") && responded("spring")`
 	before := compile(testNames, text)
-	require.Equal(t, []Use{
-		{"segment", "s2", "nested", 1}, {"segment", "s1", "young", 2}, {"in_list", goldList, "gold", 3}, {"campaign", campaignA, "spring", 0},
+	require.Equal(t, []campaign.FilterUse{
+		{Kind: UseSegment, ID: "s2", Name: "nested", Version: 1, Digest: sha(testNames.Segments["nested"].Filters[0])},
+		{Kind: UseSegment, ID: "s1", Name: "young", Version: 2, Digest: sha(testNames.Segments["young"].Filters[1])},
+		{Kind: UseList, ID: goldList, Name: "gold", Version: 3, Digest: "g3"}, {Kind: UseCampaign, ID: campaignA, Name: "spring"},
 	}, before.Uses)
 	require.Equal(t, before.Digest(), compile(testNames, text).Digest())
 
@@ -286,12 +293,40 @@ func TestPredicateIsPinned(t *testing.T) {
 	newer.Segments["young"] = NamedSegment{ID: "s1", Filters: append(slices.Clone(testNames.Segments["young"].Filters), "age < 30")}
 	after := compile(newer, text)
 	require.NotEqual(t, before.Digest(), after.Digest())
-	require.Contains(t, after.Uses, Use{"segment", "s1", "young", 3})
+	require.Contains(t, after.Uses, campaign.FilterUse{Kind: UseSegment, ID: "s1", Name: "young", Version: 3, Digest: sha("age < 30")})
 
 	kept := testNames
 	kept.Retired = true
 	require.Equal(t, "(c.age > $1::bigint)", compile(kept, `segment("old")`).SQL(1), "what was approved before it was retired goes on")
 	require.Equal(t, "(c.age > $1::bigint)", compile(testNames, `segment("old", 1)`).SQL(1))
+}
+
+// What is pinned is found as it was: later versions, names and retirements change nothing.
+func TestPinnedNamesAreThoseOfThen(t *testing.T) {
+	compile := func(n Names, text string) (Predicate, error) {
+		c, err := NewCatalogue(testFields, Functions(n)...)
+		require.NoError(t, err)
+		return c.Compile(text)
+	}
+	const text = `segment("nested") && segment("young") && !segment("young", 1) && in_list("gold") && responded("spring") && !responded("8")`
+	then, err := compile(testNames, text)
+	require.NoError(t, err)
+
+	now := testNames
+	now.Segments = maps.Clone(testNames.Segments)
+	now.Segments["young"] = NamedSegment{ID: "s1", Filters: []string{"age < 20", "age < 25 && vip", "true"}, Retired: true}
+	now.Lists = map[string]NamedList{"gold": {ID: campaignA, Version: 4}}
+	now.Campaigns = []NamedCampaign{{campaignA, 7, "renamed"}, {campaignB, 8, "summer"}, {campaignB2, 9, "spring"}}
+	_, err = compile(now, text)
+	require.ErrorContains(t, err, "retired", "unpinned it is something else, or nothing")
+
+	pinned, err := compile(now.Pinned(then.Uses, map[string]NamedList{goldList: testNames.Lists["gold"]}), text)
+	require.NoError(t, err)
+	require.Equal(t, then, pinned)
+	_, err = compile(now.Pinned(then.Uses, nil), text)
+	require.ErrorContains(t, err, `no published list "gold"`, "nothing stands in for what is gone")
+	_, err = compile(now.Pinned(then.Uses, nil), `segment("old")`)
+	require.ErrorContains(t, err, "no segment", "nor for what was not named")
 }
 
 func TestSegmentsDoNotGrowWithoutBound(t *testing.T) {

@@ -1,6 +1,8 @@
 package targeting
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"slices"
@@ -30,6 +32,7 @@ type NamedSegment struct {
 type NamedList struct {
 	ID      string
 	Version int
+	Digest  string // of its members
 }
 
 // NamedCampaign is a campaign.
@@ -37,6 +40,43 @@ type NamedCampaign struct {
 	ID     string
 	Number int64
 	Name   string
+}
+
+// The kinds of campaign.FilterUse.
+const (
+	UseSegment     = "segment"
+	UseList        = "in_list"
+	UseCampaign    = "campaign"
+	UseControlList = "control_list" // whose arms are taken, of a plan
+)
+
+// Pinned returns the names as uses have them: what a filter named when they were noted, in
+// the versions of then, and nothing else. lists are what its lists were, by id; nothing is
+// found in place of what is not there any more.
+func (n Names) Pinned(uses []campaign.FilterUse, lists map[string]NamedList) Names {
+	then := Names{Segments: map[string]NamedSegment{}, Lists: map[string]NamedList{}, Retired: true}
+	for _, u := range uses {
+		switch u.Kind {
+		case UseSegment:
+			// Versions that are named are not newer than the newest of then, which is meant where
+			// none is.
+			s := n.Segments[u.Name]
+			if s.ID == u.ID && u.Version > len(then.Segments[u.Name].Filters) && u.Version <= len(s.Filters) {
+				then.Segments[u.Name] = NamedSegment{ID: s.ID, Filters: s.Filters[:u.Version]}
+			}
+		case UseList, UseControlList:
+			if l, ok := lists[u.ID]; ok {
+				then.Lists[u.Name] = l
+			}
+		case UseCampaign:
+			for _, c := range n.Campaigns {
+				if c.ID == u.ID {
+					then.Campaigns = append(then.Campaigns, NamedCampaign{ID: c.ID, Number: c.Number, Name: u.Name})
+				}
+			}
+		}
+	}
+	return then
 }
 
 // Responses are the outcomes by which a customer took up an offer or came nearer to it.
@@ -196,24 +236,26 @@ func (n Names) list(name string) (Named, error) {
 	if !ok {
 		return Named{}, &Unknown{fmt.Sprintf("there is no published list %q", name), suggest(name, sortedKeys(n.Lists))}
 	}
-	return Named{Value: l.ID, Use: &Use{Kind: "in_list", ID: l.ID, Name: name, Version: l.Version}}, nil
+	return Named{Value: l.ID, Use: &campaign.FilterUse{Kind: UseList, ID: l.ID, Name: name, Version: l.Version, Digest: l.Digest}}, nil
 }
 
 // segment finds a version of a segment, its newest one for 0.
-func (n Names) segment(name string, version int64) (string, Use, error) {
+func (n Names) segment(name string, version int64) (string, campaign.FilterUse, error) {
 	s, ok := n.Segments[name]
 	newest := int64(len(s.Filters))
 	switch {
 	case !ok:
-		return "", Use{}, &Unknown{fmt.Sprintf("there is no segment %q", name), suggest(name, sortedKeys(n.Segments))}
+		return "", campaign.FilterUse{}, &Unknown{fmt.Sprintf("there is no segment %q", name), suggest(name, sortedKeys(n.Segments))}
 	case version == 0 && s.Retired && !n.Retired:
-		return "", Use{}, &Unknown{fmt.Sprintf("segment %q is retired", name), "choose another"}
+		return "", campaign.FilterUse{}, &Unknown{fmt.Sprintf("segment %q is retired", name), "choose another"}
 	case version == 0:
 		version = newest
 	case version < 1 || version > newest:
-		return "", Use{}, &Unknown{fmt.Sprintf("segment %q has no version %d", name, version), fmt.Sprintf("its newest is %d", newest)}
+		return "", campaign.FilterUse{}, &Unknown{fmt.Sprintf("segment %q has no version %d", name, version), fmt.Sprintf("its newest is %d", newest)}
 	}
-	return s.Filters[version-1], Use{Kind: "segment", ID: s.ID, Name: name, Version: int(version)}, nil
+	text := s.Filters[version-1]
+	sum := sha256.Sum256([]byte(text))
+	return text, campaign.FilterUse{Kind: UseSegment, ID: s.ID, Name: name, Version: int(version), Digest: hex.EncodeToString(sum[:])}, nil
 }
 
 func sortedKeys[T any](m map[string]T) []string { return slices.Sorted(maps.Keys(m)) }
@@ -235,7 +277,7 @@ func (n Names) campaign(text string) (Named, error) {
 		return Named{}, &Unknown{fmt.Sprintf("there is no campaign %q", text), "name it by its number, its id or its whole name"}
 	case 1:
 		c := found[0]
-		return Named{Value: c.ID, Use: &Use{Kind: "campaign", ID: c.ID, Name: c.Name}}, nil
+		return Named{Value: c.ID, Use: &campaign.FilterUse{Kind: UseCampaign, ID: c.ID, Name: c.Name}}, nil
 	}
 	numbers := make([]string, len(found))
 	for i, c := range found {

@@ -10,6 +10,8 @@ import (
 	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/types"
+
+	"github.com/musterhq/muster/campaign"
 )
 
 // walker emits the SQL of one checked filter. No text of the filter ever enters the
@@ -25,7 +27,7 @@ type walker struct {
 type emission struct {
 	args       []any
 	sets       []Set
-	uses       []Use
+	uses       []campaign.FilterUse
 	fields     []string
 	arithmetic int
 	expansions int

@@ -173,7 +173,7 @@ func (c *entity) openApproval(ctx workflow.Context, r campaign.RoutedApproval, b
 	}
 	approval := campaign.NewApproval(campaign.Approval{
 		Round: c.state.Rounds, Revision: r.Revision, Digest: r.Digest, Amount: r.Facts.Amount, Credit: r.Facts.Credit, Base: r.Facts.Base,
-		Total: r.Facts.Total, Requester: by.UserID, Rule: r.Rule, Together: r.Facts.Together, Route: r.Route, Calendar: r.Calendar,
+		Total: r.Facts.Total, Audience: r.Facts.Audience, Uses: r.Facts.Uses, Requester: by.UserID, Rule: r.Rule, Together: r.Facts.Together, Route: r.Route, Calendar: r.Calendar,
 	}, workflow.Now(ctx))
 	id := campaign.ApprovalWorkflowID(c.state.CampaignID, r.Revision, approval.Round)
 	err = begin(ctx, c, id, campaign.WorkflowApproval, campaign.ApprovalInput{
