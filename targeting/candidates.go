@@ -2,6 +2,8 @@ package targeting
 
 import (
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -76,11 +78,12 @@ func (sel Selection) candidates(now time.Time) (string, []any) {
 	}
 
 	var refused strings.Builder
-	for _, x := range sel.Suppressions {
-		fmt.Fprintf(&refused, " WHEN %s THEN %s", x.Condition, literal(x.Code))
+	sets, conditions := barredBy(sel.Suppressions, sel.ByTier, barredAbove)
+	for i, x := range sel.Suppressions {
+		fmt.Fprintf(&refused, " WHEN %s THEN %s", conditions[i], literal(x.Code))
 	}
-	for _, x := range sel.ByTier {
-		fmt.Fprintf(&refused, " WHEN (%s) = ANY(%s) AND (%s) THEN %s", tier, s.bind(x.Tiers, "int[]"), x.Condition, literal(x.Code))
+	for i, x := range sel.ByTier {
+		fmt.Fprintf(&refused, " WHEN _tier = ANY(%s) AND (%s) THEN %s", s.bind(x.Tiers, "int[]"), conditions[len(sel.Suppressions)+i], literal(x.Code))
 	}
 	if unassigned != "" {
 		fmt.Fprintf(&refused, " WHEN %s THEN %s", unassigned, literal(CodeNoArm))
@@ -90,35 +93,55 @@ func (sel Selection) candidates(now time.Time) (string, []any) {
 		reason = "CASE" + refused.String() + " ELSE '' END"
 	}
 
-	// The sorted level is not merged with the one above it, so that the hash is worked out
-	// once; the tier, which is cheap, is worked out twice rather than after the rows have left
-	// the processes that read them.
-	return fmt.Sprintf(`SELECT customer_id, u, planned_at, (planned_at AT TIME ZONE zone)::date AS day, bucket::smallint, tier::smallint, wave::smallint,
+	// What is still asked of other tables for each candidate is asked above the sort: PostgreSQL
+	// lets only the leader of parallel processes do that, and would leave all that stands beside
+	// it to the leader too. The sorted level is not merged with the one above it, so that the hash
+	// is worked out once, where the rows are read; the tier, which is cheap, is worked out twice
+	// rather than after the rows have left the processes that read them. Names with _ are no
+	// attribute's.
+	return fmt.Sprintf(`SELECT customer_id, u, planned_at, (planned_at AT TIME ZONE zone)::date AS day, bucket, tier, wave,
   0::smallint AS score, control, (%[1]s)[wave] AS channel, refused
 FROM (
   SELECT *, (%[2]s)[wave] AS planned_at
   FROM (
-    SELECT *, %[3]s AS wave, coalesce(%[4]s, false) AS control
+    SELECT _customer AS customer_id, _zone AS zone, _bucket AS bucket, _tier AS tier, _u AS u, (%[3]s)::smallint AS wave,
+      coalesce(%[4]s, false) AS control, %[5]s AS refused
     FROM (
-      SELECT %[5]s AS customer_id, c.time_zone AS zone, %[6]s AS bucket, %[7]s AS tier, %[8]s AS u, %[9]s AS arm, %[10]s AS refused
-      FROM %[11]s c%[12]s
-      WHERE %[13]s
-        AND %[14]s
-        AND (%[7]s) IS NOT NULL
-      ORDER BY bucket, %[5]s
-    ) matching
+      SELECT %[6]s AS _customer, c.time_zone AS _zone, %[7]s::smallint AS _bucket, (%[8]s)::smallint AS _tier, %[9]s AS _u, %[10]s AS _arm%[11]s
+      FROM %[12]s c%[13]s
+      WHERE %[14]s
+        AND %[15]s
+        AND (%[8]s) IS NOT NULL
+      ORDER BY _bucket, %[6]s
+    ) c
   ) waved
 ) timed`,
-		s.bind(channels, "text[]"), s.bind(starts, "timestamptz[]"), waveSQL(sel.Tiers), control.decide,
-		customerID, BucketSQL(customerID), tier, DrawSQL(s.bind(sel.Salt, "text"), sel.Control.drawn()), control.arm, reason,
-		CustomerTable, join, s.inUnit(sel.Unit), s.predicate(sel.Filter)), s.args
+		s.bind(channels, "text[]"), s.bind(starts, "timestamptz[]"), waveSQL(sel.Tiers, "_tier", "_u"), control.decide, reason,
+		customerID, BucketSQL(customerID), tier, DrawSQL(s.bind(sel.Salt, "text"), sel.Control.drawn()), control.arm, columnsOf(reason)+sets.columns,
+		CustomerTable, join+sets.join, s.inUnit(sel.Unit), s.predicate(sel.Filter)), s.args
 }
 
-// waveSQL emits the number of a candidate's wave, by tier and, where several waves share one,
-// by the place of u.
-func waveSQL(tiers []Tier) string {
+var (
+	customerColumn = regexp.MustCompile(`\bc\.(?:"[^"]+"|\w+)`)
+	quotedText     = regexp.MustCompile(`'[^']*'`)
+)
+
+// columnsOf emits the columns of customer that conditions ask about.
+func columnsOf(conditions string) string {
+	columns := customerColumn.FindAllString(quotedText.ReplaceAllString(conditions, ""), -1)
+	slices.Sort(columns)
 	var b strings.Builder
-	b.WriteString("CASE tier")
+	for _, column := range slices.Compact(columns) {
+		b.WriteString(", " + column)
+	}
+	return b.String()
+}
+
+// waveSQL emits the number of a candidate's wave, by the tier's column and, where several waves
+// share one, by the place of that of u.
+func waveSQL(tiers []Tier, tier, u string) string {
+	var b strings.Builder
+	b.WriteString("CASE " + tier)
 	for i, t := range tiers {
 		wave := fmt.Sprint(t.Wave)
 		if len(t.Further) > 0 {
@@ -127,7 +150,7 @@ func waveSQL(tiers []Tier) string {
 			var parts strings.Builder
 			for j := len(t.Further) - 1; j >= 0; j-- {
 				before -= t.Further[j].Share
-				fmt.Fprintf(&parts, " WHEN %s >= %d THEN %d", placeSQL("u"), Threshold(max(before, 0)), t.Further[j].Wave)
+				fmt.Fprintf(&parts, " WHEN %s >= %d THEN %d", placeSQL(u), Threshold(max(before, 0)), t.Further[j].Wave)
 			}
 			wave = fmt.Sprintf("CASE%s ELSE %d END", parts.String(), t.Wave)
 		}

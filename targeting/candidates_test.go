@@ -38,7 +38,7 @@ func TestCandidatesSayWhyTheyAreRefused(t *testing.T) {
 	sel := testSelection(t)
 	at := time.Date(2026, 3, 1, 20, 0, 0, 0, time.UTC)
 	sel.Starts = map[int]Start{1: {Channel: campaign.ChannelCall, At: at}, 2: {Channel: campaign.ChannelSMS, At: at.Add(time.Hour)}}
-	sel.ByTier = []TierSuppression{{Suppression{"old", "c.age > 50"}, []int{2, 3}}}
+	sel.ByTier = []TierSuppression{{Suppression{Code: "old", Condition: "c.age > 50"}, []int{2, 3}}}
 	freeze(t, db, sel)
 	all := candidates(t, db)
 	got := map[string]int{}
@@ -232,4 +232,42 @@ func TestPreferredChannels(t *testing.T) {
 	sql, args = PreferSQL("candidate", 1, []Choice{{campaign.ChannelSMS, 10}, {campaign.ChannelCall, 1}})
 	require.EqualValues(t, 1, execute(t, db, sql, args...))
 	require.Equal(t, 1, strings.Count(fmt.Sprint(query(t, db, pgx.RowTo[string], `SELECT channel FROM candidate WHERE customer_id = $1`, who[3])), "call"))
+}
+
+func TestSetsTakeOutWhomTheirConditionsDo(t *testing.T) {
+	db := database(t)
+	customers(t, db)
+	_, err := db.Exec(t.Context(), `CREATE TABLE refusal AS SELECT id AS customer_id, ('{a,b,c}'::text[])[1 + get_byte(uuid_send(id), 15) % 3] AS why FROM customer WHERE age % 3 = 0
+		UNION ALL SELECT id, 'b' FROM customer WHERE age % 5 = 0`)
+	require.NoError(t, err)
+	why := func(code, own string, letters ...string) Suppression {
+		var sets []Set
+		for _, l := range letters {
+			sets = append(sets, Set{From: "refusal s", Where: "s.why = '" + l + "'"})
+		}
+		return among(code, own, sets...)
+	}
+	sel := testSelection(t)
+	sel.Suppressions = []Suppression{why("own or c", "c.vip", "c"), {Code: "tenure", Condition: "c.tenure < 5"}, why("b", "", "b")}
+	sel.ByTier = []TierSuppression{
+		{why("first a", "", "a"), []int{1}}, {why("others a", "c.age > 50", "a"), []int{2, 3}}, {Suppression{Code: "age", Condition: "c.age > 45"}, []int{2, 3}},
+	}
+	freeze(t, db, sel)
+	fast := candidates(t, db)
+	_, err = db.Exec(t.Context(), `DROP TABLE candidate; TRUNCATE campaign_target`)
+	require.NoError(t, err)
+	codes := map[string]bool{}
+	for i := range sel.Suppressions {
+		sel.Suppressions[i].Sets = nil
+	}
+	for i := range sel.ByTier {
+		sel.ByTier[i].Sets = nil
+	}
+	freeze(t, db, sel)
+	slow := candidates(t, db)
+	require.Equal(t, slow, fast)
+	for _, c := range slow {
+		codes[c.Refused] = true
+	}
+	require.Len(t, codes, 7, "every rule takes somebody out, and none everybody: %v", codes)
 }

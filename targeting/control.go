@@ -56,9 +56,9 @@ type assignment struct{ arm, decide string }
 func (sel Selection) assign(s *statement) (join string, a assignment, unassigned string) {
 	if sel.Control.Method == ControlByList {
 		join = fmt.Sprintf(" LEFT JOIN customer_list_member a ON a.list_id = %s AND a.customer_id = %s", s.bind(sel.Control.List, "uuid"), customerID)
-		return join, assignment{"a.arm", "arm = '" + ArmControl + "'"}, "a.arm IS NULL"
+		return join, assignment{"a.arm", "_arm = '" + ArmControl + "'"}, "_arm IS NULL"
 	}
-	return "", assignment{"NULL::text", fmt.Sprintf("u < %s", s.bind(Threshold(sel.ControlShare), "bigint"))}, ""
+	return "", assignment{"NULL::text", fmt.Sprintf("_u < %s", s.bind(Threshold(sel.ControlShare), "bigint"))}, ""
 }
 
 // ExactSize returns how many of n customers of a stratum an exact split holds out: share

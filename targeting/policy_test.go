@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
@@ -178,4 +179,11 @@ func TestAReplayLeavesRoomForWhatComesAfter(t *testing.T) {
 	require.Equal(t, map[campaign.Channel]Kept{"sms": {4, 0}, "call": {1, 1}}, r.ByChannel)
 	require.Equal(t, map[string]Kept{"2027-01": {3, 1}, "2027-02": {2, 0}}, r.ByMonth)
 	require.Equal(t, map[string]int64{"cap:week": 2}, r.AtCap)
+}
+
+func TestTextsInStatementsStayWhatTheyAre(t *testing.T) {
+	db := database(t)
+	for _, text := range []string{"", "plain", "it's", "$1", "a$b$$", `\`, `\'; DROP TABLE x; --`, "{0}", "%s", "😀"} {
+		require.Equal(t, text, query(t, db, pgx.RowTo[string], "SELECT "+literal(text)+"::text")[0])
+	}
 }

@@ -2,9 +2,9 @@ package targeting
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -17,6 +17,16 @@ type Preview struct {
 	Tiers        []Tier            // in order of precedence; none for one tier of everybody
 	ControlShare int               // basis points
 	Limit        int64             // most targets; 0 means no limit
+	// Quiet returns what quiet hours do to customers of the tier at an index who live in a time
+	// zone, when their waves begin as planned; nil when they do not matter.
+	Quiet func(tier int, zone string) []Quiet
+}
+
+// Quiet is a share of customers whom a rule of quiet hours keeps from being contacted at once.
+type Quiet struct {
+	Rule    string
+	Share   float64
+	TooLate bool // it holds until their contact's time is over
 }
 
 // PreviewCell is a row of PreviewSQL: customers who came equally far and are of one unit.
@@ -24,6 +34,7 @@ type PreviewCell struct {
 	Block     int64 // of the table's, in a sample
 	Step      int
 	Unit      string
+	Zone      string // where Quiet asks for it
 	Customers int64
 }
 
@@ -39,11 +50,20 @@ type NamedFigure struct {
 	Figure
 }
 
+// QuietFigure counts customers whom quiet hours keep from being contacted when their wave
+// begins. Nobody is taken out by them.
+type QuietFigure struct {
+	Rule     string `json:"rule"`
+	Deferred int64  `json:"deferred"` // contacted when they are over
+	TooLate  int64  `json:"too_late"` // not contacted, because they are over too late
+}
+
 // PreviewCounts are the figures of a preview.
 type PreviewCounts struct {
 	InUnit     Figure        `json:"in_unit"`
 	Conditions []NamedFigure `json:"conditions"` // who is left after each condition, by its text
 	Suppressed []NamedFigure `json:"suppressed"` // of those for whom all hold, taken out, by the first rule that does
+	Quiet      []QuietFigure `json:"quiet"`      // of the eligible, who must wait
 	NoTier     Figure        `json:"no_tier"`    // of the rest, in no tier
 	Tiers      []NamedFigure `json:"tiers"`      // eligible, before the limit
 	Units      []NamedFigure `json:"units"`      // eligible, by the unit itself and those one level below
@@ -63,7 +83,7 @@ func (p Preview) SQL() (string, []any) {
 	j := &joins{statement: &statement{}}
 	step := p.step(j, "")
 	unit := j.inUnit(p.Unit)
-	return fmt.Sprintf("SELECT 0::bigint, %s, %s, count(*)\nFROM %s\nWHERE %s\nGROUP BY 2, 3", step, customerUnit, j.from(""), unit), j.args
+	return fmt.Sprintf("SELECT 0::bigint, %s, %s, %s, count(*)\nFROM %s\nWHERE %s\nGROUP BY 2, 3, 4", step, customerUnit, p.zone(), j.from(""), unit), j.args
 }
 
 // SampleSQL returns the query of the cells in a sample of the table's blocks, in the order of
@@ -73,7 +93,15 @@ func (p Preview) SampleSQL(percent float64, seed int32) (string, []any) {
 	j := &joins{statement: &statement{}}
 	step := p.step(j, j.inUnit(p.Unit))
 	sample := fmt.Sprintf("TABLESAMPLE SYSTEM (%g) REPEATABLE (%d)", percent, seed)
-	return fmt.Sprintf("SELECT (c.ctid::text::point)[0]::bigint, %s, %s, count(*)\nFROM %s\nGROUP BY 1, 2, 3\nORDER BY 1", step, customerUnit, j.from(sample)), j.args
+	return fmt.Sprintf("SELECT (c.ctid::text::point)[0]::bigint, %s, %s, %s, count(*)\nFROM %s\nGROUP BY 1, 2, 3, 4\nORDER BY 1", step, customerUnit, p.zone(), j.from(sample)), j.args
+}
+
+// zone emits the time zone of a customer, where it matters.
+func (p Preview) zone() string {
+	if p.Quiet == nil {
+		return "''::text"
+	}
+	return "c.time_zone"
 }
 
 // step emits how far a customer comes: the number of conditions that hold before one that does
@@ -90,21 +118,21 @@ func (p Preview) step(j *joins, inUnit string) string {
 		n++
 	}
 	codes := p.codes()
-	for _, x := range p.Suppressions {
-		fmt.Fprintf(&b, "\n  WHEN (%s) THEN %d", x.Condition, n+slices.Index(codes, x.Code))
+	sets, conditions := barredBy(p.Suppressions, p.ByTier, barredBeside)
+	for i, x := range p.Suppressions {
+		fmt.Fprintf(&b, "\n  WHEN (%s) THEN %d", conditions[i], n+slices.Index(codes, x.Code))
 	}
+	conditions = conditions[len(p.Suppressions):]
 	for i, t := range p.Tiers {
-		fmt.Fprintf(&b, "\n  WHEN %s THEN ", j.predicate(t.Rule))
-		reached := strconv.Itoa(n + len(codes) + i)
-		if rules := p.ofTier(i); len(rules) > 0 {
-			b.WriteString("(CASE")
-			for _, x := range rules {
-				fmt.Fprintf(&b, " WHEN (%s) THEN %d", x.Condition, n+slices.Index(codes, x.Code))
+		fmt.Fprintf(&b, "\n  WHEN %s THEN (CASE", j.predicate(t.Rule))
+		for k, x := range p.ByTier {
+			if slices.Contains(x.Tiers, i+1) {
+				fmt.Fprintf(&b, " WHEN (%s) THEN %d", conditions[k], n+slices.Index(codes, x.Code))
 			}
-			reached = " ELSE " + reached + " END)"
 		}
-		b.WriteString(reached)
+		fmt.Fprintf(&b, " WHEN true THEN %d END)", n+len(codes)+i)
 	}
+	j.sql += sets.join
 	fmt.Fprintf(&b, "\n  ELSE %d END)", n+len(codes)+len(p.Tiers))
 	return b.String()
 }
@@ -247,6 +275,7 @@ func (p Preview) Counts(cells []PreviewCell, blocks int64) PreviewCounts {
 		eligible moments
 		units    = map[string]*moments{}
 		read     = map[int64]bool{}
+		quiet    = map[string][2]float64{} // deferred and too late, by rule
 		sampled  int64
 	)
 	for _, c := range cells {
@@ -266,6 +295,7 @@ func (p Preview) Counts(cells []PreviewCell, blocks int64) PreviewCounts {
 				units[unit] = &moments{}
 			}
 			units[unit].add(c.Block, c.Customers)
+			p.hush(quiet, c, c.Step-tiers)
 		}
 	}
 	n, all := 1.0, 1.0
@@ -287,6 +317,11 @@ func (p Preview) Counts(cells []PreviewCell, blocks int64) PreviewCounts {
 		counts.Units = append(counts.Units, NamedFigure{unit, m.total(n, all)})
 	}
 	slices.SortFunc(counts.Units, func(a, b NamedFigure) int { return strings.Compare(a.Name, b.Name) })
+	counts.Quiet = []QuietFigure{}
+	for _, rule := range slices.Sorted(maps.Keys(quiet)) {
+		found := quiet[rule]
+		counts.Quiet = append(counts.Quiet, QuietFigure{rule, int64(math.Round(found[0] / n * all)), int64(math.Round(found[1] / n * all))})
+	}
 	if blocks > 0 {
 		counts.Sampled = sampled
 	}
@@ -296,6 +331,22 @@ func (p Preview) Counts(cells []PreviewCell, blocks int64) PreviewCounts {
 	}
 	counts.Control = ExpectedControl(counts.Targets, p.ControlShare)
 	return counts
+}
+
+// hush adds to found whom of a cell of a tier quiet hours keep waiting.
+func (p Preview) hush(found map[string][2]float64, c PreviewCell, tier int) {
+	if p.Quiet == nil {
+		return
+	}
+	for _, q := range p.Quiet(tier, c.Zone) {
+		f := found[q.Rule]
+		if q.TooLate {
+			f[1] += float64(c.Customers) * q.Share
+		} else {
+			f[0] += float64(c.Customers) * q.Share
+		}
+		found[q.Rule] = f
+	}
 }
 
 // below returns which of the units one level below the preview's a unit belongs to, or the

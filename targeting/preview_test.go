@@ -14,12 +14,12 @@ import (
 func previewed(t *testing.T, customers int) (*pgx.Conn, Preview) {
 	db := database(t)
 	execute(t, db, `
-		CREATE TABLE customer (id uuid PRIMARY KEY, external_id text, org_unit text, opted_out boolean, age int8, vip boolean, padding text);
+		CREATE TABLE customer (id uuid PRIMARY KEY, external_id text, org_unit text, opted_out boolean, age int8, vip boolean, padding text, time_zone text);
 		CREATE TABLE holding (customer_id uuid, product text, since date, active boolean, PRIMARY KEY (customer_id, product));
 		CREATE TABLE phone_vault (customer_id uuid PRIMARY KEY);
 		CREATE TABLE refusal (customer_id uuid PRIMARY KEY)`)
 	execute(t, db, `INSERT INTO customer SELECT md5(i::text)::uuid, 'E' || i,
-		(ARRAY['op', 'op/a', 'op/a/x', 'op/a/y', 'op/b', 'op/bc', 'other'])[1 + i * 7 / ($1 + 1)], i % 10 = 0, i % 60, i % 3 = 0, repeat('x', 200)
+		(ARRAY['op', 'op/a', 'op/a/x', 'op/a/y', 'op/b', 'op/bc', 'other'])[1 + i * 7 / ($1 + 1)], i % 10 = 0, i % 60, i % 3 = 0, repeat('x', 200), CASE WHEN i % 60 = 56 THEN 'Asia/Shanghai' ELSE 'UTC' END
 		FROM generate_series(1, $1::int) i`, customers)
 	execute(t, db, `INSERT INTO holding SELECT id, 'MMS', current_date, true FROM customer WHERE age % 2 = 0`)
 	execute(t, db, `INSERT INTO phone_vault SELECT id FROM customer WHERE age <> 40`)
@@ -36,7 +36,7 @@ func previewed(t *testing.T, customers int) (*pgx.Conn, Preview) {
 	general, err := c.Compile(`age >= 40 && has_product("MMS")`)
 	require.NoError(t, err)
 	return db, Preview{
-		Unit: "op", Conditions: conditions, Suppressions: []Suppression{OptedOut(), {"few", "c.age = 58"}},
+		Unit: "op", Conditions: conditions, Suppressions: []Suppression{OptedOut(), {Code: "few", Condition: "c.age = 58"}},
 		Tiers: []Tier{{Name: "core", Rule: core}, {Name: "general", Rule: general}}, ControlShare: 1000, Limit: 150,
 	}
 }
@@ -51,6 +51,17 @@ func TestPreviewCounts(t *testing.T) {
 	sql, args := p.SQL()
 	require.Len(t, args, 6, "what is asked for twice is joined once")
 	counts := p.Counts(cells(t, db, sql, args), 0)
+	require.Empty(t, counts.Quiet)
+	// Of the first tier those in Shanghai wait, and half of them in vain.
+	p.Quiet = func(tier int, zone string) []Quiet {
+		if tier > 0 || zone != "Asia/Shanghai" {
+			return nil
+		}
+		return []Quiet{{Rule: "quiet:night", Share: 0.5}, {Rule: "quiet:night", Share: 0.5, TooLate: true}}
+	}
+	sql, args = p.SQL()
+	counts = p.Counts(cells(t, db, sql, args), 0)
+	var waiting int64
 
 	// Counted anew, one customer at a time.
 	var want PreviewCounts
@@ -80,6 +91,9 @@ func TestPreviewCounts(t *testing.T) {
 			continue
 		case age >= 50:
 			tiers[0]++
+			if age == 56 {
+				waiting++
+			}
 		case age >= 40:
 			tiers[1]++
 		default:
@@ -99,10 +113,12 @@ func TestPreviewCounts(t *testing.T) {
 		want.Units = append(want.Units, figure(unit, units[unit]))
 	}
 	want.Targets, want.Control = 150, 15
+	require.Positive(t, waiting)
+	want.Quiet = []QuietFigure{{"quiet:night", int64(math.Round(float64(waiting) / 2)), int64(math.Round(float64(waiting) / 2))}}
 	require.Equal(t, want, counts)
 	require.Greater(t, counts.Eligible.Customers, counts.Targets)
 
-	sql, args = p.ReachSQL([][]Suppression{{{"refused", "EXISTS (SELECT FROM refusal r WHERE r.customer_id = c.id)"}}, nil})
+	sql, args = p.ReachSQL([][]Suppression{{{Code: "refused", Condition: "EXISTS (SELECT FROM refusal r WHERE r.customer_id = c.id)"}}, nil})
 	reach := query(t, db, pgx.RowTo[[]int64], sql, args...)[0]
 	var withNumber, refusing int64
 	require.NoError(t, db.QueryRow(t.Context(), `SELECT count(*) FILTER (WHERE age <> 40), count(*) FILTER (WHERE age = 42) FROM customer
@@ -116,7 +132,7 @@ func TestPreviewCounts(t *testing.T) {
 func TestPreviewSuppressesByTier(t *testing.T) {
 	db, p := previewed(t, 2100)
 	p.ByTier = []TierSuppression{
-		{Suppression{"few", "c.age = 52"}, []int{1}}, {Suppression{"vips", "c.vip"}, []int{1}}, {Suppression{"vips", "c.age = 44"}, []int{2}},
+		{Suppression{Code: "few", Condition: "c.age = 52"}, []int{1}}, {Suppression{Code: "vips", Condition: "c.vip"}, []int{1}}, {Suppression{Code: "vips", Condition: "c.age = 44"}, []int{2}},
 	}
 	sql, args := p.SQL()
 	counts := p.Counts(cells(t, db, sql, args), 0)

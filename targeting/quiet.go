@@ -140,7 +140,12 @@ func (p ContactPolicy) QuietSQL(c campaign.Channel, t campaign.Type, at, zone st
 	return "CASE" + b.String() + " END"
 }
 
-// literal quotes a text that a policy's check has taken, or that is an org unit's path.
+// literal quotes a text. No statement that holds one is renumbered, so that a dollar sign in it
+// is a dollar sign. Backslashes are made plain whatever standard_conforming_strings says.
 func literal(text string) string {
-	return "'" + strings.ReplaceAll(strings.ReplaceAll(text, "'", "''"), "$", "") + "'"
+	quoted := "'" + strings.ReplaceAll(text, "'", "''") + "'"
+	if strings.Contains(text, `\`) {
+		return "E" + strings.ReplaceAll(quoted, `\`, `\\`)
+	}
+	return quoted
 }

@@ -55,6 +55,10 @@ type Start struct {
 type Suppression struct {
 	Code      string // stable name, e.g. "opted_out"
 	Condition string // trusted SQL over c, true for those taken out
+	// Own and Sets say the same where it can be said so: those for whom Own, trusted SQL over
+	// columns of c, holds, and the members of Sets. Own may be empty.
+	Own  string
+	Sets []Set
 }
 
 // TierSuppression is a suppression of candidates of some tiers: what is about a channel is
@@ -65,7 +69,7 @@ type TierSuppression struct {
 }
 
 // OptedOut suppresses the customers who asked not to be contacted.
-func OptedOut() Suppression { return Suppression{Code: "opted_out", Condition: customerOptedOut} }
+func OptedOut() Suppression { return among("opted_out", customerOptedOut) }
 
 // Selection describes one frozen snapshot of a campaign's targets.
 type Selection struct {
@@ -82,6 +86,8 @@ type Selection struct {
 	Salt         string // of the hash; must never change once a contact was sent
 	Shards       int    // dispatch shards of a wave, 1 to 256
 	Limit        int64  // most targets, control group included; 0 means no limit
+	// Uses is what the filters and the control group name, in the versions it is compiled with.
+	Uses []campaign.FilterUse
 }
 
 // statement collects the arguments of one SQL text.

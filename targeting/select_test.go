@@ -124,8 +124,7 @@ func freeze(t *testing.T, db *pgx.Conn, sel Selection) int64 {
 
 func digest(t *testing.T, db *pgx.Conn, sel Selection) string {
 	t.Helper()
-	cells := query(t, db, pgx.RowToStructByPos[Cell], CellsSQL("campaign_target"), sel.Snapshot, 0, sel.Shards)
-	return SnapshotDigest(cells, query(t, db, pgx.RowToStructByPos[Sequence], SequencesSQL("campaign_target"), sel.Snapshot, 0, sel.Shards))
+	return SnapshotDigest(query(t, db, pgx.RowToStructByPos[Cell], CellsSQL("campaign_target"), sel.Snapshot))
 }
 
 func TestSelectionFreezesExactlyTheTargets(t *testing.T) {
@@ -205,67 +204,6 @@ func TestSelectionLimitKeepsTheBestTiersAndBothArms(t *testing.T) {
 		require.True(t, slices.ContainsFunc(all, func(a target) bool {
 			return a.CustomerID == g.CustomerID && a.Arm == g.Arm && a.Shard == g.Shard
 		}), "a limit must not move a customer to another arm or shard")
-	}
-}
-
-func TestCountsAddUpToTheUnit(t *testing.T) {
-	db := database(t)
-	customers(t, db)
-	sel := testSelection(t)
-	sql, args := sel.CountsSQL()
-	counts := query(t, db, pgx.RowToStructByPos[Count], sql, args...)
-
-	tiers := eligible(t)
-	want := map[Count]int64{}
-	for i := range population {
-		age, tenure := 18+i%50, i%100
-		switch tier := tiers[uuid.NewSHA1(uuid.NameSpaceOID, fmt.Appendf(nil, "%d", i))]; {
-		case i%7 > 2:
-		case i%11 == 0 || age < 20 || age >= 60:
-			want[Count{Kind: CountNotMatching}]++
-		case i%13 == 0:
-			want[Count{Kind: CountSuppressed, Code: "opted_out"}]++
-		case tenure < 5:
-			want[Count{Kind: CountSuppressed, Code: "short_tenure"}]++
-		case tier == "":
-			want[Count{Kind: CountNoTier}]++
-		default:
-			want[Count{Kind: CountTier, Code: tier}]++
-		}
-	}
-	require.Len(t, counts, 7)
-	var inUnit int64
-	for _, c := range counts {
-		require.Equal(t, want[Count{Kind: c.Kind, Code: c.Code}], c.Customers, "%v", c)
-		require.Positive(t, c.Customers)
-		inUnit += c.Customers
-	}
-	require.Equal(t, query(t, db, pgx.RowTo[int64],
-		"SELECT count(*) FROM customer WHERE org_unit IN ('g/north', 'g/north/a', 'g/north/a/1')")[0], inUnit)
-
-	w := sel.Waterfall(counts)
-	require.Equal(t, inUnit, w.InUnit)
-	require.Equal(t, int64(len(tiers)), w.Targets)
-	require.Equal(t, inUnit-counts[0].Customers, w.Matching)
-
-	execute(t, db, "DELETE FROM customer")
-	for _, c := range query(t, db, pgx.RowToStructByPos[Count], sql, args...) {
-		require.Zero(t, c.Customers, "%v", c)
-	}
-}
-
-func TestWaterfall(t *testing.T) {
-	counts := []Count{
-		{CountNotMatching, "", 600}, {CountSuppressed, "opted_out", 50}, {CountSuppressed, "no_phone", 20},
-		{CountTier, "core", 100}, {CountTier, "basic", 205}, {CountNoTier, "", 25},
-	}
-	for _, tc := range []struct {
-		limit, targets, control int64
-	}{{0, 305, 31}, {1_000, 305, 31}, {200, 200, 20}} {
-		require.Equal(t, Waterfall{
-			InUnit: 1000, Matching: 400, Suppressed: counts[1:3], NoTier: 25, Tiers: counts[3:5],
-			Targets: tc.targets, Control: tc.control,
-		}, Selection{ControlShare: 1_000, Limit: tc.limit}.Waterfall(counts))
 	}
 }
 

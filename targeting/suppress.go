@@ -15,8 +15,12 @@ type Intent struct {
 	Tenant     campaign.OrgUnit // the topmost unit
 	Type       campaign.Type
 	Channel    campaign.Channel // empty: what holds whatever the channel
-	At         time.Time        // when; the zero value means now
-	Simulated  bool             // the campaign's clock is not its customers'
+	At         time.Time        // when, at the earliest; the zero value means now
+	// Planned is trusted SQL over c of when it is, not after Latest, where that is not the same
+	// for all; empty means At.
+	Planned   string
+	Latest    time.Time
+	Simulated bool // the campaign's clock is not its customers'
 }
 
 // The codes of suppressions that are no caps, gaps or quiet hours.
@@ -30,68 +34,85 @@ const (
 )
 
 // Lists are the suppressions that do not depend on other campaigns, in the order in which a
-// customer's reason is told: opt-outs, consents, do-not-contact lists, quarantine. They hold
-// until the moment of contact.
+// customer's reason is told: opt-outs of theirs and of the tenant's others who have their
+// number, consents, do-not-contact lists, quarantine. They hold until the moment of contact.
 func (p ContactPolicy) Lists(in Intent) []Suppression {
 	channel, purpose := "''", literal(string(in.Type.Purpose()))
 	if in.Channel != "" {
 		channel = "'', " + literal(string(in.Channel))
 	}
-	all := []Suppression{{Code: CodeOptedOut, Condition: fmt.Sprintf(
-		"(c.opted_out OR EXISTS (SELECT FROM opt_out o WHERE o.customer_id = c.id AND o.lifted_at IS NULL AND o.channel IN (%s) AND o.purpose IN ('', %s)))", channel, purpose)}}
-	if in.Channel != "" {
-		// A refusal counts also where no consent is needed.
-		given, negate := "NOT s.given", ""
-		if slices.Contains(p.Consent, ConsentRule{in.Channel, in.Type.Purpose()}) {
-			given, negate = "s.given", "NOT "
-		}
-		all = append(all, Suppression{Code: CodeNoConsent, Condition: fmt.Sprintf(
-			"%sEXISTS (SELECT FROM consent s WHERE s.customer_id = c.id AND s.channel = %s AND s.purpose = %s AND %s)", negate, literal(string(in.Channel)), purpose, given)})
+	inForce := func(row string) string {
+		return fmt.Sprintf("%[1]s.lifted_at IS NULL AND %[1]s.channel IN (%[2]s) AND %[1]s.purpose IN ('', %[3]s)", row, channel, purpose)
 	}
-	all = append(all, Suppression{Code: CodeDoNotContact, Condition: fmt.Sprintf(
-		"EXISTS (SELECT FROM phone_vault n JOIN do_not_contact d ON d.lookup = n.lookup WHERE n.customer_id = c.id AND d.tenant = %s)", literal(string(in.Tenant)))})
-	if about(p.Quarantine.Purposes, in.Type.Purpose()) {
-		quarantine := "EXISTS (SELECT FROM quarantine q WHERE q.customer_id = c.id AND q.until > now())"
-		if days := p.Quarantine.Days; days > 0 {
-			quarantine += fmt.Sprintf(` OR EXISTS (SELECT FROM outcome o WHERE o.customer_id = c.id AND o.kind = 'complained' AND o.at > now() - interval '%[1]d days')
-				OR EXISTS (SELECT FROM contact_history h WHERE h.customer_id = c.id AND h.kind = 'complaint' AND h.at > now() - interval '%[1]d days')`, days)
+	all := []Suppression{among(CodeOptedOut, "c.opted_out",
+		Set{From: "opt_out s", Where: inForce("s")},
+		// Who refuses may be known by several ids.
+		Set{From: "opt_out o JOIN phone_vault m ON m.customer_id = o.customer_id JOIN phone_vault s ON s.lookup = m.lookup",
+			Where: "o.tenant = " + literal(string(in.Tenant)) + " AND " + inForce("o")})}
+	if in.Channel != "" {
+		told := Set{From: "consent s", Where: fmt.Sprintf("s.channel = %s AND s.purpose = %s AND ", literal(string(in.Channel)), purpose)}
+		if slices.Contains(p.Consent, ConsentRule{in.Channel, in.Type.Purpose()}) {
+			told.Where += "s.given"
+			all = append(all, Suppression{Code: CodeNoConsent, Condition: "NOT " + told.exists()})
+		} else { // a refusal counts also where no consent is needed
+			told.Where += "NOT s.given"
+			all = append(all, among(CodeNoConsent, "", told))
 		}
-		all = append(all, Suppression{Code: CodeQuarantine, Condition: "(" + quarantine + ")"})
+	}
+	all = append(all, among(CodeDoNotContact, "",
+		Set{From: "do_not_contact d JOIN phone_vault s ON s.lookup = d.lookup", Where: "d.tenant = " + literal(string(in.Tenant))}))
+	if about(p.Quarantine.Purposes, in.Type.Purpose()) {
+		sets := []Set{{From: "quarantine s", Where: "s.until > now()"}}
+		if days := p.Quarantine.Days; days > 0 {
+			since := fmt.Sprintf("s.at > now() - interval '%d days'", days)
+			sets = append(sets, Set{From: "outcome s", Where: "s.kind = 'complained' AND " + since}, Set{From: "contact_history s", Where: "s.kind = 'complaint' AND " + since})
+		}
+		all = append(all, among(CodeQuarantine, "", sets...))
 	}
 	return all
 }
 
 // Suppressions are all that may keep customers from being contacted, in the order in which a
-// customer's reason is told: Lists, the universal holdout, campaigns that have them already,
-// caps and gaps. Of caps and gaps they are an estimate, made without a lock: the reservation
-// decides.
+// customer's reason is told: Barred, then Crowded.
 func (p ContactPolicy) Suppressions(in Intent) []Suppression {
+	return append(p.Barred(in), p.Crowded(in)...)
+}
+
+// Barred are the suppressions that are no caps and gaps: Lists, the universal holdout, campaigns
+// that have the customers already.
+func (p ContactPolicy) Barred(in Intent) []Suppression {
 	all := p.Lists(in)
 	purpose := in.Type.Purpose()
 	if p.Holdout.Covers(purpose) {
-		all = append(all, Suppression{Code: CodeUniversalHoldout, Condition: fmt.Sprintf(
-			"EXISTS (SELECT FROM universal_holdout h WHERE h.salt = %s AND h.customer_id = c.id)", literal(p.Holdout.Salt))})
+		all = append(all, among(CodeUniversalHoldout, "", Set{From: "universal_holdout s", Where: "s.salt = " + literal(p.Holdout.Salt)}))
 	}
-	if in.Simulated {
-		return all
-	}
-	at := "now()"
-	if !in.At.IsZero() {
-		at = fmt.Sprintf("timestamptz '%s'", in.At.UTC().Format("2006-01-02 15:04:05.999999Z07:00"))
-	}
-	live := LiveSQL("l")
-	if in.CampaignID != "" {
-		live += " AND l.campaign_id <> " + literal(in.CampaignID)
-	}
-	if slices.Contains(p.Exclusive, purpose) {
+	if !in.Simulated && slices.Contains(p.Exclusive, purpose) {
 		all = append(all, Suppression{Code: CodeOtherCampaign, Condition: fmt.Sprintf(
-			"EXISTS (SELECT FROM contact_ledger l WHERE %s AND l.purpose = '%c' AND l.state = 'R' AND %s)", LedgerOfSQL("l", "c.id"), purpose.Code(), live)})
+			"EXISTS (SELECT FROM contact_ledger l WHERE %s AND l.purpose = '%c' AND l.state = 'R' AND %s)", LedgerOfSQL("l", "c.id"), purpose.Code(), in.live())})
+	}
+	return all
+}
+
+// Crowded are the caps and gaps: an estimate, made without a lock, for the reservation decides.
+// Reservations that the contact may take the place of do not count.
+func (p ContactPolicy) Crowded(in Intent) (all []Suppression) {
+	if in.Simulated {
+		return nil
+	}
+	earliest, latest := instant(in.At), instant(in.At)
+	at := earliest
+	if in.Planned != "" {
+		latest, at = instant(in.Latest), in.Planned
+	}
+	live := in.live()
+	if class := p.Priorities[in.Type]; class > 0 {
+		live += fmt.Sprintf(" AND NOT (l.state = 'R' AND l.priority < %d AND l.at > now() + interval '%d seconds')", class, p.Freeze)
 	}
 	for _, l := range p.Limits(in.Type) {
 		if in.Channel == "" && len(l.Channels) > 0 || in.Channel != "" && !l.Covers(in.Channel, in.Type) {
 			continue
 		}
-		near := fmt.Sprintf("l.at > %[1]s - interval '%[2]d seconds' AND l.at < %[1]s + interval '%[2]d seconds'", at, int64(l.Reach()/time.Second))
+		near := fmt.Sprintf("l.at > %[1]s - interval '%[3]d seconds' AND l.at < %[2]s + interval '%[3]d seconds'", earliest, latest, int64(l.Reach()/time.Second))
 		crowded := l.crowdedSQL("x.at", at)
 		if l.Window == 0 {
 			crowded = l.crowdedSQL("x.at", fmt.Sprintf("(%s AT TIME ZONE c.time_zone)::date", at))
@@ -101,6 +122,57 @@ func (p ContactPolicy) Suppressions(in Intent) []Suppression {
 			l.column("l"), l.firstSQL("l", ""), LedgerOfSQL("l", "c.id"), near, live, l.ScopeSQL("l"), crowded)})
 	}
 	return all
+}
+
+// Unassigned suppresses whom the list of arms does not name, where there is one.
+func (c Control) Unassigned() []Suppression {
+	if c.Method != ControlByList {
+		return nil
+	}
+	return []Suppression{{Code: CodeNoArm, Condition: fmt.Sprintf(
+		"NOT EXISTS (SELECT FROM customer_list_member a WHERE a.list_id = %s::uuid AND a.customer_id = c.id)", literal(c.List))}}
+}
+
+// live is the condition that a row l of the ledger counts beside the intent.
+func (in Intent) live() string {
+	if in.CampaignID == "" {
+		return LiveSQL("l")
+	}
+	return LiveSQL("l") + " AND l.campaign_id <> " + literal(in.CampaignID)
+}
+
+// instant emits a moment, now for the zero value.
+func instant(at time.Time) string {
+	if at.IsZero() {
+		return "now()"
+	}
+	return fmt.Sprintf("timestamptz '%s'", at.UTC().Format("2006-01-02 15:04:05.999999Z07:00"))
+}
+
+// Planned returns when the wave of a customer of the tier at i begins as planned, as trusted
+// SQL over c, and the first and the last moment that it may be; empty SQL where there is only
+// one.
+func (sel Selection) Planned(i int) (sql string, first, last time.Time) {
+	t := sel.Tiers[i]
+	first = sel.Starts[t.Wave].At
+	last = first
+	starts := fmt.Sprintf(" WHEN %d THEN %s", t.Wave, instant(first))
+	for _, f := range t.Further {
+		at := sel.Starts[f.Wave].At
+		starts += fmt.Sprintf(" WHEN %d THEN %s", f.Wave, instant(at))
+		if at.Before(first) {
+			first = at
+		}
+		if at.After(last) {
+			last = at
+		}
+	}
+	if first.Equal(last) {
+		return "", first, last
+	}
+	// In a query of its own, so that the hash is worked out once.
+	return fmt.Sprintf("(SELECT CASE %s%s END FROM (SELECT 1 AS tier, %s AS u OFFSET 0) drawn)",
+		waveSQL([]Tier{t}, "tier", "u"), starts, DrawSQL(literal(sel.Salt), sel.Control.drawn())), first, last
 }
 
 // LedgerOfSQL is the condition that a row of contact_ledger is a customer's. It names the
