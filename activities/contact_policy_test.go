@@ -32,9 +32,9 @@ func TestTheContactPolicyIsAskedOnceMoreBeforeAMessageLeaves(t *testing.T) {
 	batch := f.create(2, campaign.ChannelSMS)
 	d, err := f.Store.Dispatch(f.chunk(2, campaign.ChannelSMS, batch), "worker", lease)
 	require.NoError(t, err)
-	claims, err := d.Claim(f.ctx, 8)
+	claims, err := d.Claim(f.ctx, 9)
 	require.NoError(t, err)
-	require.Len(t, claims, 8)
+	require.Len(t, claims, 9)
 	who := func(i int) uuid.UUID { return claims[i].CustomerID }
 	f.exec(`INSERT INTO opt_out (customer_id, channel, purpose, at, source) VALUES ($1, 'sms', 'marketing', now(), 'x')`, who(0))
 	f.exec(`INSERT INTO opt_out (customer_id, channel, purpose, at, source) VALUES ($1, 'call', '', now(), 'x')`, who(1))
@@ -44,6 +44,13 @@ func TestTheContactPolicyIsAskedOnceMoreBeforeAMessageLeaves(t *testing.T) {
 	f.exec(`INSERT INTO contact_history (customer_id, at, kind, direction, channel, outcome, source, source_id) VALUES ($1, now() - interval '20 days', 'complaint', 'in', 'call', '', 'x', '1')`, who(5))
 	f.exec(`INSERT INTO contact_ledger (customer_id, campaign_id, at, expires_at, day, policy, bucket, wave, priority, channel, purpose, type, state, simulated)
 		VALUES ($1, $2, now() - interval '6 days', now(), now(), $3, get_byte(uuid_send($1), 15), 1, 0, 'c', 'm', 'u', 'S', false)`, who(6), uuid.New(), version)
+	// Others who have the number of one and of another: the first is of this tenant.
+	for i, unit := range map[int]string{8: "operator/elsewhere", 7: "another"} {
+		twin := uuid.New()
+		f.exec(`INSERT INTO customer (id, external_id, org_unit, time_zone) VALUES ($1, $2, $2, 'UTC')`, twin, unit)
+		f.exec(`INSERT INTO phone_vault (customer_id, sealed, lookup) SELECT $1, '', lookup FROM phone_vault WHERE customer_id = $2`, twin, who(i))
+		f.exec(`INSERT INTO opt_out (customer_id, channel, purpose, at, source) VALUES ($1, '', '', now(), 'x')`, twin)
+	}
 	out, held, err := d.Intend(f.ctx, claims, "sms", 1)
 	require.NoError(t, err)
 	require.False(t, held)
@@ -52,7 +59,7 @@ func TestTheContactPolicyIsAskedOnceMoreBeforeAMessageLeaves(t *testing.T) {
 		ids = append(ids, o.ContactID)
 	}
 	require.Equal(t, []uuid.UUID{claims[1].ContactID, claims[7].ContactID}, ids, "who opted out of calls may get messages")
-	for i, rule := range map[int]string{0: "opted_out", 2: "no_consent", 3: "do_not_contact", 4: "quarantine", 5: "quarantine", 6: "cap:week"} {
+	for i, rule := range map[int]string{0: "opted_out", 2: "no_consent", 3: "do_not_contact", 4: "quarantine", 5: "quarantine", 6: "cap:week", 8: "opted_out"} {
 		require.EqualValues(t, 1, f.count(`SELECT count(*) FROM contact WHERE id = $1 AND state = 'suppressed' AND reason = $2`, claims[i].ContactID, rule), rule)
 		require.EqualValues(t, 1, f.count(`SELECT count(*) FROM suppression WHERE customer_id = $1 AND rule = $2 AND policy = $3 AND snapshot = 0`, who(i), rule, version), rule)
 		require.Zero(t, f.count(`SELECT count(*) FROM contact_ledger WHERE customer_id = $1 AND campaign_id = $2 AND state <> 'X'`, who(i), f.id))

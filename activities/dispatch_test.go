@@ -217,15 +217,26 @@ func TestNothingIsIntendedAfterAStop(t *testing.T) {
 	batch := f.create(2, campaign.ChannelSMS)
 	in := f.chunk(2, campaign.ChannelSMS, batch)
 	f.Tuning.ClaimSize = 3
-	f.sender.judge = func(_ int, m channels.Message) channels.Result {
-		<-time.After(2 * time.Millisecond)
+	// The first wait to be stopped on their way and then hurry, the last take their time, so
+	// that there is something left to stop on a slow machine.
+	stopping := make(chan struct{})
+	f.sender.judge = func(n int, m channels.Message) channels.Result {
+		if n > 8 {
+			<-stopping
+		}
+		pause := 2 * time.Millisecond
+		if n > 20 {
+			pause *= 100
+		}
+		<-time.After(pause)
 		return channels.Result{Verdict: channels.Accepted, ProviderID: "p-" + m.ContactID}
 	}
 	ended := make(chan error, 3)
 	for range cap(ended) {
 		go func() { _, err := f.DispatchChunk(f.ctx, in); ended <- err }()
 	}
-	require.Eventually(t, func() bool { return f.count(`SELECT count(*) FROM contact_attempt`) > 20 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return f.count(`SELECT count(*) FROM contact_attempt`) > 20 }, time.Minute, time.Millisecond)
+	close(stopping)
 	require.NoError(t, f.SetHold(f.ctx, campaign.SetHold{CampaignID: f.id, Hold: campaign.HoldStopped, Reason: "test"}))
 	atStop := f.count(`SELECT count(*) FROM contact_attempt`)
 	for range cap(ended) {

@@ -227,7 +227,9 @@ func (f *fixture) signOff(login string, level campaign.ApprovalLevel, change fun
 	amount := money.AmountOf(level)
 	route, err := campaign.DigestOf(f.round.Route)
 	require.NoError(f.t, err)
-	who, digests, now := f.users[login], f.plan.Digests(), time.Now().UTC().Truncate(time.Second)
+	digests, err := f.plan.Digests().Selecting(f.round.Facts.Audience, f.round.Facts.Uses)
+	require.NoError(f.t, err)
+	who, now := f.users[login], time.Now().UTC().Truncate(time.Second)
 	row := store.SignOff{
 		ID: uuid.NewString(), CampaignID: f.id, Revision: f.signed, Round: f.round.Round, Digest: f.plan.Digest(), Level: level.Level, UserID: who.UserID,
 		ContentDigest: digests.Content, AudienceDigest: digests.Audience, BudgetDigest: digests.Budget, RouteDigest: route,

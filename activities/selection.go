@@ -7,7 +7,6 @@ import (
 	"github.com/musterhq/muster/audience"
 	"github.com/musterhq/muster/campaign"
 	"github.com/musterhq/muster/store"
-	"github.com/musterhq/muster/targeting"
 )
 
 // SelectionStep does one step of the selection of a plan revision's targets, once, and
@@ -34,20 +33,34 @@ func (a *Activities) selectionStep(ctx context.Context, in campaign.SelectionSte
 	if err != nil {
 		return campaign.TargetCount{}, err
 	}
-	run, frozen, err := a.Store.SelectionRun(ctx, in.SelectionInput)
+	run, frozen, err := a.Store.SelectionRun(ctx, in)
 	if err != nil {
 		return campaign.TargetCount{}, err
 	}
 	if frozen != nil {
 		return *frozen, nil
 	}
-	sel, policy, err := a.selection(ctx, in.CampaignID, plan, run)
+	count, err := a.runStep(ctx, in.Step, plan, run, progress)
+	if rule := ruleOf(err); rule != nil && rule.Code != campaign.CodeSelectionLost {
+		if refused := run.Refuse(ctx, rule, count.Targets); refused != nil {
+			return count, refused
+		}
+	}
+	return count, err
+}
+
+func (a *Activities) runStep(
+	ctx context.Context, step campaign.SelectionStep, plan campaign.LoadedPlan, run store.SelectionRun, progress func(buckets int),
+) (campaign.TargetCount, error) {
+	sel, err := audience.Signed(ctx, a.Store, run.CampaignID, plan)
 	if err != nil {
 		return campaign.TargetCount{}, err
 	}
-	switch in.Step {
+	// Waves begin as planned after the run did.
+	sel = audience.Under(sel, run.CampaignID, plan.Plan, run.Policy, run.BeganAt, audience.Decided)
+	switch step {
 	case campaign.StepCount:
-		holdout := policy.Holdout
+		holdout := run.Policy.Holdout
 		if !holdout.Covers(plan.Plan.Type.Purpose()) {
 			holdout.Share = 0
 		}
@@ -59,27 +72,9 @@ func (a *Activities) selectionStep(ctx context.Context, in campaign.SelectionSte
 	case campaign.StepChannel:
 		return run.Channel(ctx, sel)
 	case campaign.StepReserve:
-		return run.Reserve(ctx, plan.Plan, policy, progress)
+		return run.Reserve(ctx, plan.Plan, progress)
 	case campaign.StepFreeze:
-		return run.Freeze(ctx, store.Snapshot{Selection: sel, Policy: policy}, a.authoriseSigned)
+		return run.Freeze(ctx, sel, a.authoriseSigned)
 	}
-	return campaign.TargetCount{}, campaign.Errorf(campaign.CodeInvalidParameter, "a selection has no step %q", in.Step)
-}
-
-// selection compiles the audience of a plan under the contact policy in force, for waves that
-// begin as planned after the run did.
-func (a *Activities) selection(ctx context.Context, campaignID string, plan campaign.LoadedPlan, run store.SelectionRun) (targeting.Selection, targeting.ContactPolicy, error) {
-	words, err := audience.Load(ctx, a.Store, plan.Plan.Unit.Tenant())
-	if err != nil {
-		return targeting.Selection{}, targeting.ContactPolicy{}, err
-	}
-	sel, err := audience.Selection(words, campaignID, plan)
-	if err != nil {
-		return sel, targeting.ContactPolicy{}, err
-	}
-	policy, err := a.Store.ContactPolicy(ctx, plan.Plan.Unit)
-	if err != nil {
-		return sel, policy, err
-	}
-	return audience.Under(sel, campaignID, plan.Plan, policy, run.BeganAt, audience.Decided), policy, nil
+	return campaign.TargetCount{}, campaign.Errorf(campaign.CodeInvalidParameter, "a selection has no step %q", step)
 }

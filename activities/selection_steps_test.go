@@ -2,6 +2,7 @@ package activities_test
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/musterhq/muster/campaign"
+	"github.com/musterhq/muster/store"
 )
 
 // steps does the first steps of a selection, up to and including last.
@@ -79,6 +81,78 @@ func TestASelectionBeginsAnewAfterTheServerCrashed(t *testing.T) {
 	require.EqualValues(t, 1, f.count(`SELECT count(*) FROM selection_run WHERE campaign_id = $1 AND outcome = 'lost'`, f.id))
 	require.Equal(t, count.Targets-count.Control, f.count(`SELECT count(*) FROM contact_ledger WHERE campaign_id = $1 AND state = 'R'`, f.id))
 	f.sound()
+
+	// What was found days ago is not gone on with.
+	f.draft(nil)
+	f.round = campaign.Round{}
+	f.sign()
+	f.steps(campaign.StepReserve)
+	f.exec(`UPDATE selection_run SET began_at = began_at - interval '2 days' WHERE campaign_id = $1`, f.id)
+	_, err = f.SelectionStep(f.ctx, campaign.SelectionStepInput{SelectionInput: f.selection(), Step: campaign.StepFreeze})
+	require.Equal(t, campaign.CodeSelectionLost, code(t, err))
+	count, err = f.SelectTargets(f.ctx, f.selection())
+	require.NoError(t, err)
+	require.Equal(t, want, count.Digest)
+	require.Equal(t, count.Targets-count.Control, f.count(`SELECT count(*) FROM contact_ledger WHERE campaign_id = $1 AND state = 'R'`, f.id))
+	f.sound()
+}
+
+// What is refused in the last step leaves nothing for a later attempt to go on with.
+func TestARefusedSelectionBeginsAnew(t *testing.T) {
+	f := newFixture(t, nil)
+	f.sign()
+	f.steps(campaign.StepReserve)
+	f.exec(`INSERT INTO contact_batch (campaign_id, wave, channel, revision, contacts, shards) VALUES ($1, 1, 'sms', 1, 0, '{}')`, f.id)
+	_, err := f.SelectionStep(f.ctx, campaign.SelectionStepInput{SelectionInput: f.selection(), Step: campaign.StepFreeze})
+	require.Equal(t, campaign.CodeStateConflict, code(t, err))
+	require.Zero(t, f.count(`SELECT count(*) FROM contact_ledger WHERE state = 'R'`))
+	f.exec(`DELETE FROM contact_batch`)
+	f.exec(`UPDATE customer SET opted_out = true WHERE id IN (SELECT id FROM customer WHERE NOT opted_out AND age < 50 LIMIT 3)`)
+	count, err := f.SelectTargets(f.ctx, f.selection())
+	require.NoError(t, err)
+	require.EqualValues(t, 267, count.Targets, "of the customers as they are now")
+	f.sound()
+}
+
+// A campaign that is stopped before its targets are frozen keeps no place of anybody's.
+func TestACampaignStoppedWhileSelectingGivesUpItsReservations(t *testing.T) {
+	f := newFixture(t, nil)
+	f.sign()
+	f.steps(campaign.StepReserve)
+	require.Positive(t, f.count(`SELECT count(*) FROM contact_ledger WHERE state = 'R'`))
+	f.exec(`UPDATE campaign SET hold = 'stopped' WHERE id = $1`, f.id)
+	require.NoError(t, f.CloseContacts(f.ctx, f.ref()))
+	require.Zero(t, f.count(`SELECT count(*) FROM contact_ledger WHERE state = 'R'`))
+
+	f.draft(nil)
+	f.round = campaign.Round{}
+	f.sign()
+	f.steps(campaign.StepChannel)
+	f.exec(`UPDATE campaign SET hold = 'stopped' WHERE id = $1`, f.id)
+	_, err := f.SelectionStep(f.ctx, campaign.SelectionStepInput{SelectionInput: f.selection(), Step: campaign.StepReserve})
+	require.Equal(t, campaign.CodeStateConflict, code(t, err))
+	require.Zero(t, f.count(`SELECT count(*) FROM contact_ledger WHERE state = 'R'`))
+}
+
+// A policy that comes into force while targets are selected is the next selection's.
+func TestASelectionKeepsToOnePolicy(t *testing.T) {
+	f := newFixture(t, func(p *campaign.Plan) { p.Audience.CountTolerance = 50 })
+	holdout := `, "universal_holdout": {"share": 2000, "salt": "UH-%s"}`
+	version := f.contactPolicy(strings.Replace(holdout, "%s", "1", 1))
+	f.sign()
+	require.Zero(t, f.count(`SELECT count(*) FROM universal_holdout`))
+	f.steps(campaign.StepCount)
+	f.contactPolicy(strings.Replace(holdout, "%s", "2", 1))
+	count, err := f.SelectTargets(f.ctx, f.selection())
+	require.NoError(t, err)
+	drawn := f.count(`SELECT count(*) FROM universal_holdout h JOIN customer c ON c.id = h.customer_id WHERE h.salt = 'UH-1' AND c.age < 50 AND NOT c.opted_out`)
+	require.Positive(t, drawn)
+	require.Contains(t, count.Reasons, campaign.ReasonCount{Rule: "universal_holdout", Customers: drawn})
+	require.Equal(t, 270-drawn, count.Targets)
+	require.Zero(t, f.count(`SELECT count(*) FROM campaign_target t JOIN universal_holdout h ON h.customer_id = t.customer_id AND h.salt = 'UH-1'`))
+	require.EqualValues(t, 1, f.count(`SELECT count(*) FROM selection WHERE policy_version = $1::bigint::text`, version))
+	require.EqualValues(t, 1, f.count(`SELECT count(DISTINCT policy) FROM (SELECT policy FROM contact_reservation UNION ALL SELECT policy FROM suppression) x WHERE policy = $1`, version))
+	f.sound()
 }
 
 // A worker that is gone in the middle of the reservation leaves some buckets done.
@@ -90,7 +164,7 @@ func TestAReservationGoesOnWithTheBucketsThatAreLeft(t *testing.T) {
 	holder, err := f.owner.Pool().Acquire(f.ctx)
 	require.NoError(t, err)
 	defer holder.Release()
-	const locks, before = 0x6d757374, 50 // "must": the name space of the buckets' locks
+	const locks, before = 0x6d757374, 3 // "must": the name space of the buckets' locks
 	var table string
 	require.NoError(t, f.Store.Pool().QueryRow(f.ctx, `SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'workspace'::regnamespace AND relkind = 'r'`).Scan(&table))
 	bucket := f.count(`SELECT DISTINCT bucket FROM `+table+` WHERE refused = '' ORDER BY bucket OFFSET $1 LIMIT 1`, before)
@@ -107,7 +181,7 @@ func TestAReservationGoesOnWithTheBucketsThatAreLeft(t *testing.T) {
 	}, time.Minute, 10*time.Millisecond)
 	kill()
 	ended.Wait()
-	require.Zero(t, f.count(`SELECT count(*) FROM contact_reservation WHERE campaign_id = $1 AND bucket = $2`, f.id, bucket))
+	require.Zero(t, f.count(`SELECT count(*) FROM contact_reservation WHERE campaign_id = $1 AND bucket = $2`, f.id, bucket/16*16))
 	_, err = holder.Exec(f.ctx, `SELECT pg_advisory_unlock($1, $2)`, locks, bucket)
 	require.NoError(t, err)
 	count, err := f.SelectTargets(f.ctx, f.selection())
@@ -180,6 +254,11 @@ func TestFewerTargetsThanWereSignedForAreRefused(t *testing.T) {
 			}
 			require.Equal(t, c.code, code(t, err))
 			require.Zero(t, f.count(`SELECT count(*) FROM contact_ledger WHERE state = 'R'`))
+			require.Zero(t, f.count(`SELECT count(*) FROM pg_class WHERE relnamespace = 'workspace'::regnamespace AND relkind = 'r'`))
+			// Who did not hear the answer asks again, and hears the same.
+			_, again := f.SelectionStep(f.ctx, campaign.SelectionStepInput{SelectionInput: f.selection(), Step: campaign.StepFreeze})
+			require.Equal(t, c.code, code(t, again))
+			require.Equal(t, err.Error(), again.Error())
 			// Those who are asked again are told what was found, and then it is selected.
 			f.sign()
 			require.EqualValues(t, 270-c.fewer, f.round.Facts.Audience)
@@ -189,6 +268,22 @@ func TestFewerTargetsThanWereSignedForAreRefused(t *testing.T) {
 			f.sound()
 		})
 	}
+}
+
+// Arms that were assigned elsewhere are taken as they are.
+func TestArmsOfAListAreTaken(t *testing.T) {
+	f := newFixture(t, nil)
+	f.list("arms", store.ListArms, 1)
+	f.draft(func(p *campaign.Plan) {
+		p.Audience.ControlMethod, p.Audience.ControlList, p.Audience.ControlPercent = campaign.ControlByList, "arms", 0
+	})
+	f.round = campaign.Round{}
+	count := f.run()
+	require.Zero(t, f.count(`SELECT count(*) FROM campaign_target t LEFT JOIN customer_list_member m ON m.customer_id = t.customer_id WHERE m.arm IS DISTINCT FROM t.arm`))
+	require.EqualValues(t, 270, count.Targets)
+	require.Positive(t, count.Control)
+	require.Equal(t, count.Control, f.count(`SELECT count(*) FROM campaign_target WHERE arm = 'control'`))
+	f.sound()
 }
 
 // Whatever the rows say, nobody of the control group is contacted; what is changed shows.

@@ -84,9 +84,12 @@ func TestSelectionAgainForAnotherRevision(t *testing.T) {
 	require.NoError(t, err)
 	f.plan, f.signed = wider, 3
 	f.sign()
+	reserved := f.count(`SELECT count(*) FROM contact_ledger WHERE state = 'R'`)
+	require.Positive(t, reserved)
 	_, err = f.SelectTargets(f.ctx, campaign.SelectionInput{CampaignID: f.id, Revision: 3})
 	require.Equal(t, campaign.CodeStateConflict, code(t, err), "contacts exist")
 	require.EqualValues(t, 180, f.count(`SELECT count(*) FROM campaign_target`))
+	require.Equal(t, reserved, f.count(`SELECT count(*) FROM contact_ledger WHERE state = 'R'`), "what runs keeps its reservations")
 }
 
 func TestSelectionRefuses(t *testing.T) {
@@ -276,6 +279,8 @@ func TestNotSentAfterTheChannelClosedEndsWithIt(t *testing.T) {
 	notSent(1)
 	require.Equal(t, campaign.ContactExpired, f.state(claimed[1].ContactID.String()))
 	require.EqualValues(t, batch.Contacts-1, f.count(`SELECT count(*) FROM contact WHERE state = 'expired' AND reason = 'window_closed'`))
+	// The places of all but the one that is still being sent are free again.
+	require.Equal(t, batch.Contacts-1, f.count(`SELECT count(*) FROM contact_ledger WHERE campaign_id = $1 AND wave = 2 AND state = 'X'`, f.id))
 	f.sound()
 }
 

@@ -206,6 +206,11 @@ func (s *Store) CloseChannel(ctx context.Context, c campaign.CloseChannel) error
 		if err != nil {
 			return fmt.Errorf("withdraw tasks: %w", err)
 		}
+		// After the tasks and before the contacts, as whoever claims and whoever sends: intents under
+		// way are waited for, and no two wait for each other.
+		if _, err := tx.Exec(ctx, `SELECT FROM campaign WHERE id = $1 FOR NO KEY UPDATE`, c.CampaignID); err != nil {
+			return fmt.Errorf("lock campaign: %w", err)
+		}
 		// From here on a message that comes back not sent is ended by its worker.
 		_, err = tx.Exec(ctx, `UPDATE contact_batch SET closed_state = $4, closed_reason = $5 WHERE campaign_id = $1 AND wave = $2 AND channel = $3`,
 			c.CampaignID, c.Wave, c.Channel, c.State, c.Reason)
@@ -252,6 +257,9 @@ func (s *Store) CloseContacts(ctx context.Context, campaignID string) (sending i
 		if err != nil {
 			return fmt.Errorf("withdraw tasks: %w", err)
 		}
+		if _, err := tx.Exec(ctx, `SELECT FROM campaign WHERE id = $1 FOR NO KEY UPDATE`, campaignID); err != nil { // as CloseChannel does
+			return fmt.Errorf("lock campaign: %w", err)
+		}
 		_, err = tx.Exec(ctx, `UPDATE contact_batch SET closed_state = $2, closed_reason = $3 WHERE campaign_id = $1 AND closed_state IS NULL`, campaignID, state, reason)
 		if err != nil {
 			return fmt.Errorf("close channels: %w", err)
@@ -266,12 +274,6 @@ func (s *Store) CloseContacts(ctx context.Context, campaignID string) (sending i
 		if _, err = tx.Exec(ctx, releaseEnded(`true`), campaignID); err != nil {
 			return fmt.Errorf("release contacts: %w", err)
 		}
-		// Those of waves that never began.
-		_, err = tx.Exec(ctx, `UPDATE contact_ledger l SET state = 'X' FROM campaign_target t WHERE t.campaign_id = $1 AND t.arm = 'treated'
-			AND l.bucket = get_byte(uuid_send(t.customer_id), 15) AND l.customer_id = t.customer_id AND l.campaign_id = $1 AND l.state = 'R'`, campaignID)
-		if err != nil {
-			return fmt.Errorf("release contacts: %w", err)
-		}
 		// Nothing more is promised by a campaign that is over.
 		if _, err = tx.Exec(ctx, `DELETE FROM channel_promise WHERE campaign_id = $1`, campaignID); err != nil {
 			return fmt.Errorf("end promises: %w", err)
@@ -282,5 +284,8 @@ func (s *Store) CloseContacts(ctx context.Context, campaignID string) (sending i
 		}
 		return notify(ctx, tx, "campaign", campaignID, 0)
 	})
-	return sending, err
+	if err != nil {
+		return sending, err
+	}
+	return sending, s.inTx(ctx, func(tx pgx.Tx) error { return endReservations(ctx, tx, campaignID) })
 }

@@ -61,11 +61,15 @@ func (r rules) ending(update string) string {
 const ofContact = `l.bucket = get_byte(uuid_send(m.customer_id), 15) AND l.customer_id = m.customer_id AND l.campaign_id = m.campaign_id
 	AND l.wave = m.wave AND l.channel = m.channel`
 
+// untried is the condition that nothing of contact c has left: each attempt came back not sent.
+const untried = `NOT EXISTS (SELECT FROM contact_attempt a WHERE a.campaign_id = c.campaign_id AND a.contact_id = c.id AND a.outcome IS DISTINCT FROM '` + AttemptNotSent + `')`
+
 // follow is the statement by which the ledger takes over what became of the contacts $2 of
-// the campaigns $1.
+// the campaigns $1. Whoever ended without an attempt that left gives the place back.
 const follow = `UPDATE contact_ledger l SET state = m.state FROM (
 	    SELECT c.campaign_id, c.customer_id, c.wave, channel_letter(c.channel) AS channel, CASE c.state WHEN 'delivered' THEN 'D'
-	        WHEN 'failed' THEN 'F' WHEN 'planned' THEN 'R' ELSE 'S' END::"char" AS state
+	        WHEN 'failed' THEN 'F' WHEN 'planned' THEN 'R'
+	        ELSE CASE WHEN c.state IN ('expired', 'cancelled', 'suppressed') AND ` + untried + ` THEN 'X' ELSE 'S' END END::"char" AS state
 	    FROM unnest($1::uuid[], $2::uuid[]) k (campaign_id, id) JOIN contact c ON c.campaign_id = k.campaign_id AND c.id = k.id) m
 	WHERE ` + ofContact + ` AND l.state NOT IN (m.state, 'X')`
 
@@ -74,8 +78,8 @@ const follow = `UPDATE contact_ledger l SET state = m.state FROM (
 // allows.
 func releaseEnded(which string) string {
 	return `UPDATE contact_ledger l SET state = 'X' FROM (
-	    SELECT campaign_id, customer_id, wave, channel_letter(channel) AS channel FROM contact
-	    WHERE campaign_id = $1 AND attempts = 0 AND state IN ('expired', 'cancelled', 'suppressed') AND ` + which + `) m
+	    SELECT campaign_id, customer_id, wave, channel_letter(channel) AS channel FROM contact c
+	    WHERE campaign_id = $1 AND state IN ('expired', 'cancelled', 'suppressed') AND ` + which + ` AND (attempts = 0 OR ` + untried + `)) m
 	WHERE ` + ofContact + ` AND l.state IN ('R', 'S')`
 }
 
@@ -141,7 +145,7 @@ func (r rules) admit(ctx context.Context, tx pgx.Tx, channel campaign.Channel, n
 		return verdicts, nil
 	}
 	p := placing{
-		rules: r, state: 'S', bucket: "k.bucket", args: []any{ids, waves, days}, candidates: fmt.Sprintf(
+		rules: r, state: 'S', args: []any{ids, waves, days}, candidates: fmt.Sprintf(
 			`SELECT m.*, false AS control FROM (SELECT u.customer_id, get_byte(uuid_send(u.customer_id), 15) AS bucket, u.wave, '%c'::"char" AS channel, now() AS at, u.day::date
 			    FROM unnest($2::uuid[], $3::smallint[], $4::text[]) u (customer_id, wave, day)) m
 			WHERE NOT EXISTS (SELECT FROM contact_ledger l WHERE l.bucket = m.bucket AND l.customer_id = m.customer_id AND l.campaign_id = $1
@@ -163,18 +167,54 @@ func (r rules) admit(ctx context.Context, tx pgx.Tx, channel campaign.Channel, n
 // ReleaseContacts gives up what is reserved for a campaign and was not used, so that it can
 // be reserved anew.
 func (s *Store) ReleaseContacts(ctx context.Context, campaignID string) error {
-	return s.inTx(ctx, func(tx pgx.Tx) error { return releaseContacts(ctx, tx, campaignID) })
+	return s.inTx(ctx, func(tx pgx.Tx) error { return releaseContacts(ctx, tx, campaignID, anySnapshot) })
 }
 
-func releaseContacts(ctx context.Context, tx pgx.Tx, campaignID string) error {
-	tag, err := tx.Exec(ctx, `DELETE FROM contact_reservation WHERE campaign_id = $1`, campaignID)
-	if err == nil && tag.RowsAffected() > 0 {
-		_, err = tx.Exec(ctx, `DELETE FROM contact_ledger WHERE campaign_id = $1 AND state IN ('R', 'X')`, campaignID)
+// releaseContacts is ReleaseContacts, if a snapshot has reserved any of it.
+func releaseContacts(ctx context.Context, tx pgx.Tx, campaignID string, snapshot int) error {
+	if found, err := lockReserved(ctx, tx, campaignID, snapshot); err != nil || !found {
+		return err
+	}
+	_, err := tx.Exec(ctx, `DELETE FROM contact_ledger WHERE campaign_id = $1 AND state IN ('R', 'X')`, campaignID)
+	if err == nil {
+		_, err = tx.Exec(ctx, `DELETE FROM contact_reservation WHERE campaign_id = $1`, campaignID)
 	}
 	if err != nil {
 		return fmt.Errorf("release contacts: %w", err)
 	}
 	return nil
+}
+
+// endReservations gives up what a campaign that is over has reserved and will not use, whether
+// it came to contacts or not.
+func endReservations(ctx context.Context, tx pgx.Tx, campaignID string) error {
+	if found, err := lockReserved(ctx, tx, campaignID, anySnapshot); err != nil || !found {
+		return err
+	}
+	if _, err := tx.Exec(ctx, `UPDATE contact_ledger SET state = 'X' WHERE campaign_id = $1 AND state = 'R'`, campaignID); err != nil {
+		return fmt.Errorf("release contacts: %w", err)
+	}
+	return nil
+}
+
+const anySnapshot = 0
+
+// lockReserved takes all buckets of a campaign that has selected, and reports whether it has
+// reserved anything, for a snapshot or any. It looks once it has them, so that no reservation
+// is missed which was under way.
+func lockReserved(ctx context.Context, tx pgx.Tx, campaignID string, snapshot int) (found bool, err error) {
+	err = tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM selection_run WHERE campaign_id = $1) OR EXISTS (SELECT FROM contact_reservation WHERE campaign_id = $1)`,
+		campaignID).Scan(&found)
+	if err == nil && found {
+		_, err = tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1, b) FROM generate_series(0, $2::int) b`, bucketLocks, campaign.Buckets-1)
+	}
+	if err == nil && found {
+		err = tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM contact_reservation WHERE campaign_id = $1 AND ($2 = 0 OR snapshot = $2))`, campaignID, snapshot).Scan(&found)
+	}
+	if err != nil {
+		return false, fmt.Errorf("lock customers: %w", err)
+	}
+	return found, nil
 }
 
 // KeepSuppressions keeps whom a selection left out and by which rule, from its table of

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/musterhq/muster/targeting"
 )
 
 // placing puts contacts of one campaign into the ledger, those that fit. Whoever places
@@ -17,7 +19,7 @@ type placing struct {
 	// per customer, with args from $2 on.
 	candidates string
 	args       []any
-	bucket     string // SQL of the bucket, which is a constant where all have the same one
+	within     string // condition on the buckets of ledger rows l, where they are known
 	state      byte   // R to reserve, S to contact now
 }
 
@@ -81,30 +83,35 @@ func (p placing) check(among string, only [][16]byte) (sql string, args []any) {
 	}
 	limits := p.limits()
 	var reach int64
-	crowded := make([]string, len(limits))
-	for i, l := range limits {
-		reach = max(reach, int64(l.Reach().Seconds()))
-		crowded[i] = fmt.Sprintf("SELECT customer_id, %d AS n FROM (%s) x", i, l.CrowdedSQL("pairs"))
+	var crowded, codes []string
+	rule := func(code, sql string) {
+		crowded = append(crowded, fmt.Sprintf("SELECT customer_id, %d AS n FROM (%s) x", len(codes), sql))
+		codes = append(codes, "'"+code+"'")
 	}
-	if len(limits) == 0 {
+	if p.state == 'R' && p.exclusive() {
+		rule(targeting.CodeOtherCampaign, fmt.Sprintf(`SELECT k.customer_id FROM cand k WHERE EXISTS (SELECT FROM contact_ledger l
+		WHERE l.bucket = k.bucket AND l.customer_id = k.customer_id%s AND l.campaign_id <> $1 AND l.purpose = '%c' AND l.state = 'R' AND %s)`,
+			p.within, p.kind.Purpose().Code(), p.countedSQL("l")))
+	}
+	for _, l := range limits {
+		reach = max(reach, int64(l.Reach().Seconds()))
+		rule(l.Code, l.CrowdedSQL("pairs"))
+	}
+	if len(codes) == 0 {
 		return fmt.Sprintf(`WITH cand AS MATERIALIZED (SELECT * FROM (%s) k%s),
 refused AS (SELECT NULL::uuid AS customer_id, '' AS rule, false AS control WHERE $1::uuid IS NULL)`, p.candidates, restrict), args
-	}
-	codes := make([]string, len(limits))
-	for i, l := range limits {
-		codes[i] = "'" + l.Code + "'"
 	}
 	return fmt.Sprintf(`WITH cand AS MATERIALIZED (SELECT * FROM (%s) k%s),
 pairs AS MATERIALIZED (
 	SELECT k.customer_id, k.at AS t, k.day AS td, k.channel AS tc, l.at, l.day, l.channel, l.purpose, l.type, l.campaign_id, l.wave, l.state, l.priority
-	FROM cand k JOIN contact_ledger l ON l.bucket = %s AND l.customer_id = k.customer_id
+	FROM cand k JOIN contact_ledger l ON l.bucket = k.bucket AND l.customer_id = k.customer_id%s
 	WHERE l.at > k.at - interval '%[4]d seconds' AND l.at < k.at + interval '%[4]d seconds'
 	  AND %[5]s
 	  AND NOT (l.campaign_id = $1 AND l.wave = k.wave AND l.channel = k.channel) AND %[6]s),
 refused AS MATERIALIZED (
 	SELECT k.customer_id, (ARRAY[%[7]s])[x.n + 1] AS rule, k.control
 	FROM (SELECT customer_id, min(n) AS n FROM (%[8]s) y GROUP BY customer_id) x JOIN cand k ON k.customer_id = x.customer_id)`,
-		p.candidates, restrict, p.bucket, reach, p.countedSQL("l"), among, strings.Join(codes, ", "), strings.Join(crowded, "\n\tUNION ALL ")), args
+		p.candidates, restrict, p.within, reach, p.countedSQL("l"), among, strings.Join(codes, ", "), strings.Join(crowded, "\n\tUNION ALL ")), args
 }
 
 // displace makes room for refused contacts of a higher class: reservations of lower ones
@@ -149,8 +156,9 @@ func (p placing) displace(ctx context.Context, tx pgx.Tx, refused []notPlaced) (
 			    SELECT DISTINCT ON (p.customer_id) p.* FROM pairs p JOIN refused r ON r.customer_id = p.customer_id
 			    WHERE %s AND (%s)
 			    ORDER BY p.customer_id, p.priority, abs(extract(epoch FROM p.at - p.t)), p.campaign_id) x
-			WHERE l.bucket = %s AND l.customer_id = x.customer_id AND l.campaign_id = x.campaign_id AND l.wave = x.wave AND l.channel = x.channel`,
-			p.weak("p"), strings.Join(near, " OR "), p.bucketOf("x")), args...)
+			WHERE l.bucket = get_byte(uuid_send(x.customer_id), 15) AND l.customer_id = x.customer_id AND l.campaign_id = x.campaign_id
+			    AND l.wave = x.wave AND l.channel = x.channel AND l.state = 'R'`,
+			p.weak("p"), strings.Join(near, " OR ")), args...)
 		if err != nil {
 			return 0, 0, nil, fmt.Errorf("displace reservations: %w", err)
 		}
@@ -170,14 +178,6 @@ func (p placing) displace(ctx context.Context, tx pgx.Tx, refused []notPlaced) (
 // weak is the condition that a row of the ledger may give way.
 func (p placing) weak(row string) string {
 	return fmt.Sprintf("(%[1]s.state = 'R' AND %[1]s.priority < %[2]d AND %[1]s.at > now() + interval '%[3]d seconds')", row, p.class(), p.Freeze)
-}
-
-// bucketOf is the SQL of the bucket of a row's customer.
-func (p placing) bucketOf(row string) string {
-	if p.bucket != "k.bucket" {
-		return p.bucket
-	}
-	return "get_byte(uuid_send(" + row + ".customer_id), 15)"
 }
 
 func customersOf(all []notPlaced) [][16]byte {

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -111,6 +112,12 @@ func (r rules) countedSQL(ledger string) string {
 		return fmt.Sprintf("(%[1]s.state IN ('S', 'D') OR %[1]s.state = 'R' AND %[1]s.expires_at > now()) AND %[1]s.campaign_id = $1", ledger)
 	}
 	return targeting.LiveSQL(ledger)
+}
+
+// exclusive reports whether the campaign takes no customer that another one of its purpose has
+// reserved.
+func (r rules) exclusive() bool {
+	return !r.simulated && slices.Contains(r.Exclusive, r.kind.Purpose())
 }
 
 func (r rules) class() int { return r.Priorities[r.kind] }

@@ -53,13 +53,27 @@ func TestExport(t *testing.T) {
 	require.Equal(t, []any{"c000003", int64(3), 1.0, false, nil, nil}, rows[0])
 	require.EqualValues(t, 1, one[int](t, st, `SELECT count(*) FROM audit_event WHERE event = 'export.fetched' AND data->>'query_hash' = 'h' AND data->>'rows' = '9' AND actor = 'Paula'`))
 
-	// One more customer than the cap by the time it is fetched, and nothing leaves.
+	// What left counts, whether by the same file again or by another of the day, also one that
+	// had fewer rows when it was asked for.
+	rows, err = fetch()
+	require.Equal(t, campaign.CodeExportNotPermitted, campaign.CodeOf(err))
+	require.Empty(t, rows)
+	another := store.Export{ID: uuid.NewString(), Unit: unit, Columns: []string{"age"}, Format: "csv", Rows: 1, RowCap: 9}
+	_, err = st.CreateExport(ctx, another, by)
+	require.Equal(t, campaign.CodeExportNotPermitted, campaign.CodeOf(err))
+	another.Rows = 0
+	another, err = st.CreateExport(ctx, another, by)
+	require.NoError(t, err)
+	require.Equal(t, campaign.CodeExportNotPermitted, campaign.CodeOf(st.FetchExport(ctx, another, query, by, func([]any) error { return nil })))
+
+	// One more customer than what is left by the time it is fetched, and nothing leaves.
+	e.RowCap = 18
 	_, err = admin.ImportCustomers(ctx, store.CustomerImport{Name: "more", Digest: "more", Attributes: attributes}, people(30, 31, nil), nil)
 	require.NoError(t, err)
 	rows, err = fetch()
 	require.Equal(t, campaign.CodeExportNotPermitted, campaign.CodeOf(err))
 	require.Empty(t, rows)
-	e.RowCap = 10
+	e.RowCap = 100
 	e.Columns = []string{"full_name"}
 	_, err = fetch()
 	require.Equal(t, campaign.CodeStateConflict, campaign.CodeOf(err), "not whatever the row says")
@@ -70,7 +84,7 @@ func TestExport(t *testing.T) {
 	_, err = owner(t, st).Exec(ctx, `UPDATE export_job SET row_cap = 1000`)
 	require.Error(t, err)
 	_, err = owner(t, st).Exec(ctx, `INSERT INTO export_job (id, tenant, unit, columns, format, query_hash, rows, row_cap, created_by, expires_at)
-		SELECT $1, tenant, unit, columns, format, query_hash, rows, row_cap, created_by, now() - interval '1 second' FROM export_job`, uuid.Nil)
+		SELECT $1, tenant, unit, columns, format, query_hash, rows, row_cap, created_by, now() - interval '1 second' FROM export_job LIMIT 1`, uuid.Nil)
 	require.NoError(t, err)
 	_, err = st.Export(ctx, uuid.Nil.String())
 	require.Equal(t, campaign.CodeNotFound, campaign.CodeOf(err), "what has expired is gone")

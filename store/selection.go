@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,15 +24,24 @@ type SelectionRun struct {
 	CampaignID string
 	Revision   int       // also the number of the snapshot
 	BeganAt    time.Time // what waves begin after, as far as the selection can know
+	// Policy is the contact policy that was in force when the attempt began. All of its steps
+	// keep to it.
+	Policy targeting.ContactPolicy
 
 	candidates string // the table of them
 	targets    string // the table that is filled before it becomes the campaign's
 }
 
-// SelectionRun returns the attempt that is under way for a revision, or begins one. One for
-// another revision is over by that. Of a revision that was frozen before it returns the
-// counts instead.
-func (s *Store) SelectionRun(ctx context.Context, in campaign.SelectionInput) (r SelectionRun, frozen *campaign.TargetCount, err error) {
+// keptFor is how long an attempt may take: what it found when it began says too little about
+// the customers after that.
+const keptFor = 24 * time.Hour
+
+// SelectionRun returns the attempt that is under way for a revision; for the first step it
+// begins one if there is none. One for another revision, or that began too long ago, is over by
+// that. Of a revision that was frozen before it returns the counts instead. A later step of an
+// attempt that was refused is refused in the same words, and of one whose candidates are gone
+// it is CodeSelectionLost.
+func (s *Store) SelectionRun(ctx context.Context, in campaign.SelectionStepInput) (r SelectionRun, frozen *campaign.TargetCount, err error) {
 	r = SelectionRun{store: s, CampaignID: in.CampaignID, Revision: in.Revision}
 	if r.candidates, err = partition("workspace.candidate", in.CampaignID); err != nil {
 		return r, nil, err
@@ -40,6 +50,7 @@ func (s *Store) SelectionRun(ctx context.Context, in campaign.SelectionInput) (r
 		return r, nil, err
 	}
 	r.targets += "_next"
+	over := false
 	err = s.inTx(ctx, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `SELECT FROM campaign WHERE id = $1 FOR NO KEY UPDATE`, in.CampaignID); err != nil {
 			return err
@@ -48,22 +59,56 @@ func (s *Store) SelectionRun(ctx context.Context, in campaign.SelectionInput) (r
 		if err == nil || !errors.Is(err, pgx.ErrNoRows) {
 			return err
 		}
-		_, err = tx.Exec(ctx, `UPDATE selection_run SET ended_at = clock_timestamp(), outcome = 'refused', reason = 'another revision is selected'
-			WHERE campaign_id = $1 AND ended_at IS NULL AND revision <> $2`, in.CampaignID, in.Revision)
+		_, err = tx.Exec(ctx, `UPDATE selection_run SET ended_at = clock_timestamp(), outcome = CASE revision WHEN $2 THEN 'lost' ELSE 'refused' END,
+			    reason = CASE revision WHEN $2 THEN 'it began too long ago' ELSE 'another revision is selected' END
+			WHERE campaign_id = $1 AND ended_at IS NULL AND (revision <> $2 OR began_at < now() - $3::interval)`, in.CampaignID, in.Revision, keptFor)
 		if err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, `INSERT INTO selection_run (campaign_id, revision) VALUES ($1, $2) ON CONFLICT (campaign_id) WHERE ended_at IS NULL DO NOTHING`,
-			in.CampaignID, in.Revision)
+		if in.Step == campaign.StepCount {
+			_, err = tx.Exec(ctx, `INSERT INTO selection_run (campaign_id, revision, policy)
+				SELECT id, $2, coalesce((`+policyInForce("split_part(campaign.unit, '/', 1)")+`), 0) FROM campaign WHERE id = $1
+				ON CONFLICT (campaign_id) WHERE ended_at IS NULL DO NOTHING`, in.CampaignID, in.Revision)
+			if err != nil {
+				return err
+			}
+		}
+		var version int64
+		err = tx.QueryRow(ctx, `SELECT id, began_at, policy FROM selection_run WHERE campaign_id = $1 AND ended_at IS NULL`, in.CampaignID).Scan(&r.ID, &r.BeganAt, &version)
+		if errors.Is(err, pgx.ErrNoRows) {
+			over = true
+			return nil
+		}
 		if err != nil {
 			return err
 		}
-		return tx.QueryRow(ctx, `SELECT id, began_at FROM selection_run WHERE campaign_id = $1 AND ended_at IS NULL`, in.CampaignID).Scan(&r.ID, &r.BeganAt)
+		r.Policy, err = s.contactPolicyVersion(ctx, tx, version)
+		return err
 	})
 	if err != nil {
 		return r, nil, fmt.Errorf("begin selection: %w", err)
 	}
+	if over {
+		return r, nil, s.ended(ctx, in)
+	}
 	return r, frozen, nil
+}
+
+// ended says how the last attempt for a revision ended, to a step that comes after its end.
+func (s *Store) ended(ctx context.Context, in campaign.SelectionStepInput) error {
+	var outcome string
+	var refusal *campaign.Error
+	err := s.pool.QueryRow(ctx, `SELECT coalesce(outcome, ''), refusal FROM selection_run WHERE campaign_id = $1 AND revision = $2 ORDER BY id DESC LIMIT 1`,
+		in.CampaignID, in.Revision).Scan(&outcome, &refusal)
+	switch {
+	case err != nil && !errors.Is(err, pgx.ErrNoRows):
+		return fmt.Errorf("read selection: %w", err)
+	case refusal != nil:
+		return refusal
+	case outcome == "lost":
+		return lost(errNoCandidates)
+	}
+	return campaign.Errorf(campaign.CodeStateConflict, "step %s comes after others of the selection, which were not done", in.Step)
 }
 
 // step does one step of the attempt, once: alone, and if it was done before it returns what
@@ -129,18 +174,24 @@ func (r SelectionRun) before(ctx context.Context, step campaign.SelectionStep) (
 	if count.Matching == 0 {
 		return count, nil
 	}
-	var there bool
-	err = r.store.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM `+r.candidates+`)`).Scan(&there)
+	there, err := r.candidatesAre(ctx, r.store.pool)
 	if err = lost(err); err != nil && campaign.CodeOf(err) != campaign.CodeSelectionLost {
 		return count, fmt.Errorf("look for candidates: %w", err)
 	}
 	if there {
 		return count, nil
 	}
-	if err := r.End(ctx, "lost", 0, "the database server crashed"); err != nil {
-		return count, err
+	_, err = r.store.pool.Exec(ctx, `UPDATE selection_run SET ended_at = clock_timestamp(), outcome = 'lost', reason = 'the database server crashed' WHERE id = $1 AND ended_at IS NULL`, r.ID)
+	if err != nil {
+		return count, fmt.Errorf("end selection: %w", err)
 	}
 	return count, lost(errNoCandidates)
+}
+
+// candidatesAre reports whether there are candidates: a server that crashes empties their table.
+func (r SelectionRun) candidatesAre(ctx context.Context, q querier) (there bool, err error) {
+	err = q.QueryRow(ctx, `SELECT EXISTS (SELECT FROM `+r.candidates+`)`).Scan(&there)
+	return there, err
 }
 
 var errNoCandidates = &pgconn.PgError{Code: undefinedTable}
@@ -156,14 +207,29 @@ func lost(err error) error {
 	return err
 }
 
-// End ends the attempt without targets.
-func (r SelectionRun) End(ctx context.Context, outcome string, targets int64, reason string) error {
-	_, err := r.store.pool.Exec(ctx, `UPDATE selection_run SET ended_at = clock_timestamp(), outcome = $2, targets = $3, reason = $4 WHERE id = $1 AND ended_at IS NULL`,
-		r.ID, outcome, targets, reason)
-	if err != nil {
-		return fmt.Errorf("end selection: %w", err)
+// Refuse ends the attempt, in one transaction with all that it has reserved: a rule says no to
+// it. A step that is asked for again is told the same. targets are kept where the rule is about
+// their number.
+func (r SelectionRun) Refuse(ctx context.Context, rule *campaign.Error, targets int64) error {
+	if rule.Code != campaign.CodeAudienceGrown && rule.Code != campaign.CodeAudienceShrunk {
+		targets = 0
 	}
-	return nil
+	return r.store.Exclusive(ctx, "targets:"+r.CampaignID, func(ctx context.Context) error {
+		return r.store.inTx(ctx, func(tx pgx.Tx) error {
+			tag, err := tx.Exec(ctx, `UPDATE selection_run SET ended_at = clock_timestamp(), outcome = 'refused', targets = $2, reason = $3, refusal = $4 WHERE id = $1 AND ended_at IS NULL`,
+				r.ID, targets, rule.Error(), rule)
+			if err != nil {
+				return fmt.Errorf("end selection: %w", err)
+			}
+			if tag.RowsAffected() == 0 {
+				return nil // another attempt may have reserved since
+			}
+			if _, err := tx.Exec(ctx, `DROP TABLE IF EXISTS `+r.candidates); err != nil {
+				return fmt.Errorf("drop candidates: %w", err)
+			}
+			return releaseContacts(ctx, tx, r.CampaignID, r.ID)
+		})
+	})
 }
 
 // bulkMemory suits the statements of a selection, which sort and hash a campaign's targets:
@@ -172,13 +238,16 @@ func (r SelectionRun) End(ctx context.Context, outcome string, targets int64, re
 const bulkMemory = `SET LOCAL jit = off; SET LOCAL work_mem = '256MB'; SET LOCAL maintenance_work_mem = '256MB';
 	SET LOCAL parallel_setup_cost = 0; SET LOCAL parallel_tuple_cost = 0`
 
+// fewSamples suits ANALYZE of tables whose columns are alike from end to end.
+const fewSamples = `SET LOCAL default_statistics_target = 10`
+
 // Count is the first step: the rows must prove what the revision stands on, and authorise
 // must accept it; nobody may have been contacted from an earlier selection. It counts the
 // customers of the unit, and draws the universal holdout among those who came since the last
 // time.
 func (r SelectionRun) Count(ctx context.Context, sel targeting.Selection, holdout targeting.Holdout, authorise func(Standing) error) (campaign.TargetCount, error) {
 	return r.step(ctx, campaign.StepCount, campaign.TargetCount{}, nil, func(ctx context.Context, tx pgx.Tx, count *campaign.TargetCount) error {
-		if err := r.allowed(ctx, tx, authorise); err != nil {
+		if err := r.allowed(ctx, tx, sel, authorise); err != nil {
 			return err
 		}
 		if holdout.Share > 0 {
@@ -194,15 +263,20 @@ func (r SelectionRun) Count(ctx context.Context, sel targeting.Selection, holdou
 	})
 }
 
-// allowed makes sure that the revision may have targets: the rows prove what it stands on, and
-// nobody was contacted from an earlier selection.
-func (r SelectionRun) allowed(ctx context.Context, tx pgx.Tx, authorise func(Standing) error) error {
+// allowed makes sure that the revision may have targets: the rows prove what it stands on,
+// they are selected with what its signers were told of, and nobody was contacted from an
+// earlier selection.
+func (r SelectionRun) allowed(ctx context.Context, tx pgx.Tx, sel targeting.Selection, authorise func(Standing) error) error {
 	stands, err := standing(ctx, tx, r.CampaignID, r.Revision)
 	if err != nil {
 		return err
 	}
 	if err := authorise(stands); err != nil {
 		return err
+	}
+	if signed := stands.Facts.Uses; signed != nil && !slices.Equal(signed, sel.Uses) {
+		return campaign.Errorf(campaign.CodeVersionChanged, "the filters of revision %d would use other segments, lists or campaigns than were signed for", r.Revision).
+			With("signed", signed).With("found", sel.Uses)
 	}
 	var contacts bool
 	err = tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM contact_batch WHERE campaign_id = $1)`, r.CampaignID).Scan(&contacts)
@@ -248,13 +322,15 @@ func (r SelectionRun) Filter(ctx context.Context, sel targeting.Selection) (camp
 				return err
 			}
 		}
-		_, err = tx.Exec(ctx, `CREATE INDEX ON `+r.candidates+` USING brin (bucket) WITH (pages_per_range = 4); ANALYZE `+r.candidates)
+		_, err = tx.Exec(ctx, `CREATE INDEX ON `+r.candidates+` USING brin (bucket) WITH (pages_per_range = 4); `+fewSamples+`; ANALYZE `+r.candidates)
 		if err != nil {
 			return fmt.Errorf("index candidates: %w", err)
 		}
 		_, err = tx.Exec(ctx, `UPDATE selection_run SET data_version = jsonb_build_object('at', clock_timestamp(), 'snapshot', pg_current_snapshot()::text,
 			'last_customer', (SELECT id FROM customer ORDER BY id DESC LIMIT 1),
-			'import', (SELECT digest FROM customer_import WHERE finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT 1)) WHERE id = $1`, r.ID)
+			'import', (SELECT digest FROM customer_import WHERE finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT 1),
+			'import_job', (SELECT jsonb_build_object('id', id, 'state', state, 'digest', digest) FROM import_job WHERE state IN ('loading', 'done') AND already IS NULL
+			    ORDER BY changed_at DESC LIMIT 1)) WHERE id = $1`, r.ID)
 		if err != nil {
 			return fmt.Errorf("note data version: %w", err)
 		}

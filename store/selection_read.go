@@ -142,11 +142,11 @@ func snapshotDigests(ctx context.Context, tx pgx.Tx, campaignID string) ([]strin
 	if err != nil {
 		return nil, err
 	}
-	cells, sequences, err := readBack(ctx, tx, table, snapshot, 0, campaign.Buckets-1)
+	cells, err := readBack(ctx, tx, table, snapshot)
 	if err != nil {
 		return nil, err
 	}
-	if found := targeting.SnapshotDigest(cells, sequences); found != recorded {
+	if found := targeting.SnapshotDigest(cells); found != recorded {
 		return []string{fmt.Sprintf("the targets of snapshot %d have the digest %s, recorded is %s", snapshot, found, recorded)}, nil
 	}
 	return nil, nil

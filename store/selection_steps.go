@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -64,7 +65,7 @@ func (r SelectionRun) adjust(
 
 // Reserve is the fifth step: it reserves the candidates' contacts by the contact policy, see
 // ReserveContacts. progress is told how many buckets are done.
-func (r SelectionRun) Reserve(ctx context.Context, plan campaign.Plan, policy targeting.ContactPolicy, progress func(buckets int)) (campaign.TargetCount, error) {
+func (r SelectionRun) Reserve(ctx context.Context, plan campaign.Plan, progress func(buckets int)) (campaign.TargetCount, error) {
 	before, err := r.before(ctx, campaign.StepChannel)
 	if err != nil {
 		return before, err
@@ -73,7 +74,7 @@ func (r SelectionRun) Reserve(ctx context.Context, plan campaign.Plan, policy ta
 	reserve := func(ctx context.Context, _ *campaign.TargetCount) error {
 		reserved, err := r.store.ReserveContacts(ctx, Reservation{
 			CampaignID: r.CampaignID, Snapshot: r.ID, Table: r.candidates, Tenant: plan.Unit.Tenant(), Type: plan.Type, Simulated: plan.Simulated,
-			Policy: policy, Progress: progress,
+			Policy: r.Policy, Progress: progress,
 		})
 		refused = len(reserved.Refused) > 0
 		return err
@@ -84,15 +85,6 @@ func (r SelectionRun) Reserve(ctx context.Context, plan campaign.Plan, policy ta
 		}
 		return reasons(ctx, tx, r.candidates, count)
 	})
-}
-
-// Snapshot is what a frozen selection is made from.
-type Snapshot struct {
-	Selection targeting.Selection
-	Policy    targeting.ContactPolicy
-	// Parameters are what the plan's filters stand on beyond the plan: versions of lists and
-	// segments.
-	Parameters map[string]any
 }
 
 const (
@@ -111,9 +103,8 @@ func Shards(targets int64) int {
 // beside those of an earlier revision and take their place in one transaction with the row
 // of the snapshot. Before that the rows must prove again what the revision stands on; so many
 // more or fewer targets than its signers were told that the plan does not allow it is
-// CodeAudienceGrown or CodeAudienceShrunk, and ends the attempt. Nobody to contact is
-// CodeEmptySelection.
-func (r SelectionRun) Freeze(ctx context.Context, s Snapshot, authorise func(Standing) error) (campaign.TargetCount, error) {
+// CodeAudienceGrown or CodeAudienceShrunk. Nobody to contact is CodeEmptySelection.
+func (r SelectionRun) Freeze(ctx context.Context, sel targeting.Selection, authorise func(Standing) error) (campaign.TargetCount, error) {
 	before, err := r.before(ctx, campaign.StepReserve)
 	if err != nil {
 		return before, err
@@ -126,102 +117,102 @@ func (r SelectionRun) Freeze(ctx context.Context, s Snapshot, authorise func(Sta
 		if err := r.expected(ctx, count.Targets); err != nil {
 			return err
 		}
-		s.Selection.Shards = Shards(count.Targets)
+		sel.Shards = Shards(count.Targets)
 		if _, err := r.store.pool.Exec(ctx, `SELECT prepare_campaign_targets($1)`, r.CampaignID); err != nil {
 			return fmt.Errorf("prepare targets: %w", err)
 		}
-		cells, sequences, err := r.write(ctx, s.Selection)
-		if err != nil {
-			return err
-		}
-		count.Snapshot, count.Digest = r.Revision, targeting.SnapshotDigest(cells, sequences)
-		return nil
+		digest, err := r.write(ctx, sel)
+		count.Snapshot, count.Digest = r.Revision, digest
+		return err
 	}
 	count, err := r.step(ctx, campaign.StepFreeze, before, write, func(ctx context.Context, tx pgx.Tx, count *campaign.TargetCount) error {
-		if err := r.allowed(ctx, tx, authorise); err != nil {
+		if err := r.allowed(ctx, tx, sel, authorise); err != nil {
 			return err
 		}
-		return r.adopt(ctx, tx, s, *count)
+		// Targets that a server forgot when it crashed have gone with the candidates.
+		if there, err := r.candidatesAre(ctx, tx); err != nil || !there {
+			return cmp.Or(err, error(errNoCandidates))
+		}
+		return r.adopt(ctx, tx, sel, *count)
 	})
-	switch code := campaign.CodeOf(err); {
-	case err == nil:
-		if _, err := r.store.pool.Exec(ctx, `SELECT analyse_campaign('campaign_target', $1)`, r.CampaignID); err != nil {
-			return count, fmt.Errorf("analyse targets: %w", err)
-		}
-	case code == campaign.CodeAudienceGrown || code == campaign.CodeAudienceShrunk || code == campaign.CodeEmptySelection:
-		if ended := r.End(ctx, "refused", before.Targets, err.Error()); ended != nil {
-			return count, ended
-		}
-		if released := r.store.ReleaseContacts(ctx, r.CampaignID); released != nil {
-			return count, released
-		}
+	if err != nil {
+		return count, err
 	}
-	return count, err
+	return count, r.store.inTx(ctx, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, fewSamples); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `SELECT analyse_campaign('campaign_target', $1)`, r.CampaignID); err != nil {
+			return fmt.Errorf("analyse targets: %w", err)
+		}
+		return nil
+	})
 }
 
 // write fills the prepared table, in parts by bucket, and reads back what is in it.
-func (r SelectionRun) write(ctx context.Context, sel targeting.Selection) ([]targeting.Cell, []targeting.Sequence, error) {
+func (r SelectionRun) write(ctx context.Context, sel targeting.Selection) (string, error) {
 	ranges := targeting.ShardBuckets(sel.Shards, freezers)
-	cells, sequences := make([][]targeting.Cell, len(ranges)), make([][]targeting.Sequence, len(ranges))
-	work, within := errgroup.WithContext(ctx)
-	for i, buckets := range ranges {
+	if err := r.sideBySide(ctx, len(ranges), func(ctx context.Context, tx pgx.Tx, i int) error {
+		sql, args := sel.FreezeSQL(r.targets, r.candidates, ranges[i][0], ranges[i][1])
+		if _, err := tx.Exec(ctx, sql, args...); err != nil {
+			return fmt.Errorf("freeze targets: %w", err)
+		}
+		return nil
+	}); err != nil {
+		return "", err
+	}
+	var written []targeting.Cell
+	err := r.sideBySide(ctx, 2, func(ctx context.Context, tx pgx.Tx, i int) (err error) {
+		if i == 0 {
+			written, err = readBack(ctx, tx, r.targets, r.Revision)
+		} else if _, err = tx.Exec(ctx, `SELECT index_campaign_targets($1)`, r.CampaignID); err != nil {
+			err = fmt.Errorf("index targets: %w", err)
+		}
+		return err
+	})
+	return targeting.SnapshotDigest(written), err
+}
+
+// sideBySide does n parts of one thing at once, each in a transaction of its own. What they
+// write counts only once another transaction says that it does, which makes it last as well.
+func (r SelectionRun) sideBySide(ctx context.Context, n int, part func(ctx context.Context, tx pgx.Tx, i int) error) error {
+	work, ctx := errgroup.WithContext(ctx)
+	for i := range n {
 		work.Go(func() error {
-			return r.store.inTx(within, func(tx pgx.Tx) (err error) {
-				if _, err := tx.Exec(within, bulkMemory); err != nil {
+			return r.store.inTx(ctx, func(tx pgx.Tx) error {
+				if _, err := tx.Exec(ctx, bulkMemory+`; SET LOCAL synchronous_commit = off`); err != nil {
 					return err
 				}
-				sql, args := sel.FreezeSQL(r.targets, r.candidates, buckets[0], buckets[1])
-				if _, err := tx.Exec(within, sql, args...); err != nil {
-					return fmt.Errorf("freeze targets: %w", err)
-				}
-				first, last := buckets[0]*sel.Shards/campaign.Buckets, buckets[1]*sel.Shards/campaign.Buckets
-				cells[i], sequences[i], err = readBack(within, tx, r.targets, r.Revision, first, last)
-				return err
+				return part(ctx, tx, i)
 			})
 		})
 	}
-	if err := work.Wait(); err != nil {
-		return nil, nil, err
-	}
-	var allCells []targeting.Cell
-	var allSequences []targeting.Sequence
-	for i := range ranges {
-		allCells, allSequences = append(allCells, cells[i]...), append(allSequences, sequences[i]...)
-	}
-	return allCells, allSequences, nil
+	return work.Wait()
 }
 
-// readBack reads what identifies the targets of a snapshot in the shards from first to last.
-func readBack(ctx context.Context, tx pgx.Tx, table string, snapshot, first, last int) ([]targeting.Cell, []targeting.Sequence, error) {
-	rows, err := tx.Query(ctx, targeting.CellsSQL(table), snapshot, first, last)
+// readBack reads what identifies the targets of a snapshot.
+func readBack(ctx context.Context, tx pgx.Tx, table string, snapshot int) ([]targeting.Cell, error) {
+	rows, err := tx.Query(ctx, targeting.CellsSQL(table), snapshot)
 	if err != nil {
-		return nil, nil, fmt.Errorf("count targets: %w", err)
+		return nil, fmt.Errorf("digest targets: %w", err)
 	}
 	cells, err := pgx.CollectRows(rows, pgx.RowToStructByPos[targeting.Cell])
 	if err != nil {
-		return nil, nil, fmt.Errorf("count targets: %w", err)
+		return nil, fmt.Errorf("digest targets: %w", err)
 	}
-	if rows, err = tx.Query(ctx, targeting.SequencesSQL(table), snapshot, first, last); err != nil {
-		return nil, nil, fmt.Errorf("digest targets: %w", err)
-	}
-	sequences, err := pgx.CollectRows(rows, pgx.RowToStructByPos[targeting.Sequence])
-	if err != nil {
-		return nil, nil, fmt.Errorf("digest targets: %w", err)
-	}
-	return cells, sequences, nil
+	return cells, nil
 }
 
 // adopt records the snapshot and makes the written targets the campaign's. The partition comes
 // last, because other campaigns wait for theirs meanwhile.
-func (r SelectionRun) adopt(ctx context.Context, tx pgx.Tx, s Snapshot, count campaign.TargetCount) error {
+func (r SelectionRun) adopt(ctx context.Context, tx pgx.Tx, sel targeting.Selection, count campaign.TargetCount) error {
 	if _, err := tx.Exec(ctx, bulkMemory); err != nil {
 		return err
 	}
-	candidates, args := s.Selection.CandidatesSQL("candidate", r.BeganAt)
-	freeze, freezeArgs := s.Selection.FreezeSQL("campaign_target", "candidate", 0, campaign.Buckets-1)
-	parameters := map[string]any{"candidates": args, "freeze": freezeArgs, "limit": s.Selection.Limit, "control": s.Selection.Control, "shards": s.Selection.Shards}
-	for name, value := range s.Parameters {
-		parameters[name] = value
+	candidates, args := sel.CandidatesSQL("candidate", r.BeganAt)
+	freeze, freezeArgs := sel.FreezeSQL("campaign_target", "candidate", 0, campaign.Buckets-1)
+	parameters := map[string]any{
+		"candidates": args, "freeze": freezeArgs, "limit": sel.Limit, "control": sel.Control, "shards": sel.Shards, "uses": sel.Uses,
 	}
 	text, err := json.Marshal(count)
 	if err != nil {
@@ -229,11 +220,11 @@ func (r SelectionRun) adopt(ctx context.Context, tx pgx.Tx, s Snapshot, count ca
 	}
 	_, err = tx.Exec(ctx, `INSERT INTO selection (campaign_id, snapshot, revision, counts, salt, run, digest, query, parameters, data_version, policy_version)
 		SELECT $1, $2, $2, $3, $4, $5, $6, $7, $8, data_version, $9 FROM selection_run WHERE id = $5`,
-		r.CampaignID, r.Revision, text, s.Selection.Salt, r.ID, count.Digest, candidates+";\n"+freeze, parameters, fmt.Sprint(s.Policy.Version))
+		r.CampaignID, r.Revision, text, sel.Salt, r.ID, count.Digest, candidates+";\n"+freeze, parameters, fmt.Sprint(r.Policy.Version))
 	if err != nil {
 		return fmt.Errorf("record selection: %w", err)
 	}
-	if err := r.store.KeepSuppressions(ctx, tx, r.candidates, r.CampaignID, r.Revision, s.Policy.Version); err != nil {
+	if err := r.store.KeepSuppressions(ctx, tx, r.candidates, r.CampaignID, r.Revision, r.Policy.Version); err != nil {
 		return err
 	}
 	_, err = tx.Exec(ctx, `UPDATE selection_run SET ended_at = clock_timestamp(), outcome = 'frozen', targets = $2 WHERE id = $1`, r.ID, count.Targets)

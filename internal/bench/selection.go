@@ -37,13 +37,15 @@ func (s *Suite) Selection(ctx context.Context, rows, targets int, growth bool) (
 		},
 		{
 			name: "muster select", run: audience.muster,
-			what: "every step of the selection: compiles the filters, counts, filters and suppresses, tiers, control group by hash, contact policy, numbers the targets by shard, freezes them with their digest, ANALYZE",
+			what: "every step of the selection of a campaign that is not simulated: compiles the filters, counts, filters and suppresses, tiers, control group by hash, reserves contacts by the standard policy, numbers the targets by shard, freezes them with their digest, ANALYZE",
 		},
 	})
 	if err != nil {
 		return nil, err
 	}
 	report.Ratios = []Ratio{ratio(report.Sides[1], report.Sides[0])}
+	report.Notes = append(report.Notes, fmt.Sprintf("Customers have %s contacts of the last month in the ledger; of those who match, the contact policy leaves out %s.",
+		grouped(float64(audience.contacts)), grouped(float64(audience.suppressed))))
 	if growth {
 		if report.Growth, err = s.selectionGrowth(ctx, rows, targets); err != nil {
 			return nil, err
@@ -84,6 +86,9 @@ type audience struct {
 	core    string
 	where   string
 	targets int64 // that match
+
+	contacts   int64 // that customers had before
+	suppressed int64 // of those who match
 }
 
 // audience finds the bill from which on about targets customers match.
@@ -121,8 +126,49 @@ func (s *Suite) audience(ctx context.Context, rows, targets int) (_ *audience, e
 	a.filter = fmt.Sprintf("has_mobile && !opt_out_sms && arpu >= %d", least)
 	a.core = fmt.Sprintf("arpu >= %d", core)
 	a.where = fmt.Sprintf("%s AND arpu >= %d", open, least)
-	err = st.Pool().QueryRow(ctx, "SELECT count(*) FROM customer WHERE "+a.where).Scan(&a.targets)
-	return a, err
+	if err = st.Pool().QueryRow(ctx, "SELECT count(*) FROM customer WHERE "+a.where).Scan(&a.targets); err != nil {
+		return nil, err
+	}
+	return a, a.before(ctx)
+}
+
+// earlier begins the ids of the campaigns that a bench's customers know already.
+const earlier = "00000000-0000-4000-8000-00000000000"
+
+// before gives the customers a past that the contact policy must look at, the same for every
+// run: of three in ten a contact of the last month, of fewer up to five, and of one in a
+// hundred an opt-out, a refused consent, a complaint, a quarantine.
+func (a *audience) before(ctx context.Context) error {
+	pool := a.st.Pool()
+	if _, err := pool.Exec(ctx, `TRUNCATE contact_ledger, contact_reservation, opt_out, consent, quarantine`); err != nil {
+		return fmt.Errorf("clear contacts: %w", err)
+	}
+	drawn := func(what string) string {
+		return `('x' || substr(md5(id::text || '` + what + `'), 1, 6))::bit(24)::int % 100`
+	}
+	for i, percent := range []int{30, 20, 12, 8, 5} {
+		tag, err := pool.Exec(ctx, `INSERT INTO contact_ledger (customer_id, campaign_id, at, expires_at, day, policy, bucket, wave, priority, channel, purpose, type, state, simulated)
+			SELECT id, $1, at, at, (at AT TIME ZONE time_zone)::date, 0, get_byte(uuid_send(id), 15), 1, 0, 's', 'm', 'u', 'D', false
+			FROM (SELECT id, time_zone, now() - make_interval(days => 1 + $2 * (`+drawn("days")+` % 6), hours => $2) AS at FROM customer WHERE `+drawn("who")+` < $3) x
+			ORDER BY get_byte(uuid_send(id), 15), id`, earlier+fmt.Sprint(i), i+1, percent)
+		if err != nil {
+			return fmt.Errorf("make contacts: %w", err)
+		}
+		a.contacts += tag.RowsAffected()
+	}
+	_, err := pool.Exec(ctx, `
+		INSERT INTO opt_out (customer_id, channel, purpose, at, source) SELECT id, 'sms', 'marketing', now(), 'bench' FROM customer WHERE `+drawn("what")+` = 0;
+		INSERT INTO consent (customer_id, channel, purpose, given, at, source) SELECT id, 'sms', 'marketing', false, now(), 'bench' FROM customer WHERE `+drawn("what")+` = 1;
+		INSERT INTO quarantine (customer_id, why, until, at) SELECT id, 'bench', now() + interval '30 days', now() FROM customer WHERE `+drawn("what")+` = 2;
+		INSERT INTO contact_history (customer_id, at, kind, direction, channel, outcome, source, source_id)
+		    SELECT id, now(), 'complaint', 'in', 'call', '', 'bench', 'bench' FROM customer WHERE `+drawn("what")+` = 3 ON CONFLICT DO NOTHING`)
+	if err == nil {
+		_, err = pool.Exec(ctx, `VACUUM ANALYZE contact_ledger, opt_out, consent, quarantine, contact_history`)
+	}
+	if err != nil {
+		return fmt.Errorf("make suppressions: %w", err)
+	}
+	return nil
 }
 
 // bare is what a person would write by hand to have the same customers in a table of
@@ -153,10 +199,16 @@ func (a *audience) bare(ctx context.Context, w *stopwatch) (int64, error) {
 
 // muster selects for a new campaign.
 func (a *audience) muster(ctx context.Context, w *stopwatch) (int64, error) {
-	id, err := newCampaign(ctx, a.st, a.people, plan("Bench of selection", campaign.Audience{
-		Filter: a.filter, ControlPercent: 10,
+	p := plan("Bench of selection", campaign.Audience{
+		Filter: a.filter, ControlPercent: 10, CountTolerance: 50,
 		Tiers: []campaign.TierRule{{Tier: campaign.TierCore, Filter: a.core}, {Tier: campaign.TierGeneral, Filter: "true"}},
-	}, a.targets), a.targets)
+	}, a.targets)
+	p.Simulated = false // the clock of a simulated campaign is held to few of the policy's rules
+	// Those of earlier runs do not count together with this one.
+	if _, err := a.st.Pool().Exec(ctx, `UPDATE campaign SET stage = 'rejected'`); err != nil {
+		return 0, fmt.Errorf("end measured campaigns: %w", err)
+	}
+	id, err := newCampaign(ctx, a.st, a.people, p, a.targets)
 	if err != nil {
 		return 0, err
 	}
@@ -167,14 +219,37 @@ func (a *audience) muster(ctx context.Context, w *stopwatch) (int64, error) {
 	if err = errors.Join(err, w.stop()); err != nil {
 		return 0, err
 	}
-	if count.Targets != a.targets || len(count.Waves) != 2 {
-		return 0, wrong("%d targets in %d waves for %d matching customers", count.Targets, len(count.Waves), a.targets)
+	if count.Targets+count.Suppressed != a.targets || len(count.Waves) != 2 {
+		return 0, wrong("%d targets in %d waves and %d suppressed for %d matching customers", count.Targets, len(count.Waves), count.Suppressed, a.targets)
 	}
+	if a.suppressed != 0 && a.suppressed != count.Suppressed {
+		return 0, wrong("%d customers are suppressed, %d were before", count.Suppressed, a.suppressed)
+	}
+	a.suppressed = count.Suppressed
 	// A tenth, give or take what six standard deviations of so many draws leave.
-	if tenth := a.targets / 10; (count.Control-tenth)*(count.Control-tenth) > 36*a.targets*9/100 {
-		return 0, wrong("the control group has %d of %d targets", count.Control, a.targets)
+	if tenth := count.Targets / 10; (count.Control-tenth)*(count.Control-tenth) > 36*count.Targets*9/100 {
+		return 0, wrong("the control group has %d of %d targets", count.Control, count.Targets)
 	}
-	return count.Targets, endCampaign(ctx, a.st, id)
+	if err := endCampaign(ctx, a.st, id); err != nil {
+		return 0, err
+	}
+	return a.targets, a.forget(ctx, id)
+}
+
+// forget drops what a run has left that the next one would come upon.
+func (a *audience) forget(ctx context.Context, id string) error {
+	pool := a.st.Pool()
+	if _, err := pool.Exec(ctx, `DELETE FROM contact_ledger WHERE campaign_id = $1`, id); err != nil {
+		return fmt.Errorf("forget contacts: %w", err)
+	}
+	_, err := pool.Exec(ctx, `ALTER TABLE suppression DISABLE TRIGGER USER; TRUNCATE suppression, contact_reservation; ALTER TABLE suppression ENABLE TRIGGER USER`)
+	if err == nil {
+		_, err = pool.Exec(ctx, `VACUUM contact_ledger`)
+	}
+	if err != nil {
+		return fmt.Errorf("forget contacts: %w", err)
+	}
+	return nil
 }
 
 // selectTargets does every step of a campaign's selection.
