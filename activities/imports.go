@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -49,7 +51,8 @@ func (a *Activities) ImportCustomers(ctx context.Context, in campaign.ImportInpu
 const importStartWithin = 24 * time.Hour
 
 // ExpireImports ends imports that were checked and that nobody started within a day, and
-// removes their files. It may run at any time.
+// removes their files, and those that a process which was killed has left in the spool folder.
+// It may run at any time.
 func (a *Activities) ExpireImports(ctx context.Context) error {
 	const atOnce = 100
 	old, err := a.Store.UnstartedImports(ctx, importStartWithin, atOnce)
@@ -64,6 +67,41 @@ func (a *Activities) ExpireImports(ctx context.Context) error {
 		case campaign.CodeStateConflict: // started a moment ago
 		default:
 			faults = append(faults, err)
+		}
+	}
+	return errors.Join(append(faults, a.sweepSpool(ctx))...)
+}
+
+// sweepSpool removes files of the spool folder that came a day ago and that no import waits
+// for: uploads that broke off, and files whose import has ended or was never made.
+func (a *Activities) sweepSpool(ctx context.Context) error {
+	if a.Spool == "" {
+		return nil // the system's, with files of others
+	}
+	all, err := os.ReadDir(a.Spool)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("read spool folder: %w", err)
+	}
+	var faults []error
+	for _, f := range all {
+		info, err := f.Info()
+		id, waits := strings.CutPrefix(f.Name(), "import-")
+		if err != nil || !info.Mode().IsRegular() || time.Since(info.ModTime()) < importStartWithin || !waits && !strings.HasPrefix(f.Name(), "upload-") {
+			continue
+		}
+		if waits {
+			j, err := a.Store.Import(ctx, id)
+			if err != nil && campaign.CodeOf(err) != campaign.CodeNotFound {
+				return errors.Join(append(faults, err)...)
+			}
+			if err == nil && (!j.State.Ended() || j.State == campaign.ImportChecked) {
+				continue
+			}
+		}
+		if err := os.Remove(filepath.Join(a.Spool, f.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			faults = append(faults, fmt.Errorf("remove upload: %w", err))
 		}
 	}
 	return errors.Join(faults...)

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
@@ -72,6 +73,24 @@ func TestAFileThatWasOnlyCheckedIsKeptForADay(t *testing.T) {
 	require.Equal(t, campaign.ImportCancelled, f.importState(id))
 	require.NoFileExists(t, path)
 	require.NoError(t, f.ExpireImports(f.ctx), "and nothing is left to do")
+
+	// What a process that was killed left in the folder goes, and what an import waits for stays.
+	waiting, waits := f.upload("external_id,age\nnew2,31\n", false)
+	strays := []string{filepath.Join(f.Spool, "upload-123"), filepath.Join(f.Spool, "import-"+uuid.NewString()), path}
+	for _, name := range append(strays, waits, filepath.Join(f.Spool, "other")) {
+		require.NoError(t, os.WriteFile(name, []byte("x"), 0o600))
+		require.NoError(t, os.Chtimes(name, time.Time{}, time.Now().Add(-25*time.Hour)))
+	}
+	young := filepath.Join(f.Spool, "upload-456")
+	require.NoError(t, os.WriteFile(young, []byte("x"), 0o600))
+	require.NoError(t, f.ExpireImports(f.ctx))
+	for _, name := range strays {
+		require.NoFileExists(t, name)
+	}
+	for _, name := range []string{waits, young, filepath.Join(f.Spool, "other")} {
+		require.FileExists(t, name)
+	}
+	require.Equal(t, campaign.ImportWaiting, f.importState(waiting))
 }
 
 // TestAWorkerReadsUploadsOnly: whoever can write the rows of imports does not choose which

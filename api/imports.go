@@ -2,10 +2,13 @@ package api
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/musterhq/muster/campaign"
@@ -50,17 +53,17 @@ func (s *Server) ImportCustomers(ctx context.Context, in ImportCustomersRequestO
 	if err := intake.CheckOptions(o); err != nil {
 		return nil, err
 	}
-	if _, err := s.policies.Require(r.user.ID, r.action, o.Unit, 0); err != nil {
-		return nil, s.refuse(ctx, r, "", err)
-	}
 	if err := intake.Look(r.upload.Name(), o); err != nil { // what its beginning tells needs no import
+		return nil, err
+	}
+	if err := s.mayWait(ctx, o.Unit, r.resultID, r.upload.size); err != nil { // others may have come meanwhile
 		return nil, err
 	}
 	path := filepath.Join(filepath.Dir(r.upload.Name()), "import-"+r.resultID)
 	if err := os.Rename(r.upload.Name(), path); err != nil {
 		return nil, err
 	}
-	j := store.ImportJob{ID: r.resultID, Unit: o.Unit, Name: p.Name, Path: path, Options: o, TotalBytes: r.upload.size, CreatedBy: &r.user.ID}
+	j := store.ImportJob{ID: r.resultID, Unit: o.Unit, Name: p.Name, Path: path, Options: o, TotalBytes: r.upload.size, CreatedBy: &r.user.ID, Rights: s.importRights(r, o.Unit)}
 	if err := s.store.CreateImport(ctx, j); err != nil && campaign.CodeOf(err) != campaign.CodeAlreadyExists { // an earlier try came that far
 		return nil, errors.Join(err, os.Remove(path))
 	}
@@ -72,6 +75,43 @@ func (s *Server) ImportCustomers(ctx context.Context, in ImportCustomersRequestO
 		return nil, err
 	}
 	return ImportCustomers202JSONResponse(importOf(j)), nil
+}
+
+// recordLanded writes down who brought which content about customers, and what became of it.
+func (s *Server) recordLanded(ctx context.Context, event string, counts map[string]any) error {
+	r := requestOf(ctx)
+	sum := sha256.Sum256(r.body)
+	counts["digest"], counts["request_id"] = hex.EncodeToString(sum[:]), r.id
+	return s.record(ctx, store.AuditEvent{ActorID: &r.user.ID, Actor: r.user.Name, Event: event, Allowed: true, Data: counts})
+}
+
+// importRights are those that the caller has beside that of importing. Attributes are
+// everybody's of the tenant, units those below a unit.
+func (s *Server) importRights(r *request, unit campaign.OrgUnit) (rights []campaign.Action) {
+	for act, at := range map[campaign.Action]campaign.OrgUnit{campaign.ActAttributeDeclare: unit.Tenant(), campaign.ActUnitAdminister: unit} {
+		if _, err := s.policies.Require(r.user.ID, act, at, 0); err == nil {
+			rights = append(rights, act)
+		}
+	}
+	return rights
+}
+
+// mayStart refuses an import that was checked for somebody who may more than the caller.
+func (s *Server) mayStart(r *request, j store.ImportJob) error {
+	if j.Report == nil {
+		return nil
+	}
+	if slices.ContainsFunc(j.Report.Columns, func(c campaign.ImportColumn) bool { return c.New }) {
+		if _, err := s.policies.Require(r.user.ID, campaign.ActAttributeDeclare, j.Unit.Tenant(), 0); err != nil {
+			return err
+		}
+	}
+	if len(j.Report.NewUnits) > 0 {
+		if _, err := s.policies.Require(r.user.ID, campaign.ActUnitAdminister, j.Unit, 0); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // beginImport has a worker take the import up. When none can be told now, a worker finds the
@@ -130,9 +170,13 @@ func (s *Server) GetImport(ctx context.Context, in GetImportRequestObject) (GetI
 
 // StartImport implements the operation.
 func (s *Server) StartImport(ctx context.Context, in StartImportRequestObject) (StartImportResponseObject, error) {
+	r := requestOf(ctx)
 	j, err := s.reachImport(ctx, in.ImportID)
 	if err == nil {
-		err = s.store.EndDryRun(ctx, j.ID)
+		err = s.refuse(ctx, r, "", s.mayStart(r, j))
+	}
+	if err == nil {
+		err = s.store.EndDryRun(ctx, j.ID, r.user.ID, s.importRights(r, j.Unit))
 	}
 	if err == nil {
 		err = s.beginImport(ctx, j.ID)

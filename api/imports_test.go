@@ -7,11 +7,15 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/text/encoding/simplifiedchinese"
 	"golang.org/x/text/encoding/unicode"
@@ -25,7 +29,7 @@ import (
 func newImports(t *testing.T) *env {
 	t.Helper()
 	e := newEnv(t)
-	t.Setenv("TMPDIR", t.TempDir()) // where uploads are spooled
+	e.server.spoolDir = t.TempDir()
 	e.orch.importing = func(ctx context.Context, id string) error {
 		_, err := intake.Run(ctx, e.store, id, "", nil)
 		return err
@@ -82,8 +86,20 @@ func TestImports(t *testing.T) {
 	e.orch.importing = nil
 	j = into[Import](t, e.upload("operator", importQuery, "external_id\nw\n"))
 	require.Equal(t, "waiting", j.State)
+	// What waits of a tenant takes up a part of the folder.
+	e.exec(`UPDATE import_job SET total_bytes = $2 WHERE id = $1`, j.ID, int64(maxSpoolOfOne-100))
+	require.EqualValues(t, campaign.CodeRateLimited, e.upload("operator", importQuery, "external_id\n"+strings.Repeat("a\n", 100)).problem(t).Code)
+	file, err := os.CreateTemp(e.server.spoolDir, "upload-*")
+	require.NoError(t, err)
+	_, err = file.WriteString("external_id\nv\n")
+	require.NoError(t, err)
+	arrived := context.WithValue(t.Context(), requestKey{}, &request{resultID: uuid.NewString(), user: store.User{ID: e.users["operator"]}, upload: &upload{File: file, size: 101}})
+	_, err = e.server.ImportCustomers(arrived, ImportCustomersRequestObject{Params: ImportCustomersParams{Name: "c.csv", Unit: here, TimeZone: "Asia/Shanghai"}})
+	require.Equal(t, campaign.CodeRateLimited, campaign.CodeOf(err), "others came at the same time")
+	require.NoError(t, file.Close())
+	into[Import](t, e.upload("operator", importQuery, "external_id\nv\n"))
 	require.Equal(t, "cancelled", into[Import](t, e.send("operator", "POST", "/v1/imports/"+j.ID+"/cancel", nil)).State)
-	_, err := os.Stat(filepath.Join(os.TempDir(), "import-"+j.ID))
+	_, err = os.Stat(filepath.Join(os.TempDir(), "import-"+j.ID))
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
@@ -161,10 +177,41 @@ func TestImportedFiles(t *testing.T) {
 			require.Equal(t, tt.want, got, string(r.body))
 		})
 	}
-	before := uploads["importCustomers"]
-	uploads["importCustomers"] = 100
-	defer func() { uploads["importCustomers"] = before }()
-	r := e.upload("operator", importQuery, "external_id\n"+strings.Repeat("a\n", 100))
+	// Those who may send nothing are told before a byte is taken, and so are too many at once.
+	var operator string
+	require.NoError(t, e.store.Pool().QueryRow(context.Background(), `SELECT id::text FROM app_user WHERE login = 'operator'`).Scan(&operator))
+	release, err := e.server.uploading.take(operator)
+	require.NoError(t, err)
+	second, err := e.server.uploading.take(operator)
+	require.NoError(t, err)
+	r := e.upload("operator", importQuery, "external_id\na\n")
+	require.Equal(t, http.StatusTooManyRequests, r.status, string(r.body))
+	release()
+	second()
+
+	// However slowly it comes, a file ends with the time of its request; one that does not tell its
+	// size may be as large as any.
+	for _, tt := range []struct {
+		within       time.Duration
+		limit, tells int64
+		want         campaign.Code
+	}{{0, 100, 1, campaign.CodeMalformedBody}, {time.Minute, maxSpool + 1, -1, campaign.CodeRateLimited}, {time.Minute, 100, 1, ""}} {
+		ctx, cancel := context.WithTimeout(t.Context(), tt.within)
+		defer cancel()
+		req := httptest.NewRequestWithContext(ctx, "POST", "/v1/imports", strings.NewReader("a"))
+		req.Header.Set("Content-Type", "application/octet-stream")
+		req.ContentLength = tt.tells
+		_, drop, err := e.server.spool(echo.New().NewContext(req, httptest.NewRecorder()), tt.limit)
+		require.Equal(t, tt.want, campaign.CodeOf(err))
+		if err == nil {
+			drop()
+		}
+	}
+
+	e.server.uploads["importCustomers"] = 100
+	elsewhere := strings.ReplaceAll(importQuery, string(here), string(there))
+	require.Equal(t, http.StatusForbidden, e.upload("operator", elsewhere, "external_id\n"+strings.Repeat("a\n", 100)).status)
+	r = e.upload("operator", importQuery, "external_id\n"+strings.Repeat("a\n", 100))
 	require.Equal(t, http.StatusRequestEntityTooLarge, r.status)
 	require.EqualValues(t, campaign.CodeFileTooLarge, r.problem(t).Code)
 }

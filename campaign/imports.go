@@ -36,8 +36,9 @@ type ImportOptions struct {
 	Delimiter string `json:"delimiter,omitempty"` // of fields, one character
 	Sheet     string `json:"sheet,omitempty"`     // of a workbook; its first
 	// Columns says what columns are, by their header: an attribute, one of the names above,
-	// "-" for a column that is to be left out, "+name" or "+name:type" for an attribute that
-	// is to be declared. A column that is not named here is what its header says.
+	// "-" for a column that is to be left out, "+name:type" for an attribute that is to be
+	// declared, whose type may be left out to be guessed. Such an attribute identifies people
+	// unless ":plain" stands behind the type. A column that is not named here is what its header says.
 	Columns map[string]string `json:"columns,omitempty"`
 	// Key is the column with the operator's own customer id, short for Columns[Key] = external_id.
 	Key string `json:"key,omitempty"`
@@ -77,7 +78,8 @@ type ImportReport struct {
 	Preview    [][]any        `json:"preview"` // the first rows as they would land
 	Rows       int64          `json:"rows"`
 	Rejected   int64          `json:"rejected"`
-	Duplicates int64          `json:"duplicates"` // of those rejected, rows whose key or number an earlier row has
+	Duplicates int64          `json:"duplicates"`          // of those rejected, rows whose key or number an earlier row has
+	NewUnits   []string       `json:"new_units,omitempty"` // units of rows that nobody has made yet, and the import will; not more than 100
 }
 
 // The codes of an import that was refused, and of rows that do not land.
@@ -89,6 +91,8 @@ const (
 	CodeDuplicateKey    Code = "duplicate_key"    // an earlier row is about the same customer
 	CodeDuplicateNumber Code = "duplicate_number" // an earlier row has the same number
 	CodeOtherUnit       Code = "other_unit"       // the customer belongs where the import may not write
+	CodeErased          Code = "erased"           // the customer was erased and does not come back
+	CodeUnknownUnit     Code = "unknown_unit"     // nobody has made the unit, and the import may not
 )
 
 // ImportPosition is a place between two rows of a file.

@@ -22,11 +22,16 @@ import (
 
 const (
 	previewRows = 20
+	newUnits    = 100 // that are told of
 	sampleSize  = 8   // different values of a column that are shown
 	sampleRows  = 500 // rows that each worker looks for them in
 	faultSize   = 5   // bad values of a column that are shown
 	// hopeless is how many rows must be bad before a pass gives up that has too many.
 	hopeless = 100_000
+	// maxRejects is how many rejected rows are listed of a file: each is a row of the database.
+	maxRejects = 1_000_000
+	// rejectsAtOnce is how many duplicates are listed at a time.
+	rejectsAtOnce = 5_000
 )
 
 // check is the first pass over a file.
@@ -35,15 +40,19 @@ type check struct {
 	options campaign.ImportOptions
 	columns []column
 	region  string
+	units   unitRule
 	rejects func([]store.ImportReject) error
+	erased  func() func(tenant campaign.OrgUnit, externalID []byte) bool // for a goroutine
 
 	keys, numbers  *duplicates
 	rows, rejected atomic.Int64
+	gone, noUnit   atomic.Int64 // of those rejected: about customers who were erased, and of units that are not there
 	bytes          atomic.Int64
 
 	mu         sync.Mutex
 	stats      []columnStats
 	preview    [][]any
+	newUnits   []string
 	duplicates int64
 }
 
@@ -98,7 +107,7 @@ func (c *check) run(ctx context.Context, mapped bool) (err error) {
 		})
 	})
 	for range workers {
-		reader, err := newRowReader(c.columns, c.options, c.region)
+		reader, err := newRowReader(c.columns, c.options, c.region, c.units)
 		if err != nil {
 			return err
 		}
@@ -115,7 +124,8 @@ func (c *check) run(ctx context.Context, mapped bool) (err error) {
 
 // work checks runs of rows until there are none.
 func (c *check) work(ctx context.Context, reader *rowReader, free chan<- *run, full <-chan *run) error {
-	w := checkWorker{check: c, rowReader: reader, stats: make([]columnStats, len(c.columns))}
+	w := checkWorker{check: c, rowReader: reader, stats: make([]columnStats, len(c.columns)), wasErased: c.erased()}
+	w.keyAt = slices.IndexFunc(c.columns, func(col column) bool { return col.target == campaign.ImportKey })
 	for i := range w.stats {
 		w.stats[i].types = anyType
 	}
@@ -133,6 +143,11 @@ func (c *check) work(ctx context.Context, reader *rowReader, free chan<- *run, f
 	defer c.mu.Unlock()
 	for i := range c.stats {
 		c.stats[i].merge(w.stats[i])
+	}
+	if c.units.fresh {
+		for _, u := range reader.fresh {
+			c.newUnits = keepFew(c.newUnits, u, newUnits)
+		}
 	}
 	return nil
 }
@@ -159,6 +174,8 @@ type checkWorker struct {
 	*check
 	*rowReader
 	stats     []columnStats
+	keyAt     int // column of the customer's own id; -1 without one
+	wasErased func(tenant campaign.OrgUnit, externalID []byte) bool
 	looked    int // rows in which samples were looked for
 	keysOf    []fingerprint
 	numbersOf []fingerprint
@@ -168,7 +185,7 @@ type checkWorker struct {
 // check1 checks one run of rows.
 func (w *checkWorker) check1(r *run) error {
 	w.keysOf, w.numbersOf, w.faulty = w.keysOf[:0], w.numbersOf[:0], w.faulty[:0]
-	var rows int64
+	var rows, gone, noUnit int64
 	tell := w.tell
 	for _, b := range r.blocks[:r.used] {
 		for b.Next(&w.row) {
@@ -176,34 +193,42 @@ func (w *checkWorker) check1(r *run) error {
 				continue
 			}
 			rows++
+			if w.keyAt >= 0 && w.keyAt < len(w.row.Fields) && w.wasErased(w.check.options.Unit.Tenant(), trim(w.row.Fields[w.keyAt])) {
+				gone++ // and nothing of the row is written down
+				w.faulty = append(w.faulty, store.ImportReject{Line: w.row.Line, Code: campaign.CodeErased, Reason: "the customer has been erased and does not come back"})
+				continue
+			}
 			w.looked++
 			reject, ok := w.read(tell)
 			if r.number == 0 && len(w.preview) < previewRows && w.row.Fault == nil {
 				w.preview = append(w.preview, w.show())
 			}
 			if !ok {
+				if reject.Code == campaign.CodeUnknownUnit {
+					noUnit++
+				}
 				w.faulty = append(w.faulty, reject)
 				continue
 			}
 			w.keysOf = append(w.keysOf, w.keys.of(w.key, w.row.Line))
-			if w.number != "" {
-				w.numbersOf = append(w.numbersOf, w.numbers.of([]byte(w.number), w.row.Line))
+			if len(w.number) > 0 {
+				w.numbersOf = append(w.numbersOf, w.numbers.of(w.number, w.row.Line))
 			}
 		}
 	}
 	if err := errors.Join(w.keys.add(w.keysOf), w.numbers.add(w.numbersOf)); err != nil {
 		return err
 	}
-	all, rejected := w.rows.Add(rows), w.rejected.Add(int64(len(w.faulty)))
+	w.rows.Add(rows)
+	w.gone.Add(gone)
+	w.noUnit.Add(noUnit)
+	w.rejected.Add(int64(len(w.faulty)))
 	if len(w.faulty) > 0 {
 		if err := w.rejects(w.faulty); err != nil {
 			return err
 		}
 	}
-	if rejected > hopeless && float64(rejected) > w.check.options.BadShare*float64(all) {
-		return tooBad(rejected, all, w.check.options.BadShare)
-	}
-	return nil
+	return w.judge(hopeless)
 }
 
 // tell learns what became of a field.
@@ -241,7 +266,7 @@ func (w *checkWorker) show() []any {
 		case v.kind == bad || c.masked() && v.kind != unknown || v.kind == isText && c.target != campaign.ImportKey:
 			all[i] = shown(w.row.Fields[i], c.masked())
 		default:
-			all[i] = v.plain(w.zone)
+			all[i] = v.plain(trim(w.row.Fields[i]), w.zone)
 		}
 	}
 	return all
@@ -249,41 +274,59 @@ func (w *checkWorker) show() []any {
 
 // findDuplicates rejects rows whose key or number an earlier row has.
 func (c *check) findDuplicates() error {
-	rejected := map[int64]bool{}
-	all := c.rows.Load()
+	var rejected lines
 	var found []store.ImportReject
-	reject := func(code campaign.Code, reason string) func(repeated) error {
-		return func(r repeated) error {
-			rejected[r.line] = true
-			if n := c.rejected.Add(1); n > hopeless && float64(n) > c.options.BadShare*float64(all) {
-				return tooBad(n, all, c.options.BadShare)
-			}
-			found = append(found, store.ImportReject{Line: r.line, Code: code, Reason: fmt.Sprintf(reason, r.first)})
+	flush := func() error {
+		if len(found) == 0 {
 			return nil
 		}
+		err := c.rejects(found)
+		found = found[:0]
+		return err
 	}
-	skip := func(line int64) bool { return rejected[line] }
-	err := c.keys.find(skip, reject(campaign.CodeDuplicateKey, "is about the same customer as line %d, which is the one that counts"))
+	reject := func(code campaign.Code, reason string) func(repeated) error {
+		return func(r repeated) error {
+			rejected.add(r.line)
+			c.duplicates++
+			c.rejected.Add(1)
+			if err := c.judge(hopeless); err != nil {
+				return err
+			}
+			if found = append(found, store.ImportReject{Line: r.line, Code: code, Reason: fmt.Sprintf(reason, r.first)}); len(found) < rejectsAtOnce {
+				return nil
+			}
+			return flush()
+		}
+	}
+	err := c.keys.find(rejected.has, reject(campaign.CodeDuplicateKey, "is about the same customer as line %d, which is the one that counts"))
 	if err == nil {
-		err = c.numbers.find(skip, reject(campaign.CodeDuplicateNumber, "has the same phone number as line %d"))
+		err = c.numbers.find(rejected.has, reject(campaign.CodeDuplicateNumber, "has the same phone number as line %d"))
 	}
-	c.duplicates = int64(len(found))
-	if len(found) > 0 {
-		err = errors.Join(err, c.rejects(found))
-	}
-	return err
+	return errors.Join(err, flush())
 }
 
-func tooBad(rejected, rows int64, share float64) *campaign.Error {
-	return campaign.Errorf(campaign.CodeImportRefused, "%d of %d rows are bad, more than the %.4g %% that are allowed; nothing was loaded. The rejected rows say what is wrong with each", rejected, rows, 100*share).
-		With("rows", rows).With("rejected", rejected).With("bad_share", share)
+// judge refuses a file with more rejected rows than can be listed, or more than enough bad ones
+// which are more than allowed. That a customer was erased is no fault of the file.
+func (c *check) judge(enough int64) error {
+	rejected, share := c.rejected.Load(), c.options.BadShare
+	bad := rejected - c.gone.Load()
+	rows := c.rows.Load() // last: no worker rejects a row before it has counted it
+	switch {
+	case rejected > maxRejects:
+		return campaign.Errorf(campaign.CodeImportRefused, "more than %d rows are rejected, which are too many to list; nothing was loaded. The rejected rows say what is wrong with each", maxRejects).
+			With("rows", rows).With("rejected", rejected)
+	case bad > enough && float64(bad) > share*float64(rows):
+		return campaign.Errorf(campaign.CodeImportRefused, "%d of %d rows are bad, more than the %.4g %% that are allowed; nothing was loaded. The rejected rows say what is wrong with each", bad, rows, 100*share).
+			With("rows", rows).With("rejected", rejected).With("bad_share", share)
+	}
+	return nil
 }
 
 // settle makes the types of guessed columns from what was found, and the report.
 func (c *check) settle(layout tabular.Layout, catalogue []store.Attribute) campaign.ImportReport {
 	report := campaign.ImportReport{
 		Format: string(layout.Format), Encoding: string(layout.Encoding), Columns: []campaign.ImportColumn{}, Preview: c.preview,
-		Rows: c.rows.Load(), Rejected: c.rejected.Load(), Duplicates: c.duplicates,
+		Rows: c.rows.Load(), Rejected: c.rejected.Load(), Duplicates: c.duplicates, NewUnits: slices.Sorted(slices.Values(c.newUnits)),
 	}
 	if layout.Comma != 0 {
 		report.Delimiter = string(rune(layout.Comma))
@@ -323,8 +366,10 @@ func (s *columnStats) guess() store.AttributeType {
 	return store.AttributeText
 }
 
-// digest identifies what an import makes of customers: the file and what its columns mean.
-func digest(content []byte, o campaign.ImportOptions, columns []campaign.ImportColumn) (string, error) {
+// digest identifies what an import makes of customers: the file, what its columns mean, and how
+// many of its rows are of units that were not there. Units stay once they are made: another
+// number of such rows means other units.
+func digest(content []byte, o campaign.ImportOptions, columns []campaign.ImportColumn, noUnit int64) (string, error) {
 	type is struct{ Column, Target, Type string }
 	meaning := struct {
 		Content   string
@@ -333,7 +378,8 @@ func digest(content []byte, o campaign.ImportOptions, columns []campaign.ImportC
 		Simulated bool
 		Format    []string
 		Columns   []is
-	}{hex.EncodeToString(content), o.Unit, o.TimeZone, o.Simulated, []string{o.Format, o.Encoding, o.Delimiter, o.Sheet}, nil}
+		NoUnit    int64 `json:",omitempty"`
+	}{hex.EncodeToString(content), o.Unit, o.TimeZone, o.Simulated, []string{o.Format, o.Encoding, o.Delimiter, o.Sheet}, nil, noUnit}
 	for _, c := range columns {
 		meaning.Columns = append(meaning.Columns, is{c.Column, c.Target, c.Type})
 	}

@@ -129,6 +129,22 @@ func (d *duplicates) find(skip func(line int64) bool, each func(repeated) error)
 	return nil
 }
 
+// lines is a set of lines, a bit for each of the file.
+type lines struct{ bits []uint64 }
+
+func (l *lines) add(line int64) {
+	at := int(line >> 6)
+	if at >= len(l.bits) {
+		l.bits = append(l.bits, make([]uint64, at+1-len(l.bits))...)
+	}
+	l.bits[at] |= 1 << (line & 63)
+}
+
+func (l *lines) has(line int64) bool {
+	at := int(line >> 6)
+	return at < len(l.bits) && l.bits[at]&(1<<(line&63)) != 0
+}
+
 func (f fingerprint) line() int64 { return int64(binary.LittleEndian.Uint32(f[12:])) }
 
 func compare(a, b uint64) int {

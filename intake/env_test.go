@@ -52,8 +52,17 @@ func open(t *testing.T) *store.Store {
 	return st
 }
 
-// job keeps an import of content that nobody has begun.
+// all an import may need beside the right to import.
+var all = []campaign.Action{campaign.ActAttributeDeclare, campaign.ActUnitAdminister}
+
+// job keeps an import of content that nobody has begun, by somebody with all rights.
 func job(t *testing.T, st *store.Store, content string, change func(*campaign.ImportOptions)) string {
+	t.Helper()
+	return jobOf(t, st, content, all, change)
+}
+
+// jobOf is job for somebody with rights.
+func jobOf(t *testing.T, st *store.Store, content string, rights []campaign.Action, change func(*campaign.ImportOptions)) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "customers")
 	require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
@@ -63,7 +72,7 @@ func job(t *testing.T, st *store.Store, content string, change func(*campaign.Im
 	}
 	require.NoError(t, intake.CheckOptions(o))
 	id := uuid.Must(uuid.NewV7()).String()
-	require.NoError(t, st.CreateImport(context.Background(), store.ImportJob{ID: id, Unit: o.Unit, Name: "customers.csv", Path: path, Options: o, TotalBytes: int64(len(content))}))
+	require.NoError(t, st.CreateImport(context.Background(), store.ImportJob{ID: id, Unit: o.Unit, Name: "customers.csv", Path: path, Options: o, TotalBytes: int64(len(content)), Rights: rights}))
 	return id
 }
 

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -82,7 +83,7 @@ func CheckOptions(o campaign.ImportOptions) error {
 	if _, err := tabularOptions(o); err != nil {
 		return err
 	}
-	_, err := newRowReader(nil, o, "")
+	_, err := newRowReader(nil, o, "", unitRule{})
 	return err
 }
 
@@ -157,7 +158,7 @@ func Load(ctx context.Context, st *store.Store, importID, folder string, progres
 		return j, err
 	}
 	if j.State == campaign.ImportChecked {
-		if err := declare(ctx, st, *j.Report); err != nil {
+		if err := declare(ctx, st, j); err != nil {
 			return j, err
 		}
 	}
@@ -188,9 +189,17 @@ func firstPass(ctx context.Context, st *store.Store, j store.ImportJob, folder s
 		return err
 	}
 	defer func() { _ = f.close() }()
-	columns, faults := resolve(f.reader.Header(), j.Options, catalogue)
+	columns, faults := resolve(f.reader.Header(), j.Options, catalogue, j.May(campaign.ActAttributeDeclare))
+	units, err := unitsOf(ctx, st, j)
+	if err != nil {
+		return err
+	}
+	erased, err := st.Erased(ctx)
+	if err != nil {
+		return err
+	}
 	c := &check{
-		file: f, options: j.Options, columns: columns, region: st.PhoneRegion(),
+		file: f, options: j.Options, columns: columns, units: units, region: st.PhoneRegion(), erased: erased,
 		rejects: func(rejects []store.ImportReject) error { return st.AddRejects(ctx, j.ID, rejects) },
 	}
 	g, within := errgroup.WithContext(ctx)
@@ -238,12 +247,12 @@ func firstPass(ctx context.Context, st *store.Store, j store.ImportJob, folder s
 		refusal = &campaign.Error{Code: campaign.CodeImportRefused, Message: "the columns of the file cannot all be understood; nothing was loaded", Fields: faults}
 	case report.Rows == 0:
 		refusal = campaign.Errorf(campaign.CodeEmptyFile, "the file has no rows")
-	case float64(report.Rejected) > j.Options.BadShare*float64(report.Rows):
-		refusal = tooBad(report.Rejected, report.Rows, j.Options.BadShare)
+	default:
+		refusal = refusalOf(c.judge(0))
 	}
 	name := ""
 	if refusal == nil {
-		if name, err = digest(content, j.Options, report.Columns); err != nil {
+		if name, err = digest(content, j.Options, report.Columns, c.noUnit.Load()); err != nil {
 			return err
 		}
 	}
@@ -264,18 +273,30 @@ func refusalOf(err error) *campaign.Error {
 	return nil
 }
 
-// declare makes the attributes that the import is to bring.
-func declare(ctx context.Context, st *store.Store, report campaign.ImportReport) error {
+// declare makes the attributes that the import is to bring, in the name of whoever starts it.
+// What somebody has declared since the file was checked stays as it was declared.
+func declare(ctx context.Context, st *store.Store, j store.ImportJob) error {
+	catalogue, err := st.CustomerAttributes(ctx)
+	if err != nil {
+		return err
+	}
 	var fresh []store.Attribute
-	for _, c := range report.Columns {
-		if c.New {
-			fresh = append(fresh, store.Attribute{Name: c.Target, Type: store.AttributeType(c.Type), Meaning: c.Column, Source: "import"})
+	for _, c := range j.Report.Columns {
+		if c.New && !slices.ContainsFunc(catalogue, func(a store.Attribute) bool { return a.Name == c.Target }) {
+			fresh = append(fresh, store.Attribute{Name: c.Target, Type: store.AttributeType(c.Type), Meaning: c.Column, Source: "import", PII: c.Masked})
 		}
 	}
 	if len(fresh) == 0 {
 		return nil
 	}
-	return st.DeclareAttributes(ctx, campaign.Actor{}, fresh)
+	if !j.May(campaign.ActAttributeDeclare) {
+		return campaign.Errorf(campaign.CodeForbidden, "the import declares attributes, and whoever started it may not")
+	}
+	by, err := st.ImportActor(ctx, j)
+	if err != nil {
+		return err
+	}
+	return st.DeclareAttributes(ctx, by, fresh)
 }
 
 // secondPass writes the customers.
@@ -289,6 +310,9 @@ func secondPass(ctx context.Context, st *store.Store, j store.ImportJob, folder 
 		byName[a.Name] = a
 	}
 	l := load{options: j.Options, region: st.PhoneRegion()}
+	if l.units, err = unitsOf(ctx, st, j); err != nil {
+		return err
+	}
 	into := store.CustomerColumns{Simulated: j.Options.Simulated}
 	for _, c := range j.Report.Columns {
 		is := column{header: c.Column, target: c.Target}
@@ -308,7 +332,7 @@ func secondPass(ctx context.Context, st *store.Store, j store.ImportJob, folder 
 		}
 		l.columns = append(l.columns, is)
 	}
-	if l.skipped, err = st.SkippedLines(ctx, j.ID); err != nil {
+	if err := st.SkippedLines(ctx, j.ID, l.skipped.add); err != nil {
 		return err
 	}
 	return st.LoadCustomers(ctx, j.ID, into, func(ctx context.Context, customers *store.CustomerLoad) error {

@@ -144,9 +144,9 @@ func TestAFileWithTooManyBadRowsIsRefused(t *testing.T) {
 
 func TestADryRunWritesNoCustomer(t *testing.T) {
 	st := open(t)
-	j := imported(t, st, "客户编号,手机号,年龄,name,city code,since\na,13800138000,31,王小明,4501,2020-01-01\nb,13800138001,,李雷,4502,2020-01-02\n", func(o *campaign.ImportOptions) {
+	j := imported(t, st, "客户编号,手机号,年龄,name,city code,since,wechat\na,13800138000,31,王小明,4501,2020-01-01,wang.xm\nb,13800138001,,李雷,4502,2020-01-02,li\n", func(o *campaign.ImportOptions) {
 		o.DryRun = true
-		o.Columns = map[string]string{"city code": "+", "since": "+member_since"}
+		o.Columns = map[string]string{"city code": "+::plain", "since": "+member_since", "wechat": "-"}
 	})
 	require.Equal(t, campaign.ImportChecked, j.State, "%v", j.Error)
 	require.Zero(t, one[int64](t, st, `SELECT count(*) FROM customer`))
@@ -157,16 +157,19 @@ func TestADryRunWritesNoCustomer(t *testing.T) {
 	}
 	require.Equal(t, []string{
 		"external_id  false 0 [a b]", "msisdn  false 0 [*******8000 *******8001]", "age int false 1 [31]", "name text false 0 [*** **]",
-		"city_code int true 0 [4501 4502]", "member_since timestamp true 0 [2020-01-01 2020-01-02]",
+		"city_code int true 0 [4501 4502]", "member_since timestamp true 0 [******1-01 ******1-02]",
+		"  false 0 [******* **]",
 	}, got)
 	require.Equal(t, [][]any{
-		{"a", "*******8000", 31.0, "***", "4501", "2020-01-01"}, {"b", "*******8001", nil, "**", "4502", "2020-01-02"},
+		{"a", "*******8000", 31.0, "***", "4501", "******1-01", "*******"}, {"b", "*******8001", nil, "**", "4502", "******1-02", "**"},
 	}, j.Report.Preview)
 
 	done, err := intake.Load(context.Background(), st, j.ID, "", nil)
 	require.NoError(t, err)
 	require.Equal(t, [5]int64{2, 2, 0, 0, 0}, counts(done))
 	require.EqualValues(t, 4502, one[int64](t, st, `SELECT city_code FROM customer WHERE external_id = 'b'`))
+	require.Equal(t, "city_code false, member_since true", one[string](t, st, `SELECT string_agg(name || ' ' || pii, ', ' ORDER BY name) FROM customer_attribute WHERE name IN ('city_code', 'member_since')`),
+		"what nobody said identifies nobody may do so")
 }
 
 func TestColumnsThatNothingIsKnownBy(t *testing.T) {
@@ -189,6 +192,46 @@ func TestColumnsThatNothingIsKnownBy(t *testing.T) {
 	require.Equal(t, [5]int64{1, 1, 0, 0, 0}, counts(j))
 }
 
+func TestErasedCustomersDoNotComeBack(t *testing.T) {
+	st, ctx := open(t), t.Context()
+	const file = "external_id,age,phone\na,1,13800138000\nb,1,\nc,2,\n"
+	imported(t, st, file, nil)
+	by := campaign.Actor{UserID: uuid.NewString()}
+	_, err := st.Pool().Exec(ctx, `INSERT INTO app_user (id, login, name, password_hash) VALUES ($1, 'ada', 'Ada', '-')`, by.UserID)
+	require.NoError(t, err)
+	erased := one[string](t, st, `SELECT id::text FROM customer WHERE external_id = 'a'`)
+	require.NoError(t, st.Erase(ctx, erased, "asked", by))
+	for content, want := range map[string][5]int64{ // among known and unknown customers, and alone
+		file + "d,3,\nerased " + erased + ",4,\n":        {5, 1, 0, 2, 2},
+		"external_id,age,phone\na,1,13800138000\ne,1,\n": {2, 1, 0, 0, 1},
+	} {
+		j := imported(t, st, content, func(o *campaign.ImportOptions) { o.BadShare = 1 })
+		require.Equal(t, want, counts(j))
+		require.Equal(t, campaign.CodeErased, rejects(t, st, j.ID)[0].Code)
+	}
+
+	// The first pass knows them already, and writes nothing of them down; that they are in the file is no fault of it.
+	j := imported(t, st, "external_id,age,phone\na,77,13800138000\na,old,x\na,1\nf,9,\nb,5,\n", func(o *campaign.ImportOptions) { o.DryRun, o.BadShare = true, 0 })
+	require.Equal(t, campaign.ImportChecked, j.State, "%v", j.Error)
+	require.EqualValues(t, 3, j.Rejected)
+	require.Equal(t, [][]any{{"f", 9.0, nil}, {"b", 5.0, nil}}, j.Report.Preview)
+	for i, sample := range [][]string{{"f", "b"}, {"9", "5"}, {}} {
+		require.Equal(t, sample, j.Report.Columns[i].Sample)
+		require.Empty(t, j.Report.Columns[i].Faults)
+	}
+	for _, r := range rejects(t, st, j.ID) {
+		require.Equal(t, store.ImportReject{Line: r.Line, Code: campaign.CodeErased, Reason: r.Reason}, r)
+	}
+	// Whoever is erased between the passes, the second one finds.
+	require.NoError(t, st.Erase(ctx, one[string](t, st, `SELECT id::text FROM customer WHERE external_id = 'b'`), "asked", by))
+	done, err := intake.Load(ctx, st, j.ID, "", nil)
+	require.NoError(t, err)
+	require.Equal(t, [5]int64{5, 1, 0, 0, 4}, counts(done))
+	require.EqualValues(t, 6, one[int64](t, st, `SELECT count(*) FROM customer`))
+	require.Zero(t, one[int64](t, st, `SELECT count(*) FROM customer WHERE external_id IN ('a', 'b') OR id = $1 AND age IS NOT NULL`, erased))
+	require.Zero(t, one[int64](t, st, `SELECT count(*) FROM phone_vault`))
+}
+
 func TestCustomersOfOtherUnitsStay(t *testing.T) {
 	st := open(t)
 	imported(t, st, "external_id,org_unit,age\na,operator/south,1\nb,operator/north,1\n", func(o *campaign.ImportOptions) { o.Unit = "operator" })
@@ -199,4 +242,59 @@ func TestCustomersOfOtherUnitsStay(t *testing.T) {
 	}}, rejects(t, st, j.ID))
 	require.EqualValues(t, 1, one[int64](t, st, `SELECT age FROM customer WHERE external_id = 'a'`))
 	require.Equal(t, "operator/south", one[string](t, st, `SELECT org_unit FROM customer WHERE external_id = 'a'`))
+}
+
+// Declaring attributes and making units take rights of their own.
+func TestAnImportMayNoMoreThanItsPeople(t *testing.T) {
+	st, ctx := open(t), context.Background()
+	declares := func(o *campaign.ImportOptions) { o.Columns = map[string]string{"colour": "+colour:text"} }
+	run := func(content string, rights []campaign.Action, change func(*campaign.ImportOptions)) store.ImportJob {
+		j, err := intake.Run(ctx, st, jobOf(t, st, content, rights, change), "", nil)
+		require.NoError(t, err)
+		return j
+	}
+	j := run("external_id,colour\na,red\n", nil, declares)
+	require.Equal(t, campaign.ImportRefused, j.State)
+	require.Equal(t, "columns.colour", j.Error.Fields[0].Field)
+	require.Equal(t, campaign.CodeForbidden, j.Error.Fields[0].Code)
+	require.Zero(t, one[int64](t, st, `SELECT count(*) FROM customer_attribute WHERE name = 'colour'`))
+	require.Equal(t, "muster import f import_refused", one[string](t, st, `SELECT concat_ws(' ', actor, allowed, data->>'code') FROM audit_event WHERE event = 'import.refused'`))
+
+	const elsewhere = "external_id,org_unit\na,operator/north/new\nb,operator/north\n"
+	j = run(elsewhere, nil, lenient)
+	require.Equal(t, [5]int64{2, 1, 0, 0, 1}, counts(j))
+	require.Equal(t, campaign.CodeUnknownUnit, rejects(t, st, j.ID)[0].Code)
+	require.Zero(t, one[int64](t, st, `SELECT count(*) FROM org_unit WHERE path = 'operator/north/new'`))
+
+	j = run("external_id,org_unit,colour\na,operator/north/new,red\n", all, declares)
+	require.Equal(t, [5]int64{1, 1, 0, 0, 0}, counts(j))
+	require.Equal(t, []string{"operator/north/new"}, j.Report.NewUnits)
+	require.EqualValues(t, 1, one[int64](t, st, `SELECT count(*) FROM org_unit WHERE path = 'operator/north/new'`))
+	require.EqualValues(t, 1, one[int64](t, st, `SELECT count(*) FROM customer_attribute WHERE name = 'colour' AND pii`))
+	require.Equal(t, j.Digest+" 1 1", one[string](t, st, `SELECT concat_ws(' ', data->>'digest', data->>'rows', data->>'created') FROM audit_event WHERE event_key = 'import:' || $1`, j.ID))
+	require.Equal(t, campaign.ImportDone, run("external_id,colour\nz,blue\n", nil, declares).State, "what is declared needs no right")
+
+	j = run(elsewhere, nil, lenient)
+	require.Nil(t, j.Already, "now somebody has made the unit")
+	require.Equal(t, [5]int64{2, 0, 0, 2, 0}, counts(j))
+	require.Equal(t, j.ID, *run(elsewhere, nil, lenient).Already)
+}
+
+// An import that was killed before its first batch has dropped the indexes of tables that were
+// empty then, and need not be when it is taken up again.
+func TestATableThatWasEmptyIsLookedAtAgain(t *testing.T) {
+	st, ctx := open(t), context.Background()
+	id := job(t, st, "external_id,age\na,1\nb,2\n", func(o *campaign.ImportOptions) { o.DryRun = true })
+	_, err := intake.Run(ctx, st, id, "", nil)
+	require.NoError(t, err)
+	_, err = st.StartLoad(ctx, id)
+	require.NoError(t, err)
+	_, err = st.Pool().Exec(ctx, `UPDATE import_job SET fresh = drop_customer_indexes() WHERE id = $1`, id)
+	require.NoError(t, err)
+	_, err = st.Pool().Exec(ctx, `INSERT INTO customer (id, external_id, org_unit, time_zone) VALUES (gen_random_uuid(), 'a', 'operator/north', 'Asia/Shanghai')`)
+	require.NoError(t, err)
+	done, err := intake.Run(ctx, st, id, "", nil)
+	require.NoError(t, err)
+	require.Equal(t, [5]int64{2, 1, 1, 0, 0}, counts(done))
+	require.NotNil(t, one[*string](t, st, `SELECT to_regclass('customer_external')::text`))
 }

@@ -2,7 +2,6 @@ package intake
 
 import (
 	"context"
-	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -16,7 +15,8 @@ type load struct {
 	options campaign.ImportOptions
 	columns []column
 	region  string
-	skipped []int64 // lines that the first pass rejected because of another line, ascending
+	units   unitRule
+	skipped lines // that the first pass rejected for what the row itself does not tell
 }
 
 // piece is a run on its way through the workers. They may be done in any order; batches are
@@ -53,7 +53,7 @@ func (l *load) run(ctx context.Context, into *store.CustomerLoad, progress func(
 		})
 	})
 	for range workers {
-		reader, err := newRowReader(l.columns, l.options, l.region)
+		reader, err := newRowReader(l.columns, l.options, l.region, l.units)
 		if err != nil {
 			return err
 		}
@@ -65,6 +65,8 @@ func (l *load) run(ctx context.Context, into *store.CustomerLoad, progress func(
 		})
 	}
 	g.Go(func() error {
+		writers, landed := make(chan struct{}, into.Writers()), make(chan struct{})
+		close(landed)
 		for p := range order {
 			var err error
 			select {
@@ -76,13 +78,20 @@ func (l *load) run(ctx context.Context, into *store.CustomerLoad, progress func(
 			if err != nil {
 				return err
 			}
-			if err := into.Write(ctx, p.batch); err != nil {
-				return err
-			}
-			if progress != nil {
+			writers <- struct{}{}
+			before, after := landed, make(chan struct{})
+			landed = after
+			g.Go(func() error {
+				defer func() { <-writers }()
+				err := into.Write(ctx, p.batch, before)
+				if err != nil {
+					return err
+				}
 				progress(into.Job())
-			}
-			spare <- p
+				spare <- p
+				close(after)
+				return nil
+			})
 		}
 		return ctx.Err()
 	})
@@ -93,7 +102,6 @@ func (l *load) run(ctx context.Context, into *store.CustomerLoad, progress func(
 func (l *load) fill(ctx context.Context, r *rowReader, p *piece) error {
 	b := p.batch
 	b.Reset()
-	var number []byte
 	for _, block := range p.run.blocks[:p.run.used] {
 		for block.Next(&r.row) {
 			if r.row.Fault == nil && r.row.Blank() {
@@ -101,21 +109,14 @@ func (l *load) fill(ctx context.Context, r *rowReader, p *piece) error {
 			}
 			b.Rows++
 			_, ok := r.read(nil)
-			if ok && len(l.skipped) > 0 {
-				_, found := slices.BinarySearch(l.skipped, r.row.Line)
-				ok = !found
-			}
-			if !ok { // listed by the first pass
+			if !ok || l.skipped.has(r.row.Line) { // listed by the first pass
 				b.Rejected++
 				continue
 			}
-			if number = number[:0]; r.number != "" {
-				number = append(append(number, '+'), r.number...)
-			}
-			b.Begin(r.row.Line, r.key, number, r.unit, r.where)
+			b.Begin(r.row.Line, r.key, r.number, r.unit, r.where)
 			for i := range l.columns {
 				if l.columns[i].isAttribute() {
-					put(b, r.values[i])
+					put(b, r.values[i], r.row.Fields[i])
 				}
 			}
 		}
@@ -125,14 +126,15 @@ func (l *load) fill(ctx context.Context, r *rowReader, p *piece) error {
 	return b.Prepare(ctx)
 }
 
-func put(b *store.CustomerBatch, v value) {
+// put adds the value that was read from field.
+func put(b *store.CustomerBatch, v value, field []byte) {
 	switch v.kind {
 	case isInt:
 		b.Int(v.whole)
 	case isFloat:
-		b.Float(v.float)
+		b.Float(v.float())
 	case isText:
-		b.Text(v.text)
+		b.Text(field)
 	case isBool:
 		b.Bool(v.whole != 0)
 	case isTime:

@@ -18,8 +18,11 @@ type column struct {
 	allowed   map[string]bool // nil for any
 }
 
-// masked reports whether the column's values identify people.
-func (c column) masked() bool { return c.target == campaign.ImportNumber || c.attribute.PII }
+// masked reports whether the column's values identify people, or may do so: nobody has said
+// what a column that is left out holds.
+func (c column) masked() bool {
+	return c.target == campaign.ImportNumber || c.target == "" || c.attribute.PII
+}
 
 // isAttribute reports whether the column is neither left out nor one of campaign's names.
 func (c column) isAttribute() bool { return c.target != "" && c.attribute.Name != "" }
@@ -59,8 +62,8 @@ func plainName(header string) string {
 
 // resolve finds out what each column of a header is. What cannot be found out is told by
 // the faults, with the most similar attribute: nothing is left out that nobody said to
-// leave out.
-func resolve(header []string, o campaign.ImportOptions, catalogue []store.Attribute) ([]column, []campaign.FieldError) {
+// leave out, and nothing is declared by those who may not.
+func resolve(header []string, o campaign.ImportOptions, catalogue []store.Attribute, mayDeclare bool) ([]column, []campaign.FieldError) {
 	var faults []campaign.FieldError
 	fault := func(header string, code campaign.Code, allowed []any, format string, args ...any) {
 		faults = append(faults, campaign.FieldError{Field: "columns." + header, Code: code, Message: fmt.Sprintf(format, args...), Allowed: allowed})
@@ -87,13 +90,20 @@ func resolve(header []string, o campaign.ImportOptions, catalogue []store.Attrib
 		case explicit && strings.HasPrefix(is, "+"):
 			c.isNew = true
 			attribute, typ, _ := strings.Cut(is[1:], ":")
+			typ, open, said := strings.Cut(typ, ":")
+			if said && open != "plain" {
+				fault(name, campaign.CodeInvalidParameter, []any{"plain"}, "behind the type may stand :plain, for what identifies nobody")
+			}
 			if attribute == "" {
 				attribute = plainName(name)
 			}
 			if known, ok := byName[attribute]; ok { // declared by an earlier try
 				c.isNew, c.attribute = false, known
 			} else {
-				c.attribute = store.Attribute{Name: attribute, Type: store.AttributeType(typ), Meaning: name, Source: "import"}
+				if !mayDeclare {
+					fault(name, campaign.CodeForbidden, nil, "there is no attribute %q, and declaring one takes the right to do so: ask an administrator", attribute)
+				}
+				c.attribute = store.Attribute{Name: attribute, Type: store.AttributeType(typ), Meaning: name, Source: "import", PII: open != "plain"}
 				check := c.attribute
 				if typ == "" { // to be guessed
 					check.Type = store.AttributeText

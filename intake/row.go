@@ -1,8 +1,8 @@
 package intake
 
 import (
+	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/musterhq/muster/campaign"
@@ -15,28 +15,64 @@ import (
 type rowReader struct {
 	columns []column
 	options campaign.ImportOptions
+	known   unitRule
 	region  string // of numbers without a country code
 	zone    *time.Location
-	zones   map[string]bool
-	units   map[string]bool
+	zones   map[string]word
+	units   map[string]word
+	fresh   []string // some units of rows that nobody has made
 
 	row    tabular.Row
 	values []value // of attributes, in the order of columns; unknown for the others
 	key    []byte
-	number string // E.164 digits, empty when there is none
+	number []byte // E.164 digits, empty when there is none
 	unit   string
 	where  string // time zone
 }
 
-func newRowReader(columns []column, o campaign.ImportOptions, region string) (*rowReader, error) {
+// word is a text that many rows share, kept once.
+type word struct {
+	text  string
+	good  bool
+	fresh bool // of a unit: nobody has made it
+}
+
+// unitRule says which units rows may name.
+type unitRule struct {
+	there map[campaign.OrgUnit]bool
+	fresh bool // others too, which the import makes
+}
+
+// unitsOf is the rule of an import.
+func unitsOf(ctx context.Context, st *store.Store, j store.ImportJob) (unitRule, error) {
+	rule := unitRule{there: map[campaign.OrgUnit]bool{}, fresh: j.May(campaign.ActUnitAdminister)}
+	all, err := st.Units(ctx, []campaign.OrgUnit{j.Options.Unit})
+	for _, u := range all {
+		rule.there[u.Path] = true
+	}
+	return rule, err
+}
+
+func newRowReader(columns []column, o campaign.ImportOptions, region string, known unitRule) (*rowReader, error) {
 	zone, err := time.LoadLocation(o.TimeZone)
 	if err != nil || o.TimeZone == "" || o.TimeZone == "Local" {
 		return nil, campaign.Errorf(campaign.CodeInvalidParameter, "time zone %q is not an IANA name such as Asia/Shanghai", o.TimeZone)
 	}
 	return &rowReader{
-		columns: columns, options: o, region: region, zone: zone,
-		zones: map[string]bool{}, units: map[string]bool{}, values: make([]value, len(columns)),
+		columns: columns, options: o, known: known, region: region, zone: zone,
+		zones: map[string]word{}, units: map[string]word{}, values: make([]value, len(columns)),
 	}, nil
+}
+
+// maxWords is how many words are kept: a column may hold as many as the file has rows.
+const maxWords = 10_000
+
+// keep keeps a word, for as long as there are few.
+func keep(words map[string]word, w word) {
+	if len(words) == maxWords {
+		clear(words)
+	}
+	words[w.text] = w
 }
 
 // maxKey is how long the operator's own customer ids may be.
@@ -55,13 +91,22 @@ func (r *rowReader) read(told func(column int, v value)) (store.ImportReject, bo
 		}
 		return reject, false
 	}
-	r.key, r.number, r.unit, r.where = nil, "", string(r.options.Unit), r.options.TimeZone
+	r.key, r.number, r.unit, r.where = nil, r.number[:0], string(r.options.Unit), r.options.TimeZone
 	good := true
 	var first store.ImportReject
 	for i := range r.columns {
 		c := &r.columns[i]
 		if c.target == "" && told == nil {
 			continue
+		}
+		if c.attribute.Type == store.AttributeInt { // most columns of most rows, without the way through field
+			if n, ok := plainInt(r.row.Fields[i]); ok {
+				r.values[i] = value{kind: isInt, whole: n}
+				if told != nil {
+					told(i, r.values[i])
+				}
+				continue
+			}
 		}
 		v, code, reason := r.field(c, r.row.Fields[i])
 		r.values[i] = v
@@ -90,7 +135,7 @@ func (r *rowReader) field(c *column, field []byte) (v value, code campaign.Code,
 		switch {
 		case v.kind == bad:
 			return refuse(campaign.CodeInvalidValue, "%s", wanted[c.attribute.Type])
-		case v.kind == isText && c.allowed != nil && !c.allowed[string(v.text)]:
+		case v.kind == isText && c.allowed != nil && !c.allowed[string(field)]:
 			return refuse(campaign.CodeValueNotAllowed, "is none of the values that %s may have", c.attribute.Name)
 		}
 		return v, "", ""
@@ -102,47 +147,52 @@ func (r *rowReader) field(c *column, field []byte) (v value, code campaign.Code,
 		case len(r.key) > maxKey:
 			return refuse(campaign.CodeInvalidValue, "must have at most %d bytes", maxKey)
 		}
-		return value{kind: isText, text: r.key}, "", ""
+		return value{kind: isText}, "", ""
 	case c.target == campaign.ImportNumber:
 		if field = trim(field); nothing(field) {
 			return value{}, "", ""
 		}
-		number, err := store.NormaliseMSISDN(string(field), r.region)
-		if err != nil {
+		var err error
+		if r.number, err = store.AppendMSISDN(r.number[:0], field, r.region); err != nil {
 			return refuse(campaign.CodeInvalidMSISDN, "%s", err.Error())
 		}
-		r.number = number
-		return value{kind: isText, text: field}, "", ""
+		return value{kind: isText}, "", ""
 	case c.target == campaign.ImportUnit:
 		if field = trim(field); len(field) == 0 {
 			return value{}, "", ""
 		}
-		known, seen := r.units[string(field)]
+		unit, seen := r.units[string(field)]
 		if !seen {
 			u := campaign.OrgUnit(field)
-			known = u.Valid() && u.Within(r.options.Unit)
-			r.units[string(field)] = known
+			unit = word{text: string(u), good: u.Valid() && u.Within(r.options.Unit), fresh: !r.known.there[u]}
+			keep(r.units, unit)
+			if unit.good && unit.fresh {
+				r.fresh = keepFew(r.fresh, unit.text, newUnits)
+			}
 		}
-		if !known {
+		if unit.good && unit.fresh && !r.known.fresh {
+			return refuse(campaign.CodeUnknownUnit, "there is no such unit; whoever administers units can make it")
+		}
+		if !unit.good {
 			return refuse(campaign.CodeOtherUnit, "must be %s or a unit below it, such as %s/east", r.options.Unit, r.options.Unit)
 		}
-		r.unit = string(field)
-		return value{kind: isText, text: field}, "", ""
+		r.unit = unit.text
+		return value{kind: isText}, "", ""
 	case c.target == campaign.ImportZone:
 		if field = trim(field); len(field) == 0 {
 			return value{}, "", ""
 		}
-		known, seen := r.zones[string(field)]
+		zone, seen := r.zones[string(field)]
 		if !seen {
 			_, err := time.LoadLocation(string(field))
-			known = err == nil && string(field) != "Local"
-			r.zones[strings.Clone(string(field))] = known
+			zone = word{text: string(field), good: err == nil && string(field) != "Local"}
+			keep(r.zones, zone)
 		}
-		if !known {
+		if !zone.good {
 			return refuse(campaign.CodeInvalidValue, "must be an IANA name such as Asia/Shanghai")
 		}
-		r.where = string(field)
-		return value{kind: isText, text: field}, "", ""
+		r.where = zone.text
+		return value{kind: isText}, "", ""
 	}
 	return parse(store.AttributeText, field, r.zone), "", ""
 }

@@ -18,14 +18,18 @@ type run struct {
 	bytes  int64            // of the file, read up to here
 }
 
-// runBlocks is how many blocks make a run: about 2 MiB of text.
-const runBlocks = 8
+// A run ends with runBlocks blocks, which are about 2 MiB of text, or with the block that
+// makes it runLines lines: of a narrow file, what is made of a row is far larger than the row.
+const (
+	runBlocks = 8
+	runLines  = 10_000
+)
 
 // workers is how many goroutines take rows apart; what is in flight is one run for each,
-// one being read and one being written.
+// one being read and two being written.
 var (
 	workers  = max(2, min(runtime.GOMAXPROCS(0), 4))
-	inFlight = workers + 2
+	inFlight = workers + 3
 )
 
 // readRuns reads a file and hands out runs taken from free. It ends with the file, or when
@@ -39,8 +43,8 @@ func readRuns(ctx context.Context, reader *tabular.Reader, free <-chan *run, emi
 			return ctx.Err()
 		}
 		r.number, r.used = number, 0
-		ended := false
-		for r.used < runBlocks {
+		ended, begin := false, int64(-1)
+		for r.used < runBlocks && (begin < 0 || r.end.Line-begin < runLines) {
 			if r.used == len(r.blocks) {
 				r.blocks = append(r.blocks, &tabular.Block{})
 			}
@@ -50,6 +54,9 @@ func readRuns(ctx context.Context, reader *tabular.Reader, free <-chan *run, emi
 				break
 			} else if err != nil {
 				return err
+			}
+			if begin < 0 {
+				begin = b.Start().Line
 			}
 			r.used++
 			r.end = b.End

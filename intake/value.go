@@ -11,12 +11,11 @@ import (
 	"github.com/musterhq/muster/store"
 )
 
-// value is one typed value. Its text is part of the row it was read from.
+// value is one typed value. Text is the field it was read from, and nothing of it is here:
+// rows are read by the million, and a value fits into two registers.
 type value struct {
 	kind  kind
-	whole int64 // of int, microseconds since 1970 of a timestamp, 1 for true
-	float float64
-	text  []byte
+	whole int64 // of int, microseconds since 1970 of a timestamp, 1 for true, the bits of a float
 }
 
 type kind byte
@@ -31,15 +30,19 @@ const (
 	bad // the field holds something that is none of its type
 )
 
-// plain is v as a Go value; nil when it is unknown.
-func (v value) plain(zone *time.Location) any {
+func (v value) float() float64 { return math.Float64frombits(uint64(v.whole)) }
+
+func floatValue(f float64) value { return value{kind: isFloat, whole: int64(math.Float64bits(f))} }
+
+// plain is v, which was read from field, as a Go value; nil when it is unknown.
+func (v value) plain(field []byte, zone *time.Location) any {
 	switch v.kind {
 	case isInt:
 		return v.whole
 	case isFloat:
-		return v.float
+		return v.float()
 	case isText:
-		return string(v.text)
+		return string(field)
 	case isBool:
 		return v.whole != 0
 	case isTime:
@@ -65,7 +68,7 @@ func parse(t store.AttributeType, field []byte, zone *time.Location) value {
 	case store.AttributeFloat:
 		return parseFloat(field)
 	case store.AttributeText:
-		return value{kind: isText, text: field}
+		return value{kind: isText}
 	case store.AttributeBool:
 		return parseBool(field)
 	case store.AttributeTimestamp:
@@ -140,6 +143,14 @@ func digits(field []byte) (n int64, ok bool) {
 	return n, true
 }
 
+// plainInt reads a field of digits alone.
+func plainInt(field []byte) (int64, bool) {
+	if len(field) == 0 {
+		return 0, false
+	}
+	return digits(field)
+}
+
 // grouped reports whether commas stand where thousands end.
 func grouped(text string) bool {
 	parts := strings.Split(strings.TrimLeft(text, "+-"), ",")
@@ -151,13 +162,18 @@ func grouped(text string) bool {
 	return true
 }
 
+func ascii(field []byte) bool {
+	for _, c := range field {
+		if c >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
 // halfWidth turns full-width characters, which Chinese input methods make, into ASCII.
 func halfWidth(field []byte) (string, bool) {
-	ascii := true
-	for _, c := range field {
-		ascii = ascii && c < utf8.RuneSelf
-	}
-	if ascii {
+	if ascii(field) {
 		return string(field), true
 	}
 	var b strings.Builder
@@ -181,8 +197,8 @@ func halfWidth(field []byte) (string, bool) {
 // parseFloat reads a finite number, with a decimal point or a decimal comma. Where a comma
 // may be either, as in 1,234, the value is bad: a guess would be wrong by a factor of 1,000.
 func parseFloat(field []byte) value {
-	if n, ok := digits(field); ok {
-		return value{kind: isFloat, float: float64(n)}
+	if f, ok := decimal(field); ok {
+		return floatValue(f)
 	}
 	text, ok := halfWidth(field)
 	if !ok {
@@ -219,8 +235,44 @@ func parseFloat(field []byte) value {
 	if err != nil || math.IsNaN(f) || math.IsInf(f, 0) {
 		return value{kind: bad}
 	}
-	return value{kind: isFloat, float: f}
+	return floatValue(f)
 }
+
+// decimal reads what nearly all numbers are: up to 15 digits, with or without a point. Such a
+// number of digits, and the power of ten that it is divided by, are exact as floats, so that
+// the quotient is the nearest one.
+func decimal(field []byte) (f float64, ok bool) {
+	negative := field[0] == '-'
+	if negative {
+		field = field[1:]
+	}
+	var n int64
+	count, point := 0, -1
+	for i, c := range field {
+		switch {
+		case c >= '0' && c <= '9':
+			n = n*10 + int64(c-'0')
+			count++
+		case c == '.' && point < 0:
+			point = i
+		default:
+			return 0, false
+		}
+	}
+	if count == 0 || count > 15 {
+		return 0, false
+	}
+	if negative {
+		n = -n
+	}
+	f = float64(n)
+	if point >= 0 {
+		f /= powersOfTen[len(field)-1-point]
+	}
+	return f, true
+}
+
+var powersOfTen = [16]float64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15}
 
 var truths = map[string]bool{
 	"1": true, "t": true, "true": true, "y": true, "yes": true, "on": true, "是": true, "有": true, "真": true,
@@ -247,8 +299,11 @@ const firstYear, lastYear = 1800, 2200
 // them or nothing, or day and month first where points or a number above 12 tell them
 // apart; then, if at all, hours, minutes, seconds and a zone.
 func parseTime(field []byte, zone *time.Location) value {
+	if at, ok := stamp(field); ok {
+		return value{kind: isTime, whole: at}
+	}
 	text := string(field)
-	if field[0] >= utf8.RuneSelf || bytes.ContainsAny(field, "年：／") {
+	if !ascii(field) {
 		text = strings.NewReplacer("年", "-", "月", "-", "日", " ").Replace(text)
 		narrow, ok := halfWidth([]byte(strings.TrimSpace(text)))
 		if !ok {
@@ -281,6 +336,39 @@ func parseTime(field []byte, zone *time.Location) value {
 	}
 	at := time.Date(year, time.Month(month), day, int(sinceMidnight/3_600_000_000), int(sinceMidnight/60_000_000%60), int(sinceMidnight/1_000_000%60), int(sinceMidnight%1_000_000)*1000, zone)
 	return value{kind: isTime, whole: at.UnixMicro()}
+}
+
+// stamp reads the one form that programs write: 2019-05-04T03:02:01Z, or with +08:00.
+func stamp(f []byte) (unixMicro int64, ok bool) {
+	if len(f) != 20 && len(f) != 25 || f[4] != '-' || f[7] != '-' || f[10] != 'T' || f[13] != ':' || f[16] != ':' {
+		return 0, false
+	}
+	var n [7]int64 // century, year, month, day, hours, minutes, seconds
+	for i, at := range [...]int{0, 2, 5, 8, 11, 14, 17} {
+		if n[i], ok = twoDigits(f[at:]); !ok {
+			return 0, false
+		}
+	}
+	year, month, day := int(n[0]*100+n[1]), int(n[2]), int(n[3])
+	if year < firstYear || year > lastYear || month < 1 || month > 12 || day < 1 || day > daysIn(year, month) || n[4] > 23 || n[5] > 59 || n[6] > 59 {
+		return 0, false
+	}
+	seconds := daysSince1970(year, month, day)*86_400 + n[4]*3600 + n[5]*60 + n[6]
+	if len(f) == 20 {
+		return seconds * 1_000_000, f[19] == 'Z'
+	}
+	hours, fine := twoDigits(f[20:])
+	minutes, fine2 := twoDigits(f[23:])
+	if !fine || !fine2 || f[22] != ':' || hours > 14 || minutes > 59 {
+		return 0, false
+	}
+	switch offset := hours*3600 + minutes*60; f[19] {
+	case '+':
+		return (seconds - offset) * 1_000_000, true
+	case '-':
+		return (seconds + offset) * 1_000_000, true
+	}
+	return 0, false
 }
 
 // parseClock reads hours, minutes and, if they are there, seconds with a fraction and a
@@ -336,7 +424,7 @@ func parseClock(clock string) (sinceMidnight, offset int64, zoned, ok bool) {
 }
 
 // twoDigits reads the number that text begins with.
-func twoDigits(text string) (int64, bool) {
+func twoDigits[T string | []byte](text T) (int64, bool) {
 	a, b := text[0]-'0', text[1]-'0'
 	return int64(a)*10 + int64(b), a <= 9 && b <= 9
 }

@@ -48,7 +48,7 @@ func TestParse(t *testing.T) {
 			continue
 		}
 		require.NotEqual(t, bad, v.kind, "%s %q", tt.t, tt.field)
-		got := v.plain(shanghai)
+		got := v.plain([]byte(tt.field), shanghai)
 		if v.kind == isTime {
 			got = time.UnixMicro(v.whole).UTC()
 		}

@@ -46,7 +46,8 @@ const importChunk = 10_000
 
 // ImportCustomers declares the attributes and imports all rows in one transaction: all
 // of them land or none. Unknown customers are copied straight into the table; known
-// ones, by external id, are updated and keep their id and opt-out. The row handed out by
+// ones, by external id, are updated and keep their id and opt-out; those who were erased are left
+// out. The row handed out by
 // rows may be overwritten by the next one. progress, when not nil, is told the rows
 // copied so far. It fails with CodeInvalidParameter on a malformed row, on a customer
 // that comes twice, and when the store has no vault.
@@ -70,12 +71,20 @@ func (s *Store) ImportCustomers(ctx context.Context, in CustomerImport, rows ite
 		} else if !errors.Is(err, pgx.ErrNoRows) {
 			return fmt.Errorf("read imports: %w", err)
 		}
+		if err := settleFresh(ctx, tx, ""); err != nil { // what another import left unfinished goes on into tables that hold customers
+			return err
+		}
+		erased, err := s.erasedIDs(ctx)
+		if err != nil {
+			return err
+		}
 		started := time.Now()
 		var populated bool
 		if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM customer)`).Scan(&populated); err != nil {
 			return fmt.Errorf("read customers: %w", err)
 		}
 		job := newImportJob(s, in, populated)
+		job.erased = erased.checker()
 		load := func() error { return job.run(ctx, tx, rows, progress) }
 		if populated {
 			err = load()
@@ -189,6 +198,7 @@ type importJob struct {
 	columns   string
 	update    string // SET list of an update
 	seen      map[uuid.UUID]bool
+	erased    func(tenant campaign.OrgUnit, externalID []byte) bool // they are left out
 	rows      int64
 	updated   int64
 }
@@ -283,6 +293,9 @@ func (j *importJob) encode(ctx context.Context, rows iter.Seq2[*Customer, error]
 			return err
 		}
 		n++
+		if j.erased(campaign.OrgUnit(row.OrgUnit).Tenant(), []byte(row.ExternalID)) {
+			continue
+		}
 		if len(row.Values) != width {
 			return campaign.Errorf(campaign.CodeInvalidParameter, "row %d has %d values for %d attributes", n, len(row.Values), width)
 		}

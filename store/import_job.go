@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -35,12 +36,20 @@ type ImportJob struct {
 	Bytes      int64 // read in this pass
 	TotalBytes int64
 	CreatedBy  *string // user; nil for whoever has the database
+	StartedBy  *string // user who let it be loaded after a dry run; nil for its maker
+	// Rights are those that whoever makes or starts the import has beside that of importing:
+	// ActAttributeDeclare for columns that become attributes, ActUnitAdminister for units that
+	// nobody has made.
+	Rights     []campaign.Action
 	CreatedAt  time.Time
 	PassAt     *time.Time // when the work of this pass began or was taken up again, and
 	PassRows   int64      // the rows that were done then
 	ChangedAt  time.Time
 	FinishedAt *time.Time
 }
+
+// May reports whether the import's people have a right beside that of importing.
+func (j ImportJob) May(act campaign.Action) bool { return slices.Contains(j.Rights, act) }
 
 // PerSecond is how many rows a second the running pass deals with; 0 while that is not known.
 func (j ImportJob) PerSecond() float64 {
@@ -66,11 +75,11 @@ func (j ImportJob) Left() time.Duration {
 }
 
 const importColumns = `id::text, unit, name, path, options, state, coalesce(digest, ''), report, error, already::text, fresh, next_offset, next_line,
-	rows, created, updated, unchanged, rejected, bytes, total_bytes, created_by::text, created_at, pass_at, pass_rows, changed_at, finished_at`
+	rows, created, updated, unchanged, rejected, bytes, total_bytes, created_by::text, started_by::text, rights, created_at, pass_at, pass_rows, changed_at, finished_at`
 
 func scanImport(row pgx.CollectableRow) (j ImportJob, err error) {
 	err = row.Scan(&j.ID, &j.Unit, &j.Name, &j.Path, &j.Options, &j.State, &j.Digest, &j.Report, &j.Error, &j.Already, &j.Fresh, &j.Next.Offset, &j.Next.Line,
-		&j.Rows, &j.Created, &j.Updated, &j.Unchanged, &j.Rejected, &j.Bytes, &j.TotalBytes, &j.CreatedBy, &j.CreatedAt, &j.PassAt, &j.PassRows, &j.ChangedAt, &j.FinishedAt)
+		&j.Rows, &j.Created, &j.Updated, &j.Unchanged, &j.Rejected, &j.Bytes, &j.TotalBytes, &j.CreatedBy, &j.StartedBy, &j.Rights, &j.CreatedAt, &j.PassAt, &j.PassRows, &j.ChangedAt, &j.FinishedAt)
 	return j, err
 }
 
@@ -96,8 +105,8 @@ func readImport(ctx context.Context, q queryer, id, lock string) (ImportJob, err
 // CreateImport keeps a new import that nobody has begun. It fails with CodeAlreadyExists
 // when its id is taken.
 func (s *Store) CreateImport(ctx context.Context, j ImportJob) error {
-	_, err := s.pool.Exec(ctx, `INSERT INTO import_job (id, tenant, unit, name, path, options, total_bytes, created_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
-		j.ID, j.Unit.Tenant(), j.Unit, j.Name, j.Path, j.Options, j.TotalBytes, j.CreatedBy)
+	_, err := s.pool.Exec(ctx, `INSERT INTO import_job (id, tenant, unit, name, path, options, total_bytes, created_by, rights) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, coalesce($9::text[], '{}'))`,
+		j.ID, j.Unit.Tenant(), j.Unit, j.Name, j.Path, j.Options, j.TotalBytes, j.CreatedBy, j.Rights)
 	switch {
 	case uniqueViolation(err, "import_job_pkey"):
 		return campaign.Errorf(campaign.CodeAlreadyExists, "there is an import with this id")
@@ -128,6 +137,17 @@ func (s *Store) Imports(ctx context.Context, units []campaign.OrgUnit, before st
 		return nil, fmt.Errorf("list imports: %w", err)
 	}
 	return all, nil
+}
+
+// WaitingImportBytes returns how many bytes the uploaded files have that a tenant's imports
+// wait for, those of an import left out.
+func (s *Store) WaitingImportBytes(ctx context.Context, tenant campaign.OrgUnit, without string) (bytes int64, err error) {
+	err = s.pool.QueryRow(ctx, `SELECT coalesce(sum(total_bytes), 0)::bigint FROM import_job WHERE tenant = $1 AND id::text <> $2 AND created_by IS NOT NULL
+		AND state IN ('waiting', 'checking', 'checked', 'loading')`, tenant, without).Scan(&bytes)
+	if err != nil {
+		return 0, fmt.Errorf("read imports: %w", err)
+	}
+	return bytes, nil
 }
 
 // changeImport writes to an import in one of the states given, and fails with
@@ -183,9 +203,15 @@ func (s *Store) EndCheck(ctx context.Context, id, digest string, report campaign
 	if refusal != nil {
 		state = campaign.ImportRefused
 	}
-	return s.changeImport(ctx, s.pool, id, checkable, `state = $3, digest = nullif($4, ''), report = $5, rows = $6, rejected = $7, error = $8,
-		bytes = CASE WHEN $8::jsonb IS NULL THEN total_bytes ELSE bytes END, finished_at = CASE WHEN $8::jsonb IS NOT NULL THEN clock_timestamp() END`,
-		state, digest, report, report.Rows, report.Rejected, refusal)
+	return s.inTx(ctx, func(tx pgx.Tx) error {
+		err := s.changeImport(ctx, tx, id, checkable, `state = $3, digest = nullif($4, ''), report = $5, rows = $6, rejected = $7, error = $8,
+			bytes = CASE WHEN $8::jsonb IS NULL THEN total_bytes ELSE bytes END, finished_at = CASE WHEN $8::jsonb IS NOT NULL THEN clock_timestamp() END`,
+			state, digest, report, report.Rows, report.Rejected, refusal)
+		if err != nil || refusal == nil {
+			return err
+		}
+		return recordImport(ctx, tx, id)
+	})
 }
 
 // StartLoad lets the second pass of a checked import begin; one that is loading goes on.
@@ -222,6 +248,9 @@ func (s *Store) StartLoad(ctx context.Context, id string) (ImportJob, error) {
 			_, err = tx.Exec(ctx, `UPDATE import_job j SET state = 'done', already = o.id, rows = o.rows, created = o.created, updated = o.updated, unchanged = o.unchanged,
 				rejected = o.rejected, finished_at = clock_timestamp(), changed_at = clock_timestamp(), version = j.version + 1
 				FROM import_job o WHERE j.id = $1 AND o.id = $2`, id, other)
+			if err == nil {
+				err = recordImport(ctx, tx, id)
+			}
 		default:
 			err = takeOver(ctx, tx, id, other)
 		}
@@ -250,14 +279,72 @@ func takeOver(ctx context.Context, tx pgx.Tx, id, other string) error {
 	if _, err = tx.Exec(ctx, `UPDATE import_job SET fresh = false WHERE id = $1`, other); err != nil {
 		return err
 	}
+	if err := recordImport(ctx, tx, other); err != nil {
+		return err
+	}
 	_, err = tx.Exec(ctx, `INSERT INTO import_reject (job_id, line, name, value, code, reason, loading)
 		SELECT $1, line, name, value, code, reason, true FROM import_reject WHERE job_id = $2 AND loading ON CONFLICT DO NOTHING`, id, other)
 	return err
 }
 
-// EndDryRun lets a checked import that was only to be checked be loaded.
-func (s *Store) EndDryRun(ctx context.Context, id string) error {
-	return s.changeImport(ctx, s.pool, id, []campaign.ImportState{campaign.ImportChecked}, `options = options || '{"dry_run": false}'`)
+// EndDryRun lets a checked import that was only to be checked be loaded, by a user who has
+// rights beside that of importing.
+func (s *Store) EndDryRun(ctx context.Context, id, by string, rights []campaign.Action) error {
+	return s.changeImport(ctx, s.pool, id, []campaign.ImportState{campaign.ImportChecked}, `options = options || '{"dry_run": false}', started_by = $3, rights = coalesce($4::text[], '{}')`, by, rights)
+}
+
+// importActor is who makes or starts an import.
+func importActor(ctx context.Context, q queryer, j ImportJob) (campaign.Actor, error) {
+	by := j.StartedBy
+	if by == nil {
+		by = j.CreatedBy
+	}
+	if by == nil {
+		return campaign.Actor{Name: "muster import"}, nil
+	}
+	rows, err := q.Query(ctx, `SELECT id::text, login, name FROM app_user WHERE id = $1`, *by)
+	if err != nil {
+		return campaign.Actor{}, fmt.Errorf("read user of import: %w", err)
+	}
+	a, err := pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (a campaign.Actor, err error) {
+		return a, row.Scan(&a.UserID, &a.Login, &a.Name)
+	})
+	if err != nil {
+		return a, fmt.Errorf("read user of import: %w", err)
+	}
+	return a, nil
+}
+
+// ImportActor is who makes or starts an import; without an id for whoever has the database.
+func (s *Store) ImportActor(ctx context.Context, j ImportJob) (campaign.Actor, error) {
+	return importActor(ctx, s.pool, j)
+}
+
+// recordImport writes down how an import ended: who, which content, and what became of it.
+func recordImport(ctx context.Context, tx pgx.Tx, id string) error {
+	j, err := readImport(ctx, tx, id, "")
+	if err != nil {
+		return err
+	}
+	by, err := importActor(ctx, tx, j)
+	if err != nil {
+		return err
+	}
+	key := "import:" + id
+	e := AuditEvent{EventKey: &key, Actor: by.Name, Event: "import." + string(j.State), Allowed: j.State != campaign.ImportRefused, Data: map[string]any{
+		"import": j.ID, "unit": j.Unit, "file": j.Name, "digest": j.Digest, "bytes": j.TotalBytes,
+		"rows": j.Rows, "created": j.Created, "updated": j.Updated, "unchanged": j.Unchanged, "rejected": j.Rejected,
+	}}
+	if by.UserID != "" {
+		e.ActorID = &by.UserID
+	}
+	if j.Already != nil {
+		e.Data["already"] = *j.Already
+	}
+	if j.Error != nil {
+		e.Data["code"] = j.Error.Code
+	}
+	return recordOnce(ctx, tx, e)
 }
 
 // NeglectedImports returns uploaded imports that should be worked on and have not changed for
@@ -305,6 +392,9 @@ func (s *Store) endImport(ctx context.Context, id string, state campaign.ImportS
 		err := s.changeImport(ctx, tx, id, []campaign.ImportState{campaign.ImportWaiting, campaign.ImportChecking, campaign.ImportChecked, campaign.ImportLoading},
 			`state = $3, error = $4, finished_at = clock_timestamp()`, state, why)
 		if err != nil {
+			return err
+		}
+		if err := recordImport(ctx, tx, id); err != nil {
 			return err
 		}
 		// A process that is loading finds out at its next batch, and sees to the indexes itself.
@@ -359,19 +449,19 @@ func (s *Store) ImportRejects(ctx context.Context, id string, each func(ImportRe
 	return err
 }
 
-// SkippedLines returns, in ascending order, the rows that the first pass rejected because
-// of an earlier row: what the row says by itself does not tell.
-func (s *Store) SkippedLines(ctx context.Context, id string) ([]int64, error) {
-	rows, err := s.pool.Query(ctx, `SELECT line FROM import_reject WHERE job_id = $1 AND NOT loading AND code IN ($2, $3) ORDER BY line`,
-		id, campaign.CodeDuplicateKey, campaign.CodeDuplicateNumber)
+// SkippedLines hands to each the rows that the first pass rejected because of an earlier row,
+// of the units that there were or of who was erased: what the row says by itself does not tell.
+func (s *Store) SkippedLines(ctx context.Context, id string, each func(line int64)) error {
+	rows, err := s.pool.Query(ctx, `SELECT line FROM import_reject WHERE job_id = $1 AND NOT loading AND code IN ($2, $3, $4, $5)`,
+		id, campaign.CodeDuplicateKey, campaign.CodeDuplicateNumber, campaign.CodeUnknownUnit, campaign.CodeErased)
 	if err != nil {
-		return nil, fmt.Errorf("read rejected rows: %w", err)
+		return fmt.Errorf("read rejected rows: %w", err)
 	}
-	lines, err := pgx.CollectRows(rows, pgx.RowTo[int64])
-	if err != nil {
-		return nil, fmt.Errorf("read rejected rows: %w", err)
+	var line int64
+	if _, err = pgx.ForEachRow(rows, []any{&line}, func() error { each(line); return nil }); err != nil {
+		return fmt.Errorf("read rejected rows: %w", err)
 	}
-	return lines, nil
+	return nil
 }
 
 // ImportOwner is the unit of an import, for whom live events tell.

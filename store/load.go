@@ -7,13 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/musterhq/muster/campaign"
 )
@@ -32,13 +32,19 @@ type CustomerColumns struct {
 type CustomerLoad struct {
 	store   *Store
 	job     ImportJob
-	conn    *pgxpool.Conn
+	conns   chan *pgxpool.Conn // idle ones
 	columns CustomerColumns
 	fresh   bool // nobody was known when the import began
+	erased  erasedIDs
 	units   map[string]bool
 	insert  string
 	merge   string
 }
+
+// freshWriters is how many batches are written at a time into tables that nobody else knows
+// the rows of: PostgreSQL works on a connection in one process. Elsewhere it is one, for rows
+// that exist can be locked by others, and whoever waits for its turn holds locks too.
+const freshWriters = 2
 
 // LoadCustomers runs f with a load that goes on where the import stands, while no other
 // import runs, and then builds the indexes that the load went without. It fails with
@@ -48,17 +54,24 @@ func (s *Store) LoadCustomers(ctx context.Context, importID string, columns Cust
 		return campaign.Errorf(campaign.CodeInvalidParameter, "customers cannot be imported without the key of the phone vault")
 	}
 	return s.Exclusive(ctx, customerImports, func(ctx context.Context) error {
-		conn, err := s.pool.Acquire(ctx)
-		if err != nil {
-			return fmt.Errorf("load customers: %w", err)
-		}
-		defer conn.Release()
-		job, err := s.beginLoad(ctx, conn, importID)
+		job, err := s.beginLoad(ctx, importID)
 		if err != nil {
 			return err
 		}
-		l := &CustomerLoad{store: s, job: job, conn: conn, columns: columns, fresh: job.Fresh, units: map[string]bool{}}
+		erased, err := s.erasedIDs(ctx)
+		if err != nil {
+			return err
+		}
+		l := &CustomerLoad{store: s, job: job, erased: erased, conns: make(chan *pgxpool.Conn, freshWriters), columns: columns, fresh: job.Fresh, units: map[string]bool{}}
 		l.statements()
+		for range l.Writers() {
+			conn, err := s.pool.Acquire(ctx)
+			if err != nil {
+				return fmt.Errorf("load customers: %w", err)
+			}
+			defer conn.Release()
+			l.conns <- conn
+		}
 		err = f(ctx, l)
 		switch {
 		case err == nil:
@@ -73,10 +86,11 @@ func (s *Store) LoadCustomers(ctx context.Context, importID string, columns Cust
 // customerImports names the lock under which customers are imported.
 const customerImports = "customer import"
 
-// beginLoad reads the import, and decides when it begins whether it fills an empty table.
-func (s *Store) beginLoad(ctx context.Context, conn *pgxpool.Conn, importID string) (ImportJob, error) {
+// beginLoad reads the import, and decides when it begins whether it fills an empty table. What
+// an earlier try decided that then landed nothing is decided again: others may have been here.
+func (s *Store) beginLoad(ctx context.Context, importID string) (ImportJob, error) {
 	var job ImportJob
-	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+	err := s.inTx(ctx, func(tx pgx.Tx) error {
 		var err error
 		if job, err = readImport(ctx, tx, importID, " FOR UPDATE"); err != nil {
 			return err
@@ -84,7 +98,7 @@ func (s *Store) beginLoad(ctx context.Context, conn *pgxpool.Conn, importID stri
 		if job.State != campaign.ImportLoading {
 			return campaign.Errorf(campaign.CodeStateConflict, "the import is %s and not loading", job.State)
 		}
-		if job.Next == (campaign.ImportPosition{}) && !job.Fresh {
+		if job.Next == (campaign.ImportPosition{}) {
 			if err := tx.QueryRow(ctx, `SELECT drop_customer_indexes()`).Scan(&job.Fresh); err != nil {
 				return fmt.Errorf("begin load: %w", err)
 			}
@@ -116,7 +130,15 @@ func settleFresh(ctx context.Context, tx pgx.Tx, id string) error {
 	return nil
 }
 
-// Job is the import as it stood when the load began: rows before its place have landed.
+// Writers is how many batches may be written at a time.
+func (l *CustomerLoad) Writers() int {
+	if l.fresh {
+		return freshWriters
+	}
+	return 1
+}
+
+// Job is the import as it stands after the last Write: rows before its place have landed.
 func (l *CustomerLoad) Job() ImportJob { return l.job }
 
 // statements writes the SQL of the load's columns.
@@ -170,7 +192,7 @@ type CustomerBatch struct {
 	lines   []int64
 	numbers []byte
 	ends    []int // of each customer's number in numbers
-	units   []string
+	units   map[string]bool
 	phone   *phoneEncoder
 
 	known, unknown encodedCustomers // of those rows, by whether the customer is known
@@ -183,7 +205,7 @@ type encodedCustomers struct{ rows, phones, keys copyBuffer }
 
 // NewBatch returns an empty batch.
 func (l *CustomerLoad) NewBatch() *CustomerBatch {
-	b := &CustomerBatch{load: l, phone: newPhoneEncoder(l.store.vault, l.store.region)}
+	b := &CustomerBatch{load: l, units: map[string]bool{}, phone: newPhoneEncoder(l.store.vault, l.store.region)}
 	b.Reset()
 	return b
 }
@@ -191,7 +213,8 @@ func (l *CustomerLoad) NewBatch() *CustomerBatch {
 // Reset empties the batch and keeps its memory.
 func (b *CustomerBatch) Reset() {
 	b.Next, b.Rows, b.Rejected, b.Bytes, b.merged, b.refused = campaign.ImportPosition{}, 0, 0, 0, 0, 0
-	b.Rejects, b.starts, b.lines, b.numbers, b.ends, b.units = b.Rejects[:0], b.starts[:0], b.lines[:0], b.numbers[:0], b.ends[:0], b.units[:0]
+	b.Rejects, b.starts, b.lines, b.numbers, b.ends = b.Rejects[:0], b.starts[:0], b.lines[:0], b.numbers[:0], b.ends[:0]
+	clear(b.units)
 	for _, buffer := range []*copyBuffer{&b.rows, &b.known.rows, &b.known.phones, &b.known.keys, &b.unknown.rows, &b.unknown.phones, &b.unknown.keys} {
 		buffer.reset()
 	}
@@ -207,7 +230,7 @@ const (
 	keyAt = idAt + 16 + 4
 )
 
-// Begin starts a customer: the operator's own id, the number as E.164 with its plus sign or
+// Begin starts a customer: the operator's own id, the number as NormaliseMSISDN returns it or
 // nothing, and where the customer belongs. Unit and zone are checked by the caller.
 func (b *CustomerBatch) Begin(line int64, key, number []byte, unit, zone string) {
 	b.starts = append(b.starts, len(b.rows.b))
@@ -221,9 +244,7 @@ func (b *CustomerBatch) Begin(line int64, key, number []byte, unit, zone string)
 	r.bool(b.load.columns.Simulated)
 	b.numbers = append(b.numbers, number...)
 	b.ends = append(b.ends, len(b.numbers))
-	if !slices.Contains(b.units, unit) {
-		b.units = append(b.units, unit)
-	}
+	b.units[unit] = true
 }
 
 // Null says that the next attribute is not known.
@@ -266,42 +287,46 @@ func (b *CustomerBatch) number(i int) []byte {
 }
 
 // Prepare finds out who of the batch is known, gives the others ids and seals the numbers.
-// Customers of a unit that the import is not for become Rejects. Several batches may be
+// Customers who were erased or are of a unit that the import is not for become Rejects. Several batches may be
 // prepared at the same time, if no two of them hold the same customer.
 func (b *CustomerBatch) Prepare(ctx context.Context) error {
 	known, err := b.lookUp(ctx)
 	if err != nil {
 		return err
 	}
+	refuse := func(i int, code campaign.Code, reason string) {
+		b.Rejected++
+		b.refused++
+		b.Rejects = append(b.Rejects, ImportReject{Line: b.lines[i], Code: code, Loading: true, Reason: reason})
+	}
+	gone := b.load.erased.among(b)
+	apart := len(known)+len(gone) > 0 // else the rows are as they are to be copied
 	ids := newIDs(b.Len())
 	for i, start := range b.starts {
 		id := ids[i]
 		row := b.rows.b[start:b.end(i)]
 		into := &b.unknown
+		if gone[i] {
+			refuse(i, campaign.CodeErased, "the customer has been erased and does not come back")
+			continue
+		}
 		if k, ok := known[string(b.key(i))]; ok {
 			if !campaign.OrgUnit(k.unit).Within(b.load.job.Unit) {
-				b.Rejected++
-				b.refused++
-				b.Rejects = append(b.Rejects, ImportReject{
-					Line: b.lines[i], Code: campaign.CodeOtherUnit, Loading: true,
-					Reason: "the customer belongs to a unit that this import is not for",
-				})
+				refuse(i, campaign.CodeOtherUnit, "the customer belongs to a unit that this import is not for")
 				continue
 			}
 			into, id = &b.known, k.id
 			b.merged++
 		}
 		copy(row[idAt:], id[:])
-		if len(known) > 0 { // else the rows are as they are to be copied
+		if apart {
 			into.rows.b = append(into.rows.b, row...)
 		}
 		if number := b.number(i); len(number) > 0 {
-			if err := b.phone.add(&into.phones, &into.keys, id, string(number)); err != nil {
-				return fmt.Errorf("seal number: %w", err)
-			}
+			b.phone.seal(&into.phones, &into.keys, id, number)
 		}
 	}
-	if len(known) == 0 {
+	if !apart {
 		b.rows, b.unknown.rows = b.unknown.rows, b.rows
 	}
 	return nil
@@ -334,16 +359,30 @@ func (b *CustomerBatch) lookUp(ctx context.Context) (map[string]knownCustomer, e
 	return known, nil
 }
 
-// Write lands a prepared batch. It fails with CodeLeaseLost when the import was
-// cancelled, or when another process has gone on with it.
-func (l *CustomerLoad) Write(ctx context.Context, b *CustomerBatch) error {
+// Write lands a prepared batch. Up to Writers of them may be on their way: each is given the
+// channel that the one before it in the file closes when it has landed, and moves the import's
+// place only then. It fails with CodeLeaseLost when the import was cancelled, or when another
+// process has gone on with it.
+func (l *CustomerLoad) Write(ctx context.Context, b *CustomerBatch, before <-chan struct{}) error {
+	var conn *pgxpool.Conn
+	select {
+	case conn = <-l.conns:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { l.conns <- conn }()
 	var after ImportJob
-	err := pgx.BeginFunc(ctx, l.conn, func(tx pgx.Tx) error {
-		if err := l.createUnits(ctx, tx, b.units); err != nil {
-			return err
-		}
+	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		updated, err := l.land(ctx, tx, b)
 		if err != nil {
+			return err
+		}
+		select {
+		case <-before:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := l.createUnits(ctx, tx, b.units); err != nil {
 			return err
 		}
 		if err := keepRejects(ctx, tx, l.job.ID, b.Rejects); err != nil {
@@ -365,17 +404,17 @@ func (l *CustomerLoad) Write(ctx context.Context, b *CustomerBatch) error {
 	}
 	l.job.Next, l.job.Bytes = b.Next, b.Bytes
 	l.job.Rows, l.job.Created, l.job.Updated, l.job.Unchanged, l.job.Rejected = after.Rows, after.Created, after.Updated, after.Unchanged, after.Rejected
-	for _, u := range b.units {
+	for u := range b.units {
 		l.units[u] = true
 	}
 	return nil
 }
 
-func (l *CustomerLoad) createUnits(ctx context.Context, tx pgx.Tx, units []string) error {
+func (l *CustomerLoad) createUnits(ctx context.Context, tx pgx.Tx, units map[string]bool) error {
 	fresh := map[string]bool{}
-	for _, u := range units {
+	for u := range units {
 		if !l.units[u] {
-			fresh[strings.Clone(u)] = true
+			fresh[u] = true
 		}
 	}
 	if len(fresh) == 0 {
@@ -437,12 +476,27 @@ func (l *CustomerLoad) abandon(ctx context.Context) error {
 
 // finish builds what the load went without and ends the import.
 func (l *CustomerLoad) finish(ctx context.Context) error {
-	err := pgx.BeginFunc(ctx, l.conn, func(tx pgx.Tx) error {
+	g, within := errgroup.WithContext(ctx)
+	if l.fresh {
+		g.Go(func() error {
+			if _, err := l.store.pool.Exec(within, `SELECT build_number_index()`); err != nil {
+				return fmt.Errorf("build indexes: %w", err)
+			}
+			return nil
+		})
+	}
+	g.Go(func() error {
 		if l.fresh {
-			if _, err := tx.Exec(ctx, `SELECT build_customer_indexes()`); err != nil {
+			if _, err := l.store.pool.Exec(within, `SELECT build_customer_index()`); err != nil {
 				return fmt.Errorf("build indexes: %w", err)
 			}
 		}
+		return l.store.analyseCustomers(within)
+	})
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return l.store.inTx(ctx, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `UPDATE import_job SET state = 'done', fresh = false, bytes = total_bytes, finished_at = clock_timestamp(),
 			changed_at = clock_timestamp(), version = version + 1 WHERE id = $1 AND state = 'loading' AND next_offset = $2`, l.job.ID, l.job.Next.Offset)
 		if err != nil {
@@ -451,12 +505,8 @@ func (l *CustomerLoad) finish(ctx context.Context) error {
 		if tag.RowsAffected() == 0 {
 			return campaign.Errorf(campaign.CodeLeaseLost, "the import was cancelled, or another process goes on with it")
 		}
-		return nil
+		return recordImport(ctx, tx, l.job.ID)
 	})
-	if err != nil {
-		return err
-	}
-	return l.store.analyseCustomers(ctx)
 }
 
 // newIDs returns n new UUIDs of version 7 that ascend, so that they land at the end of every

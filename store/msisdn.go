@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"strings"
 	"unicode"
 
@@ -34,12 +35,9 @@ func NormaliseMSISDN(number, region string) (string, error) {
 		return "", invalidMSISDN(number, "it has more than 15 digits")
 	case strings.Count(digits, digits[:1]) == len(digits):
 		return "", invalidMSISDN(number, "all of its digits are the same")
-	case strings.HasPrefix(digits, simulatedCountry) && len(digits) >= 11:
-		return digits, nil
-	case !international && region == "CN" && chineseMobile(digits):
-		return "86" + digits, nil
-	case strings.HasPrefix(digits, "86") && chineseMobile(digits[2:]):
-		return digits, nil
+	}
+	if country, ok := direct(digits, international, region); ok {
+		return country + digits, nil
 	}
 	if !international && region != "" {
 		if found, fault := parsed(digits, region); fault == "" {
@@ -55,19 +53,49 @@ func NormaliseMSISDN(number, region string) (string, error) {
 	return found, nil
 }
 
+// AppendMSISDN is NormaliseMSISDN for those who have many numbers: it appends the digits to
+// dst, and allocates nothing for most mobile numbers of the mainland.
+func AppendMSISDN(dst, number []byte, region string) ([]byte, error) {
+	digits, international := number, len(number) > 0 && number[0] == '+'
+	if international {
+		digits = number[1:]
+	}
+	if plain(digits) && (len(digits) == 11 || len(digits) == 13) && bytes.Count(digits, digits[:1]) < len(digits) {
+		if country, ok := direct(digits, international, region); ok {
+			return append(append(dst, country...), digits...), nil
+		}
+	}
+	found, err := NormaliseMSISDN(string(number), region)
+	return append(dst, found...), err
+}
+
+// direct tells of the digits of most numbers that they are a mobile number's, and which
+// country code they lack.
+func direct[T string | []byte](digits T, international bool, region string) (country string, ok bool) {
+	switch {
+	case len(digits) < 11:
+		return "", false
+	case string(digits[:3]) == simulatedCountry:
+		return "", true
+	case !international && region == "CN" && chineseMobile(digits):
+		return "86", true
+	}
+	return "", string(digits[:2]) == "86" && chineseMobile(digits[2:])
+}
+
 // plain reports whether s has digits alone and does not begin with 0.
-func plain(s string) bool {
+func plain[T string | []byte](s T) bool {
 	for i := range len(s) {
 		if s[i] < '0' || s[i] > '9' {
 			return false
 		}
 	}
-	return s != "" && s[0] != '0'
+	return len(s) > 0 && s[0] != '0'
 }
 
 // chineseMobile reports whether national digits have the form of a Chinese mobile number.
 // The ranges behind the second digit are handed out faster than any list of them is kept.
-func chineseMobile(digits string) bool {
+func chineseMobile[T string | []byte](digits T) bool {
 	return len(digits) == 11 && digits[0] == '1' && digits[1] >= '3'
 }
 

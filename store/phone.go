@@ -39,6 +39,12 @@ func (e *phoneEncoder) add(phones, keys *copyBuffer, id uuid.UUID, msisdn string
 	if err != nil {
 		return err
 	}
+	e.seal(phones, keys, id, []byte(number))
+	return nil
+}
+
+// seal is add for a number that is normalised.
+func (e *phoneEncoder) seal(phones, keys *copyBuffer, id uuid.UUID, number []byte) {
 	if e.left == 0 {
 		rand.Read(e.pool[:])
 		e.left = len(e.pool)
@@ -54,7 +60,6 @@ func (e *phoneEncoder) add(phones, keys *copyBuffer, id uuid.UUID, msisdn string
 	keys.row(2)
 	keys.uuid(id)
 	keys.bytes(e.wrapped)
-	return nil
 }
 
 // maskedPhone shows the last four digits of a sealed number, none when there is no

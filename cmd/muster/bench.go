@@ -82,15 +82,19 @@ func positive(name string, n int) error {
 
 type benchImport struct {
 	benchFlags
-	Rows int `default:"1000000" help:"Customers to import."`
+	Rows      int `default:"1000000" help:"Customers to import."`
+	Columns   int `default:"40" help:"Columns of the file; four of them are no attributes."`
+	MaxMemory int `placeholder:"MB" help:"Fail when the importing process ever has more than this in use."`
 }
 
 // Run measures the import.
 func (c *benchImport) Run(g *globals) error {
-	if err := positive("rows", c.Rows); err != nil {
+	if err := errors.Join(positive("rows", c.Rows), positive("columns", c.Columns-3)); err != nil {
 		return err
 	}
-	return c.benchmark(g, func(g *globals, s *bench.Suite) (*bench.Report, error) { return s.Import(g, c.Rows) })
+	return c.benchmark(g, func(g *globals, s *bench.Suite) (*bench.Report, error) {
+		return s.Import(g, bench.ImportOptions{Rows: c.Rows, Columns: c.Columns, Memory: int64(c.MaxMemory) << 20})
+	})
 }
 
 type benchSelection struct {

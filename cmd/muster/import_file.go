@@ -24,7 +24,7 @@ type importFile struct {
 	Unit      string            `required:"" help:"Unit of customers whose row names none; rows may name units below it." placeholder:"operator/north"`
 	TimeZone  string            `default:"Asia/Shanghai" help:"Zone of customers whose row names none, and of times without one."`
 	DryRun    bool              `help:"Check the file and write no customer."`
-	Map       map[string]string `help:"What a column is: an attribute, external_id, msisdn, org_unit, time_zone, - to leave it out, +name or +name:type to declare an attribute." placeholder:"COLUMN=MEANING" mapsep:"none"`
+	Map       map[string]string `help:"What a column is: an attribute, external_id, msisdn, org_unit, time_zone, - to leave it out, +name:type to declare an attribute that identifies people, +name:type:plain one that does not; the type may be left out." placeholder:"COLUMN=MEANING" mapsep:"none"`
 	Key       string            `help:"Column with the operator's own customer id, if it is not called external_id." placeholder:"COLUMN"`
 	Format    string            `help:"csv, xlsx or parquet. Default: found out." placeholder:"FORMAT"`
 	Encoding  string            `help:"utf-8, gb18030, utf-16le or utf-16be. Default: found out." placeholder:"ENCODING"`
@@ -34,6 +34,9 @@ type importFile struct {
 	Simulated bool              `help:"The customers are made up."`
 	Rejects   string            `help:"File for the rows that did not land. Default: the file's name with .rejected.csv, when there are any." placeholder:"FILE" type:"path"`
 }
+
+// ownerRights are those of whoever has the database: nothing is kept from them.
+var ownerRights = []campaign.Action{campaign.ActAttributeDeclare, campaign.ActUnitAdminister}
 
 // Run imports the file in this process. The same command after an interruption goes on where
 // it was.
@@ -71,13 +74,16 @@ func (c *importFile) Run(g *globals) error {
 	if err != nil {
 		return err
 	}
-	j := store.ImportJob{ID: id.String(), Unit: o.Unit, Name: filepath.Base(path), Path: path, Options: o, TotalBytes: info.Size()}
+	j := store.ImportJob{ID: id.String(), Unit: o.Unit, Name: filepath.Base(path), Path: path, Options: o, TotalBytes: info.Size(), Rights: ownerRights}
 	if err := st.CreateImport(g, j); err != nil {
 		return err
 	}
-	j, err = intake.Run(g, st, j.ID, "", printImport(os.Stdout))
+	j, err = intake.Run(g, st, id.String(), "", printImport(os.Stdout))
 	if err != nil {
-		return err
+		if g.Err() != nil { // the same command goes on with it
+			return err
+		}
+		return errors.Join(err, failImport(g, st, id.String(), err))
 	}
 	summarise(os.Stdout, j)
 	if j.Rejected > 0 && j.Already == nil {
@@ -89,6 +95,19 @@ func (c *importFile) Run(g *globals) error {
 		return j.Error
 	}
 	return nil
+}
+
+// failImport ends an import that broke off, which nobody else would; one that has ended stays.
+func failImport(g *globals, st *store.Store, id string, why error) error {
+	var rule *campaign.Error
+	if !errors.As(why, &rule) {
+		rule = campaign.Errorf(campaign.CodeInternal, "the import broke off; its command said why")
+	}
+	err := st.FailImport(g, id, rule)
+	if campaign.CodeOf(err) == campaign.CodeStateConflict {
+		return nil
+	}
+	return err
 }
 
 func (c *importFile) writeRejects(g *globals, st *store.Store, j store.ImportJob, path string) error {

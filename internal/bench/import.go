@@ -23,14 +23,21 @@ import (
 
 const (
 	importDatabase = "import"
-	// importColumns is how wide the file is, with the four columns that are no attributes.
-	importColumns = 40
+	// plainColumns are the columns of a file that are no attributes.
+	plainColumns = 4
 )
 
+// ImportOptions says what is imported.
+type ImportOptions struct {
+	Rows    int
+	Columns int   // of the file, with four that are no attributes
+	Memory  int64 // bytes that Muster's process may have in use at most; 0 for any
+}
+
 // Import compares Muster's import of a CSV file with PostgreSQL's own COPY of the same file
-// into a bare table of the same columns.
-func (s *Suite) Import(ctx context.Context, rows int) (_ *Report, err error) {
-	report := s.report("import", map[string]any{"rows": rows, "columns": importColumns, "seed": s.Seed})
+// into a table of the same columns and indexes.
+func (s *Suite) Import(ctx context.Context, o ImportOptions) (_ *Report, err error) {
+	report := s.report("import", map[string]any{"rows": o.Rows, "columns": o.Columns, "seed": s.Seed})
 	// Left by a bench that was interrupted: nothing in it is of use.
 	if err := s.Engines.drop(ctx, importDatabase); err != nil {
 		return nil, err
@@ -43,7 +50,7 @@ func (s *Suite) Import(ctx context.Context, rows int) (_ *Report, err error) {
 		st.Close()
 		err = errors.Join(err, s.Engines.drop(context.WithoutCancel(ctx), importDatabase))
 	}()
-	file, err := s.newCustomerFile(ctx, st, rows)
+	file, err := s.newCustomerFile(ctx, st, o)
 	if err != nil {
 		return nil, err
 	}
@@ -51,20 +58,26 @@ func (s *Suite) Import(ctx context.Context, rows int) (_ *Report, err error) {
 	report.Input["bytes"] = file.size
 	report.Sides, err = s.alternate(ctx, "import", "rows", []side{
 		{
-			name: "COPY", run: file.copyInto(st, "keyed"),
-			what: fmt.Sprintf("one COPY of the file (%d bytes a row) into a table of the same %d columns, the number in clear, with a primary key on the external id", file.size/int64(rows), importColumns),
+			name: "COPY", run: file.copyInto(st, "same"),
+			what: fmt.Sprintf("one COPY of the file (%d bytes a row, %d columns) into a table with the columns and indexes of Muster's: an own ascending id, a unique external id and the number, which is in clear there", file.size/int64(o.Rows), o.Columns),
 		},
 		{
 			name: "muster import",
 			what: "Muster's import of the file, as its API and command do it: both passes, numbers sealed and hashed into the phone vault, own ids, unique external ids and a number index, committed batches, ANALYZE",
 			run:  func(ctx context.Context, w *stopwatch) (int64, error) { return s.importOnce(ctx, w, st, file) },
 		},
-		{name: "COPY without key", run: file.copyInto(st, "heap"), what: "the same COPY into a table without any index"},
+		{name: "COPY, one key", run: file.copyInto(st, "keyed"), what: "the same COPY into a table of the file's columns alone, with a primary key on the external id"},
 	})
 	if err != nil {
 		return nil, err
 	}
-	report.Ratios = []Ratio{ratio(report.Sides[1], report.Sides[0]), ratio(report.Sides[2], report.Sides[0])}
+	report.Ratios = []Ratio{ratio(report.Sides[1], report.Sides[0]), ratio(report.Sides[1], report.Sides[2])}
+	for _, run := range report.Sides[1].Runs {
+		if peak := run.Peak["muster"]; o.Memory > 0 && peak > o.Memory {
+			report.Print(s.Out)
+			return nil, wrong("the import had %d MB in use, more than %d", peak>>20, o.Memory>>20)
+		}
+	}
 	return report, nil
 }
 
@@ -114,21 +127,22 @@ func wrong(format string, args ...any) error {
 // customerFile is a CSV file of generated customers.
 type customerFile struct {
 	*os.File
-	size int64
-	rows int
+	size    int64
+	rows    int
+	columns []string
 }
 
 // newCustomerFile writes the file, declares its attributes and makes the bare tables for it.
-func (s *Suite) newCustomerFile(ctx context.Context, st *store.Store, rows int) (_ *customerFile, err error) {
-	set, err := dataset.Operator(dataset.OperatorOptions{Size: rows, Seed: s.Seed, Units: population.OperatorUnits})
+func (s *Suite) newCustomerFile(ctx context.Context, st *store.Store, o ImportOptions) (_ *customerFile, err error) {
+	set, err := dataset.Operator(dataset.OperatorOptions{Size: o.Rows, Seed: s.Seed, Units: population.OperatorUnits})
 	if err != nil {
 		return nil, err
 	}
 	var attributes []store.Attribute
-	for _, a := range set.Attributes {
+	for _, a := range set.Attributes[:min(len(set.Attributes), max(0, o.Columns-plainColumns))] {
 		attributes = append(attributes, store.Attribute{Name: a.Name, Type: store.AttributeType(a.Type), Meaning: a.Meaning})
 	}
-	for i := len(attributes) + 4; i < importColumns; i++ {
+	for i := len(attributes) + plainColumns; i < o.Columns; i++ {
 		attributes = append(attributes, store.Attribute{Name: fmt.Sprintf("bill_%d", i), Type: store.AttributeInt, Meaning: fmt.Sprintf("Bill of an earlier month, %d", i)})
 	}
 	if err := st.DeclareAttributes(ctx, campaign.Actor{}, attributes); err != nil {
@@ -143,24 +157,30 @@ func (s *Suite) newCustomerFile(ctx context.Context, st *store.Store, rows int) 
 		names = append(names, a.Name)
 		columns += ", " + pgx.Identifier{a.Name}.Sanitize()
 	}
-	_, err = st.Pool().Exec(ctx, "CREATE TABLE heap AS SELECT "+columns+" FROM customer WITH NO DATA; CREATE TABLE keyed (LIKE heap, PRIMARY KEY (external_id))")
+	// The ids of same ascend, as Muster's do: random ones would slow the bare side down.
+	_, err = st.Pool().Exec(ctx, "CREATE TABLE keyed AS SELECT "+columns+` FROM customer WITH NO DATA; ALTER TABLE keyed ADD PRIMARY KEY (external_id);
+		CREATE SEQUENCE same_id CACHE 1000;
+		CREATE TABLE same (LIKE customer INCLUDING DEFAULTS, msisdn text, PRIMARY KEY (id));
+		ALTER TABLE same ALTER id SET DEFAULT lpad(to_hex(nextval('same_id')), 32, '0')::uuid;
+		CREATE UNIQUE INDEX same_external ON same (external_id); CREATE INDEX same_number ON same (msisdn)`)
 	if err != nil {
 		return nil, fmt.Errorf("make bare tables: %w", err)
 	}
-	f := &customerFile{rows: rows}
+	f := &customerFile{rows: o.Rows, columns: names}
 	if f.File, err = os.CreateTemp(s.Engines.Folder.Path(), "bench-import-*.csv"); err != nil {
 		return nil, fmt.Errorf("keep customers: %w", err)
 	}
-	if err := f.write(set, names); err != nil {
+	if err := f.write(set); err != nil {
 		return nil, errors.Join(err, f.close())
 	}
 	return f, nil
 }
 
-func (f *customerFile) write(set *dataset.Set, names []string) error {
+func (f *customerFile) write(set *dataset.Set) error {
 	out := bufio.NewWriterSize(f.File, 1<<20)
-	line := []byte(strings.Join(names, ",") + "\n")
-	made := len(names) - 4 - len(set.Attributes)
+	line := []byte(strings.Join(f.columns, ",") + "\n")
+	given := min(len(set.Attributes), len(f.columns)-plainColumns)
+	made := len(f.columns) - plainColumns - given
 	for stream := set.Stream(0, set.Size); ; {
 		if _, err := out.Write(line); err != nil {
 			return fmt.Errorf("keep customers: %w", err)
@@ -173,7 +193,7 @@ func (f *customerFile) write(set *dataset.Set, names []string) error {
 		line = append(append(append(append(line[:0], c.ExternalID...), ','), c.MSISDN...), ',')
 		line = append(append(append(line, c.OrgUnit...), ','), c.TimeZone...)
 		var last int64
-		for _, v := range c.Values {
+		for _, v := range c.Values[:given] {
 			line = append(line, ',')
 			switch v := v.(type) {
 			case int64:
@@ -203,8 +223,15 @@ func (f *customerFile) close() error { return errors.Join(f.Close(), os.Remove(f
 
 // copyInto copies the file into a bare table.
 func (f *customerFile) copyInto(st *store.Store, table string) func(context.Context, *stopwatch) (int64, error) {
+	var columns string
+	for i, name := range f.columns {
+		if i > 0 {
+			columns += ", "
+		}
+		columns += pgx.Identifier{name}.Sanitize()
+	}
 	return func(ctx context.Context, w *stopwatch) (int64, error) {
-		if _, err := st.Pool().Exec(ctx, "TRUNCATE heap, keyed"); err != nil {
+		if _, err := st.Pool().Exec(ctx, "TRUNCATE keyed, same"); err != nil {
 			return 0, err
 		}
 		if _, err := f.Seek(0, io.SeekStart); err != nil {
@@ -218,7 +245,7 @@ func (f *customerFile) copyInto(st *store.Store, table string) func(context.Cont
 		if err := w.start(); err != nil {
 			return 0, err
 		}
-		tag, err := conn.Conn().PgConn().CopyFrom(ctx, bufio.NewReaderSize(f, 1<<16), "COPY "+table+" FROM STDIN (FORMAT csv, HEADER)")
+		tag, err := conn.Conn().PgConn().CopyFrom(ctx, bufio.NewReaderSize(f, 1<<16), "COPY "+table+" ("+columns+") FROM STDIN (FORMAT csv, HEADER)")
 		if err = errors.Join(err, w.stop()); err != nil {
 			return 0, err
 		}
