@@ -64,6 +64,7 @@ const (
 	CodeRecommendationMissing Code = "recommendation_missing"
 	CodeInvalidMSISDN         Code = "invalid_msisdn"
 	CodeUnmaskQuota           Code = "unmask_quota_exceeded"
+	CodeLookUpQuota           Code = "look_up_quota_exceeded"
 )
 
 // The codes of requests that the API cannot take.

@@ -63,10 +63,10 @@ const (
 	ActCustomerImport    Action = "customer.import"
 	ActHistoryRecord     Action = "history.record" // tell of contacts that other systems know of
 	ActListRead          Action = "list.read"
-	ActListWrite         Action = "list.write"
+	ActListWrite         Action = "list.write" // the limit is in numbers looked up a day
 	ActSegmentWrite      Action = "segment.write"
-	ActExportCreate      Action = "export.create"     // take customers' data out; the limit is in rows
-	ActCustomerRead      Action = "customer.read"     // one customer at a time, the number masked
+	ActExportCreate      Action = "export.create"     // take customers' data out; the limit is in rows a day
+	ActCustomerRead      Action = "customer.read"     // one customer at a time, the number masked; the limit is in numbers looked up a day
 	ActCustomerUnmask    Action = "customer.unmask"   // see what identifies a customer; the limit is in customers a day
 	ActCustomerConsent   Action = "customer.consent"  // record and lift what customers allow and refuse
 	ActCustomerErase     Action = "customer.erase"    // forget who a customer is

@@ -94,10 +94,10 @@ var matrix = map[campaign.Action]string{
 	campaign.ActCustomerImport:    "- - - - Y - - - - -",
 	campaign.ActHistoryRecord:     "- - - - Y - - - - -",
 	campaign.ActListRead:          "Y Y - - Y - - Y Y -",
-	campaign.ActListWrite:         "Y - - - Y - - - - -",
+	campaign.ActListWrite:         "L - - - L - - - - -",
 	campaign.ActSegmentWrite:      "Y Y - - - - - - - -",
 	campaign.ActExportCreate:      "L L - - - - - L - -",
-	campaign.ActCustomerRead:      "- - - - Y Y - - Y Y",
+	campaign.ActCustomerRead:      "- - - - L L - - L L",
 	campaign.ActCustomerUnmask:    "- - - - L - - - - -",
 	campaign.ActCustomerConsent:   "- - - - Y - - - - -",
 	campaign.ActCustomerErase:     "- - - - - - - - - Y",
@@ -119,6 +119,8 @@ const managerLimit = 5_000_000_000 // 50,000,000.00
 var limits = map[campaign.Action]map[campaign.Role]string{
 	campaign.ActApprovalManager: {campaign.RoleManager: fmt.Sprint(managerLimit)},
 	campaign.ActExportCreate:    {campaign.RolePlanner: "100000", campaign.RoleManager: "1000000", campaign.RoleAnalyst: "1000000"},
+	campaign.ActListWrite:       {campaign.RolePlanner: "100000", campaign.RoleOperator: "100000"},
+	campaign.ActCustomerRead:    {campaign.RoleOperator: "500", campaign.RoleAgent: "200", campaign.RoleAuditor: "50", campaign.RoleAdmin: "200"},
 	campaign.ActCustomerUnmask:  {campaign.RoleOperator: "50"},
 }
 

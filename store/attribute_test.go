@@ -43,9 +43,16 @@ func TestTheApplicationDeclaresAttributes(t *testing.T) {
 	require.NoError(t, st.DeclareAttributes(ctx, by, []store.Attribute{grade}))
 	require.EqualValues(t, 1, one[int64](t, st, `SELECT count(*) FROM audit_event WHERE event = 'attribute.changed' AND actor_id = $1 AND actor = 'Some ada'
 		AND data->>'name' = 'grade' AND data->'before'->>'meaning' = 'Grade' AND data->'after'->>'meaning' = 'The grade' AND data->'after'->'allowed' ? 'bronze'`, by.UserID))
+	// An import takes no flag away.
+	open := grade
+	open.PII = false
+	require.NoError(t, st.DeclareAttributes(ctx, campaign.Actor{}, []store.Attribute{open}))
 	declared, err := st.CustomerAttributes(ctx)
 	require.NoError(t, err)
 	require.Contains(t, declared, grade)
+	open.Source = "import" // by somebody
+	require.NoError(t, st.DeclareAttributes(ctx, by, []store.Attribute{open}))
+	require.True(t, one[bool](t, st, `SELECT pii AND source = 'import' FROM customer_attribute WHERE name = 'grade'`))
 
 	for name, a := range map[string]store.Attribute{
 		"allowed values of a number": {Name: "n", Type: store.AttributeInt, Allowed: []string{"1"}},

@@ -23,7 +23,8 @@ type OptOut struct {
 }
 
 // OptOut records refusals. They hold from the end of the transaction on, for whatever is
-// still to be sent as well, until they are lifted; one from before it was lifted no longer
+// still to be sent as well and for all of the tenant's customers who have the number, until
+// they are lifted; one from before it was lifted no longer
 // counts. A refusal that is in force already changes nothing.
 func (s *Store) OptOut(ctx context.Context, refusals ...OptOut) error {
 	return s.inTx(ctx, func(tx pgx.Tx) error { return optOut(ctx, tx, refusals) })
@@ -79,7 +80,8 @@ func lockCustomers(ctx context.Context, tx pgx.Tx, ids []string) error {
 }
 
 // LiftOptOut ends a refusal, because the customer changed their mind: Source says where,
-// Reason why. At does not count. It fails with CodeNotFound when none is in force for
+// Reason why. At does not count. With it ends what it did to others who have the number; what
+// those refused themselves stays, and holds for this customer too. It fails with CodeNotFound when none is in force for
 // exactly this channel and purpose.
 func (s *Store) LiftOptOut(ctx context.Context, o OptOut) error {
 	return s.inTx(ctx, func(tx pgx.Tx) error {

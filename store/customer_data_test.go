@@ -13,6 +13,7 @@ import (
 
 	"github.com/musterhq/muster/campaign"
 	"github.com/musterhq/muster/store"
+	"github.com/musterhq/muster/targeting"
 )
 
 // phoneOwner adds a customer with a number and returns the id.
@@ -36,7 +37,7 @@ func phoneOwner(t *testing.T, st *store.Store, vault *store.Vault, unit campaign
 
 func TestNumbersOfEarlierVersionsAndKeys(t *testing.T) {
 	st, ctx := open(t), t.Context() // whose vault has secret(7)
-	north := []campaign.OrgUnit{"operator/north"}
+	north, by := []campaign.OrgUnit{"operator/north"}, somebody(t, st, "olga")
 	old := uuid.Must(uuid.NewV7())
 	_, err := st.Pool().Exec(ctx, `INSERT INTO customer (id, external_id, org_unit, time_zone) VALUES ($1, 'old', 'operator/north/harbin', 'Asia/Shanghai')`, old)
 	require.NoError(t, err)
@@ -55,7 +56,7 @@ func TestNumbersOfEarlierVersionsAndKeys(t *testing.T) {
 		return again
 	}
 	now := reopened()
-	found, err := now.FindCustomers(ctx, north, "", "13800138000")
+	found, err := now.FindCustomers(ctx, north, "13800138000", 10, by)
 	require.NoError(t, err)
 	require.Empty(t, found)
 	changed, err := now.RewrapNumbers(ctx, nil)
@@ -68,15 +69,21 @@ func TestNumbersOfEarlierVersionsAndKeys(t *testing.T) {
 	require.Zero(t, changed)
 	require.EqualValues(t, 2, seen)
 	for _, phone := range []string{"13800138000", "+86 138-0013-8000", "８６１３８００１３８０００"} {
-		found, err = now.FindCustomers(ctx, north, "", phone)
+		found, err = now.FindCustomers(ctx, north, phone, 10, by)
 		require.NoError(t, err)
 		require.Equal(t, []store.CustomerSummary{{ID: old.String(), ExternalID: "old", Unit: "operator/north/harbin", Phone: "*******8000"}}, found)
 	}
-	found, err = now.FindCustomers(ctx, []campaign.OrgUnit{"operator/south", "operator/nor"}, "", "13800138000")
+	found, err = now.FindCustomers(ctx, []campaign.OrgUnit{"operator/south", "operator/nor"}, "13800138000", 10, by)
 	require.NoError(t, err)
 	require.Empty(t, found)
-	_, err = now.FindCustomers(ctx, north, "", "010-62345678")
+	_, err = now.FindCustomers(ctx, north, "010-62345678", 10, by)
 	require.Equal(t, campaign.CodeInvalidMSISDN, campaign.CodeOf(err))
+	// Each time that somebody asked counts, also where nobody has the number.
+	_, err = now.FindCustomers(ctx, north, "13800138000", 5, by)
+	require.Equal(t, campaign.CodeLookUpQuota, campaign.CodeOf(err))
+	_, err = now.FindCustomers(ctx, north, "13800138000", 1, somebody(t, st, "otto"))
+	require.NoError(t, err)
+	require.EqualValues(t, 6, told(t, st, "customer.looked_up"))
 
 	// With a newer key all of them are wrapped anew, the numbers as they are.
 	numbers := one[string](t, st, `SELECT string_agg(sealed::text, ' ' ORDER BY customer_id) FROM phone_vault`)
@@ -142,6 +149,52 @@ func TestOptOuts(t *testing.T) {
 	require.Error(t, err)
 }
 
+// A refusal reaches every customer of the tenant who has the number, for as long as it is in
+// force: lifting one's own leaves another's.
+func TestOptOutsReachWhoeverHasTheNumber(t *testing.T) {
+	st, ctx, vault := open(t), t.Context(), vaultOf(t, secret(7))
+	const number = "8613800138000"
+	one, second, other := phoneOwner(t, st, vault, "operator/north", number), phoneOwner(t, st, vault, "operator/south", number), phoneOwner(t, st, vault, "another", number)
+	names := map[string]string{one: "one", second: "second"}
+	expect := func(channel campaign.Channel, want ...string) {
+		t.Helper()
+		policy, err := targeting.ReadContactPolicy(targeting.StandardContactPolicy())
+		require.NoError(t, err)
+		left := []string{}
+		for _, x := range policy.Lists(targeting.Intent{Tenant: "operator", Type: campaign.TypeUpsell, Channel: channel}) {
+			if x.Code != targeting.CodeOptedOut {
+				continue
+			}
+			rows, err := st.Pool().Query(ctx, `SELECT id::text FROM customer c WHERE c.org_unit LIKE 'operator/%' AND `+x.Condition)
+			require.NoError(t, err)
+			ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+			require.NoError(t, err)
+			for _, id := range ids {
+				left = append(left, names[id])
+			}
+		}
+		require.ElementsMatch(t, want, left)
+	}
+	calls := store.OptOut{CustomerID: one, Channel: campaign.ChannelCall, At: time.Now(), Source: "hotline"}
+	require.NoError(t, st.OptOut(ctx, calls))
+	expect(campaign.ChannelSMS)
+	expect(campaign.ChannelCall, "one", "second")
+	all := store.OptOut{CustomerID: one, At: time.Now(), Source: "hotline"}
+	require.NoError(t, st.OptOut(ctx, all, store.OptOut{CustomerID: second, At: time.Now(), Source: "shop"}))
+	expect(campaign.ChannelSMS, "one", "second")
+	d, err := st.CustomerDetail(ctx, second)
+	require.NoError(t, err)
+	require.True(t, d.OptedOut)
+	require.NoError(t, st.LiftOptOut(ctx, store.OptOut{CustomerID: second, Source: "shop"}))
+	expect(campaign.ChannelSMS, "one", "second")
+	require.NoError(t, st.LiftOptOut(ctx, all))
+	expect(campaign.ChannelSMS)
+	expect(campaign.ChannelCall, "one", "second")
+	// Of another tenant's customers it says nothing.
+	require.NoError(t, st.OptOut(ctx, store.OptOut{CustomerID: other, At: time.Now(), Source: "shop"}))
+	expect(campaign.ChannelSMS)
+}
+
 // Whoever opts out while somebody lifts another refusal of theirs, or the same: the flag is
 // what the rows say.
 func TestOptOutsAtOnce(t *testing.T) {
@@ -195,7 +248,7 @@ func TestConsents(t *testing.T) {
 func TestRepliesThatRefuse(t *testing.T) {
 	st, ctx := open(t), t.Context()
 	vault := vaultOf(t, secret(7))
-	north := []campaign.OrgUnit{"operator/north"}
+	tenant := []campaign.OrgUnit{"operator"}
 	by := somebody(t, st, "olga")
 	stop, maybe, fine := phoneOwner(t, st, vault, "operator/north", "8613800138000"), phoneOwner(t, st, vault, "operator/north", "8613800138001"), phoneOwner(t, st, vault, "operator/north", "8613800138002")
 	replies := []store.Reply{
@@ -219,28 +272,95 @@ func TestRepliesThatRefuse(t *testing.T) {
 	}
 	require.EqualValues(t, 1, quarantined())
 	require.EqualValues(t, 1, one[int64](t, st, `SELECT count(*) FROM quarantine`))
-	waiting, err := st.ReplyReviews(ctx, north, "", 10)
+	waiting, err := st.ReplyReviews(ctx, tenant, "", 10)
 	require.NoError(t, err)
 	require.Len(t, waiting, 1)
 	require.Equal(t, "no more", waiting[0].Words)
 	require.Equal(t, maybe, waiting[0].CustomerID)
-	south, err := st.ReplyReviews(ctx, []campaign.OrgUnit{"operator/south"}, "", 10)
+	below, err := st.ReplyReviews(ctx, []campaign.OrgUnit{"operator/north"}, "", 10)
 	require.NoError(t, err)
-	require.Empty(t, south)
-	require.Equal(t, campaign.CodeNotFound, campaign.CodeOf(st.DecideReply(ctx, []campaign.OrgUnit{"operator/south"}, waiting[0].ID, true, by)))
+	require.Empty(t, below, "nobody had written to the number")
+	require.Equal(t, campaign.CodeNotFound, campaign.CodeOf(st.DecideReply(ctx, []campaign.OrgUnit{"operator/north"}, waiting[0].ID, true, by)))
 
-	require.NoError(t, st.DecideReply(ctx, north, waiting[0].ID, false, by))
-	require.Equal(t, campaign.CodeStateConflict, campaign.CodeOf(st.DecideReply(ctx, north, waiting[0].ID, true, by)))
+	require.NoError(t, st.DecideReply(ctx, tenant, waiting[0].ID, false, by))
+	require.Equal(t, campaign.CodeStateConflict, campaign.CodeOf(st.DecideReply(ctx, tenant, waiting[0].ID, true, by)))
 	require.Zero(t, quarantined())
 	require.EqualValues(t, 1, one[int64](t, st, `SELECT count(*) FROM reply_review WHERE words IS NULL`))
 	replies[1].At = replies[1].At.Add(time.Minute)
 	require.NoError(t, st.RecordReplies(ctx, campaign.ChannelSMS, replies[1:2]))
-	waiting, err = st.ReplyReviews(ctx, north, "", 10)
+	waiting, err = st.ReplyReviews(ctx, tenant, "", 10)
 	require.NoError(t, err)
-	require.NoError(t, st.DecideReply(ctx, north, waiting[0].ID, true, by))
+	require.NoError(t, st.DecideReply(ctx, tenant, waiting[0].ID, true, by))
 	_, opted = refusals(t, st, maybe)
 	require.True(t, opted)
 	require.Zero(t, quarantined())
+}
+
+// What was written is read by the unit whose campaign contacted the number last, whoever else
+// has it; all of the tenant's customers who have it are left alone until then.
+func TestRepliesAreReadByWhomTheyAnswer(t *testing.T) {
+	st, ctx, vault, tenant := open(t), t.Context(), vaultOf(t, secret(7)), []campaign.OrgUnit{"operator"}
+	const number = "8613800138000"
+	north, south, other := phoneOwner(t, st, vault, "operator/north/harbin", number), phoneOwner(t, st, vault, "operator/south", number), phoneOwner(t, st, vault, "another", number)
+	by := somebody(t, st, "olga")
+	require.NoError(t, st.EnsureUnits(ctx, []string{"operator/north/harbin", "operator/south", "another"}))
+	contact := func(customer, unit string, ago time.Duration) {
+		id := uuid.New()
+		for _, q := range []struct {
+			sql  string
+			args []any
+		}{
+			{`INSERT INTO campaign (id, name, unit, planner_id, draft_revision, simulated) VALUES ($1, 'Spring', $2, $3, 1, false)`, []any{id, unit, by.UserID}},
+			{`INSERT INTO contact_ledger (customer_id, campaign_id, at, expires_at, day, policy, bucket, wave, priority, channel, purpose, type, state, simulated)
+				VALUES ($1, $2, $3, now(), now(), 0, get_byte(uuid_send($1), 15), 1, 0, 's', 'm', 'u', 'S', false)`, []any{customer, id, time.Now().Add(-ago)}},
+		} {
+			_, err := st.Pool().Exec(ctx, q.sql, q.args...)
+			require.NoError(t, err)
+		}
+	}
+	contact(south, "operator/south", time.Hour)
+	contact(north, "operator/north", time.Minute)
+	contact(other, "another", 2*time.Hour)
+	require.NoError(t, st.RecordReplies(ctx, campaign.ChannelSMS, []store.Reply{{From: number, At: time.Now(), Kind: campaign.OutcomeReplied, Unclear: "no more"}}))
+	for unit, n := range map[campaign.OrgUnit]int{"operator/south": 0, "operator/north/harbin": 0, "another": 0, "operator": 1, "operator/north": 1} {
+		all, err := st.ReplyReviews(ctx, []campaign.OrgUnit{unit}, "", 10)
+		require.NoError(t, err)
+		require.Len(t, all, n, unit)
+	}
+	quarantined := func() []string {
+		rows, err := st.Pool().Query(ctx, `SELECT customer_id::text FROM quarantine WHERE until > now()`)
+		require.NoError(t, err)
+		ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		require.NoError(t, err)
+		return ids
+	}
+	require.ElementsMatch(t, []string{north, south}, quarantined())
+	all, err := st.ReplyReviews(ctx, []campaign.OrgUnit{"operator/north"}, "", 10)
+	require.NoError(t, err)
+	require.NoError(t, st.DecideReply(ctx, []campaign.OrgUnit{"operator/north"}, all[0].ID, false, by))
+	require.Empty(t, quarantined())
+
+	// Whoever has the number that a refusal came from may have sent it, also when the one who was
+	// written to has another by then. While more waits of either, they are left alone.
+	for n := range 2 {
+		require.NoError(t, st.RecordReplies(ctx, campaign.ChannelSMS, []store.Reply{{From: number, At: time.Now().Add(time.Duration(n) * time.Minute), Kind: campaign.OutcomeReplied, Unclear: "no more"}}))
+	}
+	_, err = st.Pool().Exec(ctx, `UPDATE phone_vault SET lookup = $2 WHERE customer_id = $1`, north, vault.Lookup("8613800138001"))
+	require.NoError(t, err)
+	all, err = st.ReplyReviews(ctx, tenant, "", 10)
+	require.NoError(t, err)
+	require.Len(t, all, 2)
+	_, err = st.Pool().Exec(ctx, `UPDATE reply_review SET customer_id = $2 WHERE id = $1`, all[1].ID, uuid.New())
+	require.NoError(t, err)
+	require.NoError(t, st.DecideReply(ctx, tenant, all[0].ID, true, by))
+	for id, refused := range map[string]bool{north: true, south: true, other: false} {
+		_, opted := refusals(t, st, id)
+		require.Equal(t, refused, opted)
+	}
+	require.ElementsMatch(t, []string{north, south}, quarantined(), "the other reply")
+	require.NoError(t, st.DecideReply(ctx, tenant, all[1].ID, false, by))
+	require.Equal(t, []string{north}, quarantined(), "whose number is another")
+	require.EqualValues(t, 3, one[int64](t, st, `SELECT count(*) FROM reply_review WHERE lookup IS NULL`))
 }
 
 func TestUnmaskIsRecordedAndRationed(t *testing.T) {
@@ -318,6 +438,11 @@ func TestHoldings(t *testing.T) {
 	again, err := st.RecordHoldings(ctx, north, []store.Holding{{ExternalID: mine, Product: "broadband", Since: "2020-03-01", Active: true}, {ExternalID: mine, Product: "mms", Active: true}})
 	require.NoError(t, err)
 	require.Equal(t, store.HoldingsLanded{Written: 1, Unchanged: 1, Faults: []campaign.FieldError{}}, again)
+	for tenant, want := range map[campaign.OrgUnit][]string{"operator": {"broadband", "mms"}, "another": {}} {
+		products, err := st.Products(ctx, tenant, 10)
+		require.NoError(t, err)
+		require.Equal(t, want, products, "another tenant's are not told")
+	}
 	d, err := st.CustomerDetail(ctx, id)
 	require.NoError(t, err)
 	require.Equal(t, []store.Holding{{ExternalID: mine, Product: "broadband", Since: "2020-03-01", Active: true}, {ExternalID: mine, Product: "mms", Active: true}}, d.Holdings)
@@ -356,18 +481,35 @@ func TestErase(t *testing.T) {
 	by := somebody(t, st, "ada")
 	vault := vaultOf(t, secret(7))
 	require.NoError(t, st.DeclareAttributes(ctx, by, []store.Attribute{{Name: "full_name", Type: store.AttributeText, PII: true}, {Name: "hobby", Type: store.AttributeText}}))
-	const number, name, hobby, words = "8613800138000", "Wang Xiaoming the Erased", "collecting rare stamps", "please no more of this"
+	const number, name, hobby, words, note = "8613800138000", "Wang Xiaoming the Erased", "collecting rare stamps", "please no more of this", "spoke to his wife Hong"
 	id, other := phoneOwner(t, st, vault, "operator/north", number), phoneOwner(t, st, vault, "operator/north", "8613800138001")
 	external := one[string](t, st, `SELECT external_id FROM customer WHERE id = $1`, id)
 	_, err := st.Pool().Exec(ctx, `UPDATE customer SET full_name = $2, hobby = $3 WHERE id = ANY($1)`, []string{id, other}, name, hobby)
 	require.NoError(t, err)
-	_, err = st.RecordHoldings(ctx, []campaign.OrgUnit{"operator"}, []store.Holding{{ExternalID: external, Product: "a very rare product", Active: true}})
+	_, err = st.RecordHoldings(ctx, []campaign.OrgUnit{"operator"}, []store.Holding{{ExternalID: external, Product: "broadband", Active: true}})
 	require.NoError(t, err)
+	work := uuid.New()
+	for _, q := range []struct {
+		sql  string
+		args []any
+	}{
+		{`INSERT INTO org_unit (path, name) VALUES ('operator', 'Operator') ON CONFLICT DO NOTHING`, nil},
+		{`INSERT INTO task (id, campaign_id, customer_id, channel, unit, wave, tier, script, max_attempts, retry_after, not_after, note)
+			VALUES ($1, $1, $2, 'call', 'operator', 1, 'core', '', 3, 60, now(), $3)`, []any{work, id, note}},
+		{`INSERT INTO import_job (id, tenant, unit, name, path, options, state, report) VALUES ($1, 'operator', 'operator', 'x', 'x', '{}', 'done',
+			jsonb_build_object('rows', 1, 'preview', jsonb_build_array(jsonb_build_array($2::text)), 'columns', jsonb_build_array(jsonb_build_object('column', 'a', 'sample', jsonb_build_array($2::text), 'faults', jsonb_build_array($2::text)))))`, []any{work, external}},
+		{`INSERT INTO import_reject (job_id, line, value, code, reason) VALUES ($1, 2, $2, 'invalid_value', 'is no number')`, []any{work, hobby}},
+		{`INSERT INTO idempotency_key (user_id, key, fingerprint, result_id, status, content_type, body) VALUES ($1, 'k', '', $1, 200, 'application/json', convert_to($2, 'UTF8'))`,
+			[]any{work, fmt.Sprintf(`{"id": %q, "external_id": %q, "attributes": {"hobby": %q}}`, id, external, hobby)}},
+	} {
+		_, err := st.Pool().Exec(ctx, q.sql, q.args...)
+		require.NoError(t, err, q.sql)
+	}
 	require.NoError(t, st.RecordConsents(ctx, store.Consent{CustomerID: id, Channel: campaign.ChannelSMS, Purpose: campaign.PurposeMarketing, Given: true, At: time.Now(), Source: "shop"}))
 	require.NoError(t, st.RecordReplies(ctx, campaign.ChannelSMS, []store.Reply{{From: number, At: time.Now(), Kind: campaign.OutcomeReplied, Unclear: words}}))
 	_, err = st.Unmask(ctx, id, "a reason", 5, by)
 	require.NoError(t, err)
-	secrets := []string{number, number[2:], name, hobby, words, external, "a very rare product",
+	secrets := []string{number, number[2:], name, hobby, words, note, external,
 		one[string](t, st, `SELECT sealed::text FROM phone_vault WHERE customer_id = $1`, id), one[string](t, st, `SELECT wrapped::text FROM phone_key WHERE customer_id = $1`, id)}
 	holding := func(secret, but string) (tables []string) {
 		t.Helper()
@@ -376,7 +518,7 @@ func TestErase(t *testing.T) {
 		all, err := pgx.CollectRows(rows, pgx.RowTo[string])
 		require.NoError(t, err)
 		for _, table := range all {
-			if one[bool](t, st, `SELECT EXISTS (SELECT FROM `+table+` r WHERE strpos(r::text, $1) > 0 AND strpos(r::text, $2) = 0)`, secret, but) {
+			if one[bool](t, st, `SELECT EXISTS (SELECT FROM `+table+` r WHERE (strpos(r::text, $1) > 0 OR strpos(r::text, encode(convert_to($1, 'UTF8'), 'hex')) > 0) AND strpos(r::text, $2) = 0)`, secret, but) {
 				tables = append(tables, table)
 			}
 		}
@@ -390,6 +532,8 @@ func TestErase(t *testing.T) {
 	for _, s := range secrets {
 		require.Empty(t, holding(s, other), s)
 	}
+	require.Equal(t, "rows", one[string](t, st, `SELECT string_agg(k, ' ') FROM import_job, jsonb_object_keys(report) k WHERE k = 'rows'`))
+	require.EqualValues(t, 410, one[int](t, st, `SELECT status FROM idempotency_key`), "a retry does nothing again, and tells nothing")
 	require.Equal(t, campaign.CodeStateConflict, campaign.CodeOf(st.Erase(ctx, id, "again", by)))
 	require.Equal(t, campaign.CodeNotFound, campaign.CodeOf(st.Erase(ctx, uuid.NewString(), "nobody", by)))
 	d, err := st.CustomerDetail(ctx, id)
@@ -418,7 +562,34 @@ func TestErase(t *testing.T) {
 	require.JSONEq(t, fmt.Sprintf(`{"hobby": %q}`, hobby), string(still.Attributes))
 	require.Equal(t, "*******8001", still.Phone)
 
-	// While customers are imported it waits for another time.
+	// Nor do files bring them back; another tenant's customer of that id is somebody else.
+	imported, err := st.ImportCustomers(ctx, store.CustomerImport{Name: "again", Digest: "again"}, func(yield func(*store.Customer, error) bool) {
+		for _, c := range []store.Customer{
+			{ExternalID: external, MSISDN: "+" + number, OrgUnit: "operator/north", TimeZone: "UTC"}, {ExternalID: "erased " + id, OrgUnit: "operator/north", TimeZone: "UTC"},
+			{ExternalID: "new", OrgUnit: "operator/north", TimeZone: "UTC"}, {ExternalID: external, OrgUnit: "another", TimeZone: "UTC"},
+		} {
+			if !yield(&c, nil) {
+				return
+			}
+		}
+	}, nil)
+	require.NoError(t, err)
+	require.EqualValues(t, 2, imported.Rows)
+	require.Equal(t, "another", one[string](t, st, `SELECT org_unit FROM customer WHERE external_id = $1`, external))
+
+	// While customers are imported it waits for another time, also between two tries, but not for
+	// an import that stands still.
+	_, err = st.Pool().Exec(ctx, `UPDATE import_job SET state = 'loading'`)
+	require.NoError(t, err)
+	err = st.Erase(ctx, other, "asked", by)
+	require.Equal(t, campaign.CodeStateConflict, campaign.CodeOf(err))
+	require.ErrorContains(t, err, work.String())
+	idle := phoneOwner(t, st, vault, "operator/north", "8613800138002")
+	_, err = st.Pool().Exec(ctx, `UPDATE import_job SET changed_at = now() - interval '61 minutes'`)
+	require.NoError(t, err)
+	require.NoError(t, st.Erase(ctx, idle, "asked", by))
+	_, err = st.Pool().Exec(ctx, `UPDATE import_job SET state = 'done', rows = 0`)
+	require.NoError(t, err)
 	tx, err := st.Pool().Begin(ctx)
 	require.NoError(t, err)
 	defer func() { _ = tx.Rollback(ctx) }()
@@ -426,7 +597,23 @@ func TestErase(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, campaign.CodeStateConflict, campaign.CodeOf(st.Erase(ctx, other, "asked", by)))
 	require.NoError(t, tx.Rollback(ctx))
+
+	// The kept answers that go are those that tell of this id, and not to another tenant's people.
+	stranger, amp := somebody(t, st, "stranger"), phoneOwner(t, st, vault, "operator/north", "8613800138003")
+	_, err = st.Pool().Exec(ctx, `UPDATE customer SET external_id = CASE id WHEN $1 THEN '1' ELSE '1&' END WHERE id IN ($1, $2)`, other, amp)
+	require.NoError(t, err)
+	require.NoError(t, st.EnsureUnits(ctx, []string{"another"}))
+	_, err = st.Pool().Exec(ctx, `INSERT INTO role_grant (user_id, role, unit) VALUES ($1, 'admin', 'operator'), ($2, 'admin', 'another')`, by.UserID, stranger.UserID)
+	require.NoError(t, err)
+	for _, kept := range []struct{ user, key, external string }{{by.UserID, "a", "1"}, {by.UserID, "b", "1&"}, {by.UserID, "c", "12"}, {stranger.UserID, "d", "1"}} {
+		body, err := json.Marshal(map[string]string{"external_id": kept.external})
+		require.NoError(t, err)
+		_, err = st.Pool().Exec(ctx, `INSERT INTO idempotency_key (user_id, key, fingerprint, result_id, status, body) VALUES ($1, $2, '', $1, 200, $3)`, kept.user, kept.key, body)
+		require.NoError(t, err)
+	}
 	require.NoError(t, st.Erase(ctx, other, "asked", by))
+	require.NoError(t, st.Erase(ctx, amp, "asked", by))
+	require.Equal(t, "a b k", one[string](t, st, `SELECT string_agg(key, ' ' ORDER BY key) FROM idempotency_key WHERE status = 410`))
 }
 
 // Who had opted out before opt-outs had rows of their own still has, and numbers still open.

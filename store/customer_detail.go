@@ -36,22 +36,38 @@ type CustomerDetail struct {
 	DoNotContact bool // the number is on the tenant's list
 }
 
-// FindCustomers returns the customers of the units, and of those below, who have the
-// external id or the number, whichever is not "". It fails with CodeInvalidMSISDN when the
-// number is none.
-func (s *Store) FindCustomers(ctx context.Context, units []campaign.OrgUnit, externalID, phone string) ([]CustomerSummary, error) {
-	exact, patterns := below(units)
-	who, arg := "c.external_id = $3", any(externalID)
-	if phone != "" {
-		number, err := NormaliseMSISDN(phone, s.region)
-		if err != nil {
-			return nil, err
-		}
-		if s.vault == nil {
-			return nil, campaign.Errorf(campaign.CodeInvalidParameter, "numbers cannot be looked up without the key of the phone vault")
-		}
-		who, arg = "c.id IN (SELECT customer_id FROM phone_vault WHERE lookup = $3)", s.vault.Lookup(number)
+// FindCustomer returns the customer of the units, and of those below, who has the external id,
+// if there is one.
+func (s *Store) FindCustomer(ctx context.Context, units []campaign.OrgUnit, externalID string) ([]CustomerSummary, error) {
+	return s.findCustomers(ctx, units, "c.external_id = $3", externalID)
+}
+
+// FindCustomers returns the customers of the units, and of those below, who have the number,
+// at most 100. That somebody asked is recorded first, without the number; they may ask quota
+// times a day, then it is CodeLookUpQuota. It fails with CodeInvalidMSISDN when the number is
+// none.
+func (s *Store) FindCustomers(ctx context.Context, units []campaign.OrgUnit, phone string, quota int64, by campaign.Actor) ([]CustomerSummary, error) {
+	number, err := NormaliseMSISDN(phone, s.region)
+	if err != nil {
+		return nil, err
 	}
+	if s.vault == nil {
+		return nil, campaign.Errorf(campaign.CodeInvalidParameter, "numbers cannot be looked up without the key of the phone vault")
+	}
+	err = s.change(ctx, "look up number", func(tx pgx.Tx) error {
+		if err := ration(ctx, tx, campaign.ActCustomerRead, 1, quota, by); err != nil {
+			return err
+		}
+		return recordOnce(ctx, tx, byActor(by, "customer.looked_up", map[string]any{"units": units}))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.findCustomers(ctx, units, "c.id IN (SELECT customer_id FROM phone_vault WHERE lookup = $3)", s.vault.Lookup(number))
+}
+
+func (s *Store) findCustomers(ctx context.Context, units []campaign.OrgUnit, who string, arg any) ([]CustomerSummary, error) {
+	exact, patterns := below(units)
 	rows, err := s.pool.Query(ctx, `SELECT c.id, c.external_id, c.org_unit, v.sealed, p.wrapped
 		FROM customer c LEFT JOIN phone_vault v ON v.customer_id = c.id LEFT JOIN phone_key p ON p.customer_id = c.id
 		WHERE `+who+` AND (c.org_unit = ANY($1) OR c.org_unit LIKE ANY($2)) ORDER BY c.id LIMIT 100`, exact, patterns, arg)

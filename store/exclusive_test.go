@@ -12,7 +12,6 @@ import (
 // TestAFrozenTransactionIsNotWaitedFor: a process that is stopped without being ended
 // keeps its connections, and PostgreSQL cannot tell that nobody is there.
 func TestAFrozenTransactionIsNotWaitedFor(t *testing.T) {
-	t.Parallel()
 	st, ctx := open(t), t.Context()
 	frozen, err := st.Pool().Begin(ctx)
 	require.NoError(t, err)
@@ -26,7 +25,6 @@ func TestAFrozenTransactionIsNotWaitedFor(t *testing.T) {
 
 // TestExclusiveWorkMayTakeItsTime, longer than a silent transaction may.
 func TestExclusiveWorkMayTakeItsTime(t *testing.T) {
-	t.Parallel()
 	st := open(t)
 	begun, second := make(chan struct{}), make(chan error, 1)
 	var done bool

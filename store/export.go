@@ -29,7 +29,7 @@ type Export struct {
 	BOM       bool
 	QueryHash string // of unit, list or filter, and columns
 	Rows      int64  // when it was asked for
-	RowCap    int64
+	RowCap    int64  // rows that the person may take out in a day, over all files
 	CreatedBy string
 	CreatedAt time.Time
 	ExpiresAt time.Time
@@ -79,9 +79,14 @@ func (s *Store) CountExport(ctx context.Context, unit campaign.OrgUnit, q Export
 	return n, nil
 }
 
-// CreateExport keeps an export under e.ID; keeping it again changes nothing.
+// CreateExport keeps an export under e.ID; keeping it again changes nothing. More rows than are
+// left of RowCap this day, which begins in UTC, are CodeExportNotPermitted. They are used up
+// when they are fetched.
 func (s *Store) CreateExport(ctx context.Context, e Export, by campaign.Actor) (Export, error) {
 	err := s.change(ctx, "create export", func(tx pgx.Tx) error {
+		if err := permitRows(ctx, tx, e.Rows, e.RowCap, by); err != nil {
+			return err
+		}
 		tag, err := tx.Exec(ctx, `INSERT INTO export_job (id, tenant, unit, list_id, filter, columns, format, bom, query_hash, rows, row_cap, created_by, expires_at)
 			VALUES ($1, $2, $3, nullif($4, '')::uuid, $5, $6, $7, $8, $9, $10, $11, $12, now() + $13 * interval '1 second') ON CONFLICT (id) DO NOTHING`,
 			e.ID, e.Unit.Tenant(), e.Unit, e.ListID, e.Filter, e.Columns, e.Format, e.BOM, e.QueryHash, e.Rows, e.RowCap, by.UserID, ExportLasts.Seconds())
@@ -97,6 +102,16 @@ func (s *Store) CreateExport(ctx context.Context, e Export, by campaign.Actor) (
 		return e, err
 	}
 	return s.Export(ctx, e.ID)
+}
+
+// permitRows refuses rows that somebody may not take out beside those they took this day.
+func permitRows(ctx context.Context, tx pgx.Tx, rows, limit int64, by campaign.Actor) error {
+	taken, _, err := spent(ctx, tx, campaign.ActExportCreate, by)
+	if err == nil && rows > limit-taken {
+		err = campaign.Errorf(campaign.CodeExportNotPermitted, "the export has %d rows; of the %d that you may take out a day you have taken %d", rows, limit, taken).
+			With("rows", rows).With("limit", limit).With("taken", taken)
+	}
+	return err
 }
 
 func (e Export) evidence(rows int64) map[string]any {
@@ -119,9 +134,9 @@ func (s *Store) Export(ctx context.Context, id string) (Export, error) {
 }
 
 // FetchExport reads an export's rows of this moment, in constant memory, and hands each to
-// row, which must not keep it. Before the first the fetch is written down as evidence. More
-// rows than its cap are CodeExportNotPermitted, before any is handed out. A column that may
-// no longer be exported is CodeStateConflict.
+// row, which must not keep it. Before the first the fetch is written down as evidence,
+// and its rows count in those of the day; more than are left of RowCap are
+// CodeExportNotPermitted. A column that may no longer be exported is CodeStateConflict.
 func (s *Store) FetchExport(ctx context.Context, e Export, q ExportQuery, by campaign.Actor, row func([]any) error) error {
 	attributes, err := s.CustomerAttributes(ctx)
 	if err != nil {
@@ -145,11 +160,18 @@ func (s *Store) FetchExport(ctx context.Context, e Export, q ExportQuery, by cam
 		if err := tx.QueryRow(ctx, sql, args...).Scan(&n); err != nil {
 			return err
 		}
-		if n > e.RowCap {
-			return campaign.Errorf(campaign.CodeExportNotPermitted, "the export has %d rows by now, of %d at most; ask for another", n, e.RowCap).With("rows", n).With("limit", e.RowCap)
-		}
-		// By a connection of its own: what leaves is written down whether or not all of it arrives.
-		if err := s.RecordEvent(ctx, byActor(by, "export.fetched", e.evidence(n))); err != nil {
+		// By a connection of its own: what leaves counts and is written down whether or not all
+		// of it arrives, and each time, for it may be others' rows than the last time.
+		err := s.inTx(ctx, func(tx pgx.Tx) error {
+			if err := permitRows(ctx, tx, n, e.RowCap, by); err != nil {
+				return err
+			}
+			if err := spend(ctx, tx, campaign.ActExportCreate, n, by); err != nil {
+				return err
+			}
+			return recordOnce(ctx, tx, byActor(by, "export.fetched", e.evidence(n)))
+		})
+		if err != nil {
 			return err
 		}
 		sql, args = q.sql(strings.Join(columns, ", "), e.Unit)

@@ -92,10 +92,30 @@ func (s *Store) RecordHoldings(ctx context.Context, units []campaign.OrgUnit, ba
 			return fmt.Errorf("write holdings: %w", err)
 		}
 		landed.Written = int(tag.RowsAffected())
+		_, err = tx.Exec(ctx, `INSERT INTO product (tenant, name)
+			SELECT DISTINCT split_part(c.org_unit, '/', 1), u.product FROM unnest($1::uuid[], $2::text[]) u (customer_id, product) JOIN customer c ON c.id = u.customer_id
+			ORDER BY 1, 2 ON CONFLICT DO NOTHING`, customers, products)
+		if err != nil {
+			return fmt.Errorf("write products: %w", err)
+		}
 		landed.Unchanged = len(batch) - len(landed.Faults) - landed.Written
 		return nil
 	})
 	return landed, err
+}
+
+// Products returns the products that a tenant's customers hold or held, by name, at most
+// limit of them.
+func (s *Store) Products(ctx context.Context, tenant campaign.OrgUnit, limit int) ([]string, error) {
+	rows, err := s.pool.Query(ctx, `SELECT name FROM product WHERE tenant = $1 ORDER BY name LIMIT $2`, tenant, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read products: %w", err)
+	}
+	all, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("read products: %w", err)
+	}
+	return all, nil
 }
 
 func dateOf(t *time.Time) campaign.Date {

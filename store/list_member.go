@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
@@ -43,6 +45,19 @@ const mostArm = 40 // characters of an arm's name
 // (CodeInvalidMSISDN, CodeInvalidParameter, CodeNotFound, CodeAlreadyExists) and keeps no
 // other out. A number that several customers have had is the latest one's.
 func (s *Store) AddMembers(ctx context.Context, id string, key MemberKey, rows iter.Seq2[Member, error], tell func(line int64, fault campaign.FieldError) error, by campaign.Actor) (MembersAdded, error) {
+	return s.addMembers(ctx, id, key, math.MaxInt64, rows, tell, by)
+}
+
+// AddNumbers is AddMembers of members that are named by their number. Its answer tells which of
+// them are customers, so whoever adds them has quota numbers a day; more are CodeLookUpQuota,
+// and none of them is added.
+func (s *Store) AddNumbers(ctx context.Context, id string, quota int64, rows iter.Seq2[Member, error], tell func(line int64, fault campaign.FieldError) error, by campaign.Actor) (MembersAdded, error) {
+	return s.addMembers(ctx, id, MemberPhone, quota, rows, tell, by)
+}
+
+func (s *Store) addMembers(
+	ctx context.Context, id string, key MemberKey, quota int64, rows iter.Seq2[Member, error], tell func(line int64, fault campaign.FieldError) error, by campaign.Actor,
+) (MembersAdded, error) {
 	if key == MemberPhone && s.vault == nil {
 		return MembersAdded{}, campaign.Errorf(campaign.CodeInvalidParameter, "numbers cannot be looked up without the key of the phone vault")
 	}
@@ -70,6 +85,11 @@ func (s *Store) AddMembers(ctx context.Context, id string, key MemberKey, rows i
 		}
 		if err != nil {
 			return err
+		}
+		if key == MemberPhone {
+			if err := ration(ctx, tx, campaign.ActListWrite, copied, quota, by); err != nil {
+				return err
+			}
 		}
 		added.Lines, added.Rejected = copied+told.rejected, told.rejected
 		if err := landMembers(ctx, tx, l, key, tell, &added); err != nil {
@@ -167,6 +187,9 @@ func (t *toldMembers) encode(m Member) ([]any, campaign.FieldError) {
 	if fault := campaign.TextFault(m.Arm); fault != "" || utf8.RuneCountInString(m.Arm) > mostArm {
 		return nil, campaign.FieldError{Field: "arm", Code: campaign.CodeInvalidParameter, Message: fmt.Sprintf("must be a name of at most %d characters", mostArm)}
 	}
+	if looksLikeNumber(m.Arm, t.store.region) {
+		return nil, campaign.FieldError{Field: "arm", Code: campaign.CodeInvalidParameter, Message: "must be the name of a group of an experiment; this looks like a phone number"}
+	}
 	if t.key == MemberPhone {
 		number, err := NormaliseMSISDN(m.Key, t.store.region)
 		if err != nil {
@@ -183,6 +206,21 @@ func (t *toldMembers) encode(m Member) ([]any, campaign.FieldError) {
 		return nil, campaign.FieldError{Field: "member", Code: campaign.CodeInvalidParameter, Message: fmt.Sprintf("must be an id of 1 to %d characters", historySourceID)}
 	}
 	return []any{m.Line, m.Key, nil, m.Arm}, campaign.FieldError{}
+}
+
+// looksLikeNumber reports whether text is a phone number, or has as many digits as one.
+func looksLikeNumber(text, region string) bool {
+	digits := 0
+	for _, r := range text {
+		if unicode.IsDigit(r) {
+			digits++
+		}
+	}
+	if digits < 7 {
+		return false
+	}
+	_, err := NormaliseMSISDN(text, region)
+	return err == nil || digits > 9
 }
 
 // Values implements pgx.CopyFromSource.

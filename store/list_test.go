@@ -54,11 +54,11 @@ func TestList(t *testing.T) {
 
 	told := map[int64]campaign.Code{}
 	tell := func(line int64, f campaign.FieldError) error { told[line] = f.Code; return nil }
-	added, err := st.AddMembers(ctx, l.ID, store.MemberExternalID, named("c0", "c1", "c0", "nobody", "s1", "", "c2,"+strings.Repeat("x", 41), "a\x00"), tell, by)
+	added, err := st.AddMembers(ctx, l.ID, store.MemberExternalID, named("c0", "c1", "c0", "nobody", "s1", "", "c2,"+strings.Repeat("x", 41), "a\x00", "c2,+86 138-0013-8000", "c2,8(999)000-000-001"), tell, by)
 	require.NoError(t, err)
-	require.Equal(t, store.MembersAdded{Lines: 8, Added: 2, Duplicate: 1, Rejected: 5}, added)
+	require.Equal(t, store.MembersAdded{Lines: 10, Added: 2, Duplicate: 1, Rejected: 7}, added)
 	require.Equal(t, map[int64]campaign.Code{
-		3: campaign.CodeAlreadyExists, 4: campaign.CodeNotFound, 5: campaign.CodeNotFound, 6: campaign.CodeInvalidParameter, 7: campaign.CodeInvalidParameter, 8: campaign.CodeInvalidParameter,
+		3: campaign.CodeAlreadyExists, 4: campaign.CodeNotFound, 5: campaign.CodeNotFound, 6: campaign.CodeInvalidParameter, 7: campaign.CodeInvalidParameter, 8: campaign.CodeInvalidParameter, 9: campaign.CodeInvalidParameter, 10: campaign.CodeInvalidParameter,
 	}, told)
 	added, err = st.AddMembers(ctx, l.ID, store.MemberExternalID, named("c1", "c2"), tell, by)
 	require.NoError(t, err)
@@ -139,9 +139,18 @@ func TestListByNumber(t *testing.T) {
 	l, err := st.CreateList(ctx, store.List{ID: uuid.NewString(), Unit: "operator", Name: "numbers", Kind: store.ListArms}, by)
 	require.NoError(t, err)
 	told := map[int64]campaign.FieldError{}
-	added, err := st.AddMembers(ctx, l.ID, store.MemberPhone, named("+999 000000000,a", "999000000001", "００９９９ 000000001", "999 000000077", "1.38E+10"),
-		func(line int64, f campaign.FieldError) error { told[line] = f; return nil }, by)
+	add := func(quota int64) (store.MembersAdded, error) {
+		return st.AddNumbers(ctx, l.ID, quota, named("+999 000000000,a 20260101", "999000000001", "００９９９ 000000001", "999 000000077", "1.38E+10"),
+			func(line int64, f campaign.FieldError) error { told[line] = f; return nil }, by)
+	}
+	// What the answer tells of numbers, it tells of so many a day.
+	_, err = add(3)
+	require.Equal(t, campaign.CodeLookUpQuota, campaign.CodeOf(err))
+	require.Zero(t, one[int](t, st, `SELECT count(*) FROM customer_list_member`))
+	added, err := add(4)
 	require.NoError(t, err)
+	_, err = st.AddNumbers(ctx, l.ID, 4, named("999000000002"), nil, by)
+	require.Equal(t, campaign.CodeLookUpQuota, campaign.CodeOf(err))
 	require.Equal(t, store.MembersAdded{Lines: 5, Added: 2, Duplicate: 1, Rejected: 2}, added)
 	require.Equal(t, campaign.CodeAlreadyExists, told[3].Code)
 	require.Equal(t, campaign.CodeNotFound, told[4].Code)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -16,9 +17,16 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// open returns a store with a vault on a database of the test's own.
+// parallel are the tests that run beside others.
+var parallel sync.Map
+
+// open returns a store with a vault on a database of the test's own, and lets others run
+// beside the test.
 func open(t *testing.T, with ...store.Option) *store.Store {
 	t.Helper()
+	if _, already := parallel.LoadOrStore(t, true); !already {
+		t.Parallel()
+	}
 	address := pgtest.NewDatabase(t, pgtest.WithTemplate("muster", func(ctx context.Context, url string) error {
 		st, err := store.Open(ctx, url, store.AsOwner())
 		if err != nil {

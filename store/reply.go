@@ -59,25 +59,28 @@ func (s *Store) RecordReplies(ctx context.Context, channel campaign.Channel, rep
 func heed(ctx context.Context, tx pgx.Tx, channel campaign.Channel, replies []Reply, lookups [][]byte) error {
 	var refusals []OptOut
 	var unclear []Quarantine
-	var words []string
+	var reviews []ReplyReview
 	for i, r := range replies {
 		if lookups[i] == nil || r.Kind != campaign.OutcomeOptedOut && r.Unclear == "" {
 			continue
 		}
-		rows, err := tx.Query(ctx, `SELECT customer_id::text FROM phone_vault WHERE lookup = $1`, lookups[i])
+		rows, err := tx.Query(ctx, whoReplied, lookups[i])
 		if err != nil {
 			return fmt.Errorf("look up who replied: %w", err)
 		}
-		customers, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		who, err := pgx.CollectRows(rows, pgx.RowToStructByPos[replier])
 		if err != nil {
 			return fmt.Errorf("look up who replied: %w", err)
 		}
-		for _, id := range customers {
-			if r.Kind == campaign.OutcomeOptedOut {
-				refusals = append(refusals, OptOut{CustomerID: id, At: r.At, Source: string(channel)})
-			} else {
-				unclear = append(unclear, Quarantine{CustomerID: id, Why: QuarantineReply, At: r.At, Until: r.At.Add(replyQuarantine), Source: string(channel)})
-				words = append(words, r.Unclear)
+		for n, c := range who {
+			switch {
+			case r.Kind == campaign.OutcomeOptedOut:
+				refusals = append(refusals, OptOut{CustomerID: c.CustomerID, At: r.At, Source: string(channel)})
+			case c.Tenant == who[0].Tenant:
+				unclear = append(unclear, Quarantine{CustomerID: c.CustomerID, Why: QuarantineReply, At: r.At, Until: r.At.Add(replyQuarantine), Source: string(channel)})
+			}
+			if n == 0 && r.Kind != campaign.OutcomeOptedOut {
+				reviews = append(reviews, ReplyReview{CustomerID: c.CustomerID, Channel: channel, Words: r.Unclear, At: r.At, Unit: c.Unit, lookup: lookups[i]})
 			}
 		}
 	}
@@ -100,8 +103,23 @@ func heed(ctx context.Context, tx pgx.Tx, channel campaign.Channel, replies []Re
 	if err := quarantine(ctx, tx, unclear); err != nil {
 		return err
 	}
-	return keepForReview(ctx, tx, channel, unclear, words)
+	return keepForReview(ctx, tx, reviews)
 }
+
+// replier is a customer who has the number that a reply came from.
+type replier struct {
+	CustomerID string
+	Tenant     campaign.OrgUnit
+	Unit       campaign.OrgUnit // whose campaign contacted them last, or the tenant
+}
+
+// whoReplied is the query for the customers who have the number $1, those who were contacted
+// last first: it is them whom the reply answers.
+const whoReplied = `SELECT v.customer_id::text, split_part(c.org_unit, '/', 1), coalesce(k.unit, split_part(c.org_unit, '/', 1))
+	FROM phone_vault v JOIN customer c ON c.id = v.customer_id LEFT JOIN LATERAL (
+	    SELECT l.at, k.unit FROM contact_ledger l JOIN campaign k ON k.id = l.campaign_id
+	    WHERE l.bucket = get_byte(uuid_send(v.customer_id), 15) AND l.customer_id = v.customer_id AND l.state IN ('S', 'D') ORDER BY l.at DESC LIMIT 1) k ON true
+	WHERE v.lookup = $1 ORDER BY k.at DESC NULLS LAST, v.customer_id DESC`
 
 func recordReply(ctx context.Context, tx pgx.Tx, channel campaign.Channel, r Reply, lookup []byte) error {
 	rows, err := tx.Query(ctx, `SELECT k.id::text, k.simulated, c.customer_id, c.id

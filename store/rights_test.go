@@ -68,6 +68,15 @@ func TestTheApplicationMayDoNoMoreThanItMust(t *testing.T) {
 	require.Equal(t, "muster_app", one[string](t, st, `SELECT current_user`))
 }
 
+// What works with its owner's rights finds no table, function or operator but the schema's own,
+// whoever calls it.
+func TestFunctionsOfTheOwnerNameTheirSchema(t *testing.T) {
+	st := open(t)
+	require.Equal(t, "", one[string](t, st, `SELECT coalesce(string_agg(p.oid::regprocedure::text, ', '), '') FROM pg_proc p
+		WHERE p.pronamespace = 'public'::regnamespace AND p.prosecdef AND NOT coalesce('search_path=public, pg_temp' = ANY (p.proconfig), false)`))
+	denied(t, st, `CREATE FUNCTION public.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'`)
+}
+
 // What a campaign's own tables need is done for the application, and nothing else is.
 func TestTheApplicationMakesACampaignsTables(t *testing.T) {
 	st, ctx, id := open(t), t.Context(), uuid.New()

@@ -31,6 +31,19 @@ func (s *Store) Units(ctx context.Context, at []campaign.OrgUnit) ([]Unit, error
 	return all, nil
 }
 
+// Tenants returns the topmost units.
+func (s *Store) Tenants(ctx context.Context) ([]campaign.OrgUnit, error) {
+	rows, err := s.pool.Query(ctx, `SELECT path FROM org_unit WHERE strpos(path, '/') = 0 ORDER BY path`)
+	if err != nil {
+		return nil, fmt.Errorf("list tenants: %w", err)
+	}
+	all, err := pgx.CollectRows(rows, pgx.RowTo[campaign.OrgUnit])
+	if err != nil {
+		return nil, fmt.Errorf("list tenants: %w", err)
+	}
+	return all, nil
+}
+
 // AddUnit adds a unit below one that exists. It fails with CodeInvalidParameter when the
 // path or the name is none or there is no unit above, and with CodeAlreadyExists.
 func (s *Store) AddUnit(ctx context.Context, u Unit, by campaign.Actor) error {

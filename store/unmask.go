@@ -20,7 +20,7 @@ type Unmasked struct {
 // Unmask shows what identifies a customer to a person who says why, and records that they
 // saw it before they do. It fails with CodeUnmaskQuota when they have seen quota customers
 // since the day began in UTC, and with CodeNotFound.
-func (s *Store) Unmask(ctx context.Context, customerID, reason string, quota int, by campaign.Actor) (Unmasked, error) {
+func (s *Store) Unmask(ctx context.Context, customerID, reason string, quota int64, by campaign.Actor) (Unmasked, error) {
 	if s.vault == nil {
 		return Unmasked{}, campaign.Errorf(campaign.CodeInvalidParameter, "numbers cannot be shown without the key of the phone vault")
 	}
@@ -41,7 +41,7 @@ func (s *Store) Unmask(ctx context.Context, customerID, reason string, quota int
 		if err != nil {
 			return notFound(err, "customer")
 		}
-		var seen int
+		var seen int64
 		var tomorrow time.Time
 		err = tx.QueryRow(ctx, `SELECT count(*), date_trunc('day', now(), 'UTC') + interval '1 day' FROM unmask_event WHERE user_id = $1 AND at >= date_trunc('day', now(), 'UTC')`, by.UserID).
 			Scan(&seen, &tomorrow)
