@@ -24,7 +24,7 @@ func (s *Server) GetCatalogue(ctx context.Context, in GetCatalogueRequestObject)
 	if err != nil {
 		return nil, err
 	}
-	products, err := s.store.Products(ctx, completions)
+	products, err := s.store.Products(ctx, tenant, completions)
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +112,7 @@ func (s *Server) CheckAudience(ctx context.Context, in CheckAudienceRequestObjec
 	for _, c := range parts {
 		out.Conditions = append(out.Conditions, c.Text)
 	}
-	out.Ok, out.Uses, out.Digest = true, usesOf(p.Uses), p.Digest()
+	out.Ok, out.Uses, out.Digest = true, append(out.Uses, p.Uses...), p.Digest()
 	return out, nil
 }
 

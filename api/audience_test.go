@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -210,6 +211,7 @@ func TestPreviewEstimatesWhatTakesLong(t *testing.T) {
 func TestPreviewIsCancelled(t *testing.T) {
 	e := withCustomers(t, 10)
 	e.server.exactWithin = time.Hour
+	c := e.newCampaign()
 	release := slowly(t, e, `LOCK TABLE holding IN ACCESS EXCLUSIVE MODE`)
 	defer release()
 	question := AudienceQuestion{Unit: here, Filter: `has_product("mms")`}
@@ -244,12 +246,19 @@ func TestPreviewIsCancelled(t *testing.T) {
 	require.Eventually(t, func() bool { return counting(t, e) == 0 }, 10*time.Second, 10*time.Millisecond)
 
 	// Nobody counts without end.
-	for range previewsOpen {
+	for range countsOpen {
 		_, err = e.ask(t.Context(), question)
 		require.NoError(t, err)
 	}
 	_, err = e.ask(t.Context(), question)
 	require.Equal(t, campaign.CodeRateLimited, campaign.CodeOf(err))
+	for _, path := range []string{"selection/dry-run", "route"} {
+		refused := e.send("planner", "POST", "/v1/campaigns/"+c.Campaign.ID+"/"+path, nil)
+		require.Equal(t, http.StatusTooManyRequests, refused.status, "%s %s", path, refused.body)
+		require.NotEmpty(t, refused.header.Get("Retry-After"))
+	}
+	_, err = e.server.previews.turn("another")
+	require.NoError(t, err)
 	e.server.previews.close()
 	require.Eventually(t, func() bool { return counting(t, e) == 0 }, 10*time.Second, 10*time.Millisecond)
 }
@@ -275,7 +284,7 @@ func TestSegments(t *testing.T) {
 
 	question := AudienceQuestion{Unit: here, Filter: `age > 5 && segment("golden")`}
 	first := into[AudiencePreview](t, e.send("planner", "POST", "/v1/audiences/preview", question))
-	require.Equal(t, []FilterUse{{Kind: "segment", ID: made.ID, Name: "golden", Version: 1}}, first.Uses)
+	require.Equal(t, []FilterUse{{Kind: "segment", ID: made.ID, Name: "golden", Version: 1, Digest: fmt.Sprintf("%x", sha256.Sum256([]byte(made.Filter)))}}, first.Uses)
 	digest := func() string {
 		return into[AudienceCheck](t, e.send("planner", "POST", "/v1/audiences/check", AudienceDraft{Unit: here, Filter: question.Filter})).Digest
 	}
@@ -357,8 +366,7 @@ func TestSegmentTemplatesFitTheGeneratedOperator(t *testing.T) {
 
 func TestCatalogue(t *testing.T) {
 	e := withCustomers(t, 1)
-	_, err := e.owner.Pool().Exec(t.Context(), `INSERT INTO holding (customer_id, product, active) SELECT gen_random_uuid(), 'p' || n % 3, n % 3 < 2 FROM generate_series(0, 8) n`)
-	require.NoError(t, err)
+	e.exec(`INSERT INTO product (tenant, name) VALUES ($1, 'p0'), ($1, 'p1'), ('another', 'p2')`, here.Tenant())
 	got := into[Catalogue](t, e.send("planner", "GET", "/v1/catalogue", nil))
 	require.Equal(t, []string{"p0", "p1"}, got.Products)
 	require.Equal(t, "age", got.Fields[0].Name)

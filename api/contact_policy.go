@@ -132,6 +132,11 @@ func (s *Server) SimulateContactPolicy(ctx context.Context, in SimulateContactPo
 	if err != nil {
 		return nil, err
 	}
+	leave, err := s.previews.turn(requestOf(ctx).user.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	replay, err := s.store.ReplayContactPolicy(ctx, b.Unit, policy, b.From, b.Until)
 	if err != nil {
 		return nil, err

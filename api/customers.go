@@ -2,6 +2,9 @@ package api
 
 import (
 	"context"
+	"math"
+	"reflect"
+	"slices"
 	"strconv"
 	"time"
 
@@ -25,12 +28,45 @@ func (s *Server) DeclareAttribute(ctx context.Context, in DeclareAttributeReques
 	a := store.Attribute{
 		Name: in.Name, Type: store.AttributeType(b.Type), Unit: b.Unit, Meaning: b.Meaning, MeaningZh: b.MeaningZh, PostContact: b.PostContact, PII: b.Pii, Source: b.Source, Allowed: b.Allowed,
 	}
+	if a.Source == "import" { // it would take no flag away
+		return nil, faults([]campaign.FieldError{{Field: "source", Code: campaign.CodeInvalidParameter, Message: "says import of what files brought alone; say where it comes from"}})
+	}
+	if err := s.mayRedeclare(ctx, r, a); err != nil {
+		return nil, s.refuse(ctx, r, "", err)
+	}
 	soon, cancel := context.WithTimeout(ctx, declareWithin)
 	defer cancel()
 	if err := s.store.DeclareAttributes(soon, r.user.Actor(), []store.Attribute{a}); err != nil {
 		return nil, err
 	}
 	return DeclareAttribute200JSONResponse(attributeOf(a)), nil
+}
+
+// mayRedeclare refuses to change what is declared to whoever administers some of the tenants
+// only: the columns are everybody's, and one that may not be selected by or shown would be
+// opened to all.
+func (s *Server) mayRedeclare(ctx context.Context, r *request, a store.Attribute) error {
+	all, err := s.store.CustomerAttributes(ctx)
+	if err != nil {
+		return err
+	}
+	at := slices.IndexFunc(all, func(b store.Attribute) bool { return b.Name == a.Name })
+	if a.Allowed == nil {
+		a.Allowed = []string{}
+	}
+	if at < 0 || reflect.DeepEqual(a, all[at]) {
+		return nil
+	}
+	tenants, err := s.store.Tenants(ctx)
+	if err != nil {
+		return err
+	}
+	for _, tenant := range tenants {
+		if !slices.Contains(r.units, tenant) {
+			return campaign.Errorf(campaign.CodeForbidden, "attribute %s is declared already, for all tenants: whoever administers all of them changes it", a.Name)
+		}
+	}
+	return nil
 }
 
 func summariesOf(all []store.CustomerSummary) CustomerSummaryList {
@@ -43,7 +79,7 @@ func summariesOf(all []store.CustomerSummary) CustomerSummaryList {
 
 // GetCustomerByExternalID implements the operation.
 func (s *Server) GetCustomerByExternalID(ctx context.Context, in GetCustomerByExternalIDRequestObject) (GetCustomerByExternalIDResponseObject, error) {
-	all, err := s.store.FindCustomers(ctx, requestOf(ctx).units, in.Params.ExternalID, "")
+	all, err := s.store.FindCustomer(ctx, requestOf(ctx).units, in.Params.ExternalID)
 	if err != nil {
 		return nil, err
 	}
@@ -52,9 +88,14 @@ func (s *Server) GetCustomerByExternalID(ctx context.Context, in GetCustomerByEx
 
 // FindCustomers implements the operation.
 func (s *Server) FindCustomers(ctx context.Context, in FindCustomersRequestObject) (FindCustomersResponseObject, error) {
-	all, err := s.store.FindCustomers(ctx, requestOf(ctx).units, "", in.Body.Phone)
+	r := requestOf(ctx)
+	quota, err := s.quota(r, r.units[0])
 	if err != nil {
 		return nil, err
+	}
+	all, err := s.store.FindCustomers(ctx, r.units, in.Body.Phone, quota, r.user.Actor())
+	if err != nil {
+		return nil, s.refuse(ctx, r, "", err)
 	}
 	return FindCustomers200JSONResponse(summariesOf(all)), nil
 }
@@ -112,19 +153,28 @@ func (s *Server) UnmaskCustomer(ctx context.Context, in UnmaskCustomerRequestObj
 	if err != nil {
 		return nil, err
 	}
-	authority, err := s.policies.Require(r.user.ID, r.action, unit, 0)
+	quota, err := s.quota(r, unit)
 	if err != nil {
 		return nil, s.refuse(ctx, r, "", err)
 	}
-	quota, err := strconv.ParseInt(authority.Limit, 10, 32)
-	if err != nil { // "*": no limit
-		quota = 1<<31 - 1
-	}
-	shown, err := s.store.Unmask(ctx, in.CustomerID, in.Body.Reason, int(quota), r.user.Actor())
+	shown, err := s.store.Unmask(ctx, in.CustomerID, in.Body.Reason, quota, r.user.Actor())
 	if err != nil {
 		return nil, s.refuse(ctx, r, "", err)
 	}
 	return UnmaskCustomer200JSONResponse{Phone: shown.Phone, Attributes: shown.Attributes}, nil
+}
+
+// quota is how many people a day the caller's roles let them do the request's action about.
+func (s *Server) quota(r *request, unit campaign.OrgUnit) (int64, error) {
+	authority, err := s.policies.Require(r.user.ID, r.action, unit, 0)
+	if err != nil {
+		return 0, err
+	}
+	quota, err := strconv.ParseInt(authority.Limit, 10, 64)
+	if err != nil { // "*": no limit
+		quota = math.MaxInt64
+	}
+	return quota, nil
 }
 
 // notAhead refuses what a customer is to have said later than now.
@@ -198,6 +248,9 @@ func (s *Server) RecordHoldings(ctx context.Context, in RecordHoldingsRequestObj
 	}
 	landed, err := s.store.RecordHoldings(ctx, requestOf(ctx).units, batch)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.recordLanded(ctx, "holdings.recorded", map[string]any{"rows": len(batch), "written": landed.Written, "unchanged": landed.Unchanged, "rejected": len(landed.Faults)}); err != nil {
 		return nil, err
 	}
 	return RecordHoldings200JSONResponse{Written: landed.Written, Unchanged: landed.Unchanged, Faults: landed.Faults}, nil

@@ -47,6 +47,19 @@ func TestAdministratorsDeclareAttributes(t *testing.T) {
 		require.Equal(t, "invalid_parameter", e.send("administrator", "PUT", "/v1/attributes/"+name, grade).problem(t).Code, name)
 	}
 	require.EqualValues(t, 1, e.number(`SELECT count(*) FROM audit_event WHERE event = 'attribute.added' AND actor_id = $1`, e.users["administrator"]))
+
+	// Where there are others, whoever administers one tenant adds, and changes nothing.
+	e.exec(`INSERT INTO org_unit (path, name) VALUES ('another', 'Another')`)
+	name := AttributeDeclaration{Type: "text", Meaning: "Name", Pii: true}
+	into[Attribute](t, e.send("administrator", "PUT", "/v1/attributes/full_name", name))
+	into[Attribute](t, e.send("administrator", "PUT", "/v1/attributes/full_name", name))
+	name.Pii = false
+	require.Equal(t, "forbidden", e.send("administrator", "PUT", "/v1/attributes/full_name", name).problem(t).Code)
+	e.addUser("administrator", "another", campaign.RoleAdmin)
+	e.reload()
+	require.False(t, into[Attribute](t, e.send("administrator", "PUT", "/v1/attributes/full_name", name)).Pii)
+	name.Source = "import"
+	require.Equal(t, "source", e.send("administrator", "PUT", "/v1/attributes/full_name", name).problem(t).Fields[0].Field)
 }
 
 func TestCustomersAreFoundAndShownMasked(t *testing.T) {
@@ -58,6 +71,14 @@ func TestCustomersAreFoundAndShownMasked(t *testing.T) {
 	require.Empty(t, into[CustomerSummaryList](t, e.send("operator", "GET", "/v1/customers?external_id=c+2", nil)).Items)
 	require.Equal(t, want, into[CustomerSummaryList](t, e.send("operator", "POST", "/v1/customers/find", CustomerPhone{Phone: "+86 138-0013-8000"})).Items)
 	require.Equal(t, "invalid_msisdn", e.send("operator", "POST", "/v1/customers/find", CustomerPhone{Phone: "1.38E+10"}).problem(t).Code)
+
+	e.exec(`INSERT INTO number_look_up (user_id, action, numbers) VALUES ($1, 'customer.read', 498)`, e.users["operator"])
+	e.send("operator", "POST", "/v1/customers/find", CustomerPhone{Phone: "+8613900139000"})
+	over := e.send("operator", "POST", "/v1/customers/find", CustomerPhone{Phone: "+86 138-0013-8000"}).problem(t)
+	require.Equal(t, http.StatusTooManyRequests, over.Status)
+	require.Equal(t, "look_up_quota_exceeded", over.Code)
+	require.EqualValues(t, 1, e.number(`SELECT count(*) FROM audit_event WHERE NOT allowed AND data->>'code' = 'look_up_quota_exceeded'`))
+	e.untold("13800138000")
 
 	c := into[Customer](t, e.send("agent", "GET", path, nil))
 	require.Equal(t, "*******8000", c.Phone)
@@ -105,6 +126,7 @@ func TestWhatCustomersAllow(t *testing.T) {
 	}}))
 	require.Equal(t, 1, held.Written)
 	require.Equal(t, "holdings[1].external_id", held.Faults[0].Field)
+	require.EqualValues(t, 1, e.number(`SELECT count(*) FROM audit_event WHERE event = 'holdings.recorded' AND actor_id IS NOT NULL AND length(data->>'digest') = 64 AND data->>'rejected' = '1'`))
 	listed := into[DoNotContactResult](t, e.send("operator", "POST", "/v1/do-not-contact", DoNotContactNumbers{Unit: here, Numbers: []string{"+8613800138000", "12"}, Reason: "regulator"}))
 	require.Equal(t, 1, listed.Changed)
 	require.Equal(t, campaign.CodeInvalidMSISDN, listed.Faults[0].Code)
@@ -113,7 +135,7 @@ func TestWhatCustomersAllow(t *testing.T) {
 	require.True(t, c.DoNotContact)
 	require.Equal(t, []Holding{{Product: "broadband", Since: "2024-02-29", Active: true}}, c.Holdings)
 
-	e.exec(`INSERT INTO reply_review (id, customer_id, channel, words, at) VALUES (gen_random_uuid(), $1, 'sms', 'no more', now())`, id)
+	e.exec(`INSERT INTO reply_review (id, customer_id, channel, words, at, unit) VALUES (gen_random_uuid(), $1, 'sms', 'no more', now(), $2)`, id, here)
 	waiting := into[ReplyReviewPage](t, e.send("operator", "GET", "/v1/reply-reviews", nil)).Items
 	require.Len(t, waiting, 1)
 	require.Equal(t, "no more", waiting[0].Words)

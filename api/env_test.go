@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -20,6 +21,7 @@ import (
 	"github.com/getkin/kin-openapi/openapi3filter"
 	"github.com/getkin/kin-openapi/routers"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
@@ -142,18 +144,9 @@ type env struct {
 
 func newEnv(t *testing.T) *env {
 	t.Helper()
+	t.Parallel()
 	ctx := context.Background()
-	database := pgtest.NewDatabase(t, pgtest.WithTemplate("api", func(ctx context.Context, url string) error {
-		s, err := store.Open(ctx, url, store.AsOwner())
-		if err != nil {
-			return err
-		}
-		defer s.Close()
-		if _, err := s.Migrate(ctx); err != nil {
-			return err
-		}
-		return s.StorePolicyStandard(ctx, policies.Standard())
-	}))
+	database := pgtest.NewDatabase(t, pgtest.WithTemplate("api", populate))
 	s, err := store.Open(ctx, database, store.WithVault(newVault(t)))
 	require.NoError(t, err)
 	t.Cleanup(s.Close)
@@ -161,14 +154,11 @@ func newEnv(t *testing.T) *env {
 	require.NoError(t, err)
 	t.Cleanup(owner.Close)
 	e := &env{t: t, store: s, owner: owner, orch: &orchestra{}, users: map[string]string{}, sessions: map[string]*http.Client{}}
-	require.NoError(t, s.CreateUnit(ctx, here, "North"))
-	require.NoError(t, s.CreateUnit(ctx, there, "South"))
-	for _, role := range campaign.Roles() {
-		e.addUser(string(role), here, role)
-		if role != campaign.RoleAdmin {
-			e.addUser("stranger", there, role)
-		}
-	}
+	rows, err := owner.Pool().Query(ctx, `SELECT login, id::text FROM app_user`)
+	require.NoError(t, err)
+	var login, id string
+	_, err = pgx.ForEachRow(rows, []any{&login, &id}, func() error { e.users[login] = id; return nil })
+	require.NoError(t, err)
 	enforcer, err := policies.New(ctx, s.Grants, s.ActivePolicies)
 	require.NoError(t, err)
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
@@ -192,13 +182,49 @@ func newEnv(t *testing.T) *env {
 	return e
 }
 
-func (e *env) addUser(login string, unit campaign.OrgUnit, role campaign.Role) {
-	ctx := context.Background()
-	if e.users[login] == "" {
-		e.users[login] = uuid.NewString()
-		require.NoError(e.t, e.store.CreateUser(ctx, store.User{ID: e.users[login], Login: login, Name: "The " + login, PasswordHash: passwordHash()}))
+// populate is what every environment's database holds.
+func populate(ctx context.Context, url string) error {
+	s, err := store.Open(ctx, url, store.AsOwner())
+	if err != nil {
+		return err
 	}
-	require.NoError(e.t, e.store.GrantRole(ctx, campaign.Grant{UserID: e.users[login], Role: role, Unit: unit}))
+	defer s.Close()
+	if _, err := s.Migrate(ctx); err != nil {
+		return err
+	}
+	if err := s.StorePolicyStandard(ctx, policies.Standard()); err != nil {
+		return err
+	}
+	if err := errors.Join(s.CreateUnit(ctx, here, "North"), s.CreateUnit(ctx, there, "South")); err != nil {
+		return err
+	}
+	users := map[string]string{}
+	for _, role := range campaign.Roles() {
+		if err := addUser(ctx, s, users, string(role), here, role); err != nil {
+			return err
+		}
+		if role == campaign.RoleAdmin {
+			continue
+		}
+		if err := addUser(ctx, s, users, "stranger", there, role); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func addUser(ctx context.Context, s *store.Store, users map[string]string, login string, unit campaign.OrgUnit, role campaign.Role) error {
+	if users[login] == "" {
+		users[login] = uuid.NewString()
+		if err := s.CreateUser(ctx, store.User{ID: users[login], Login: login, Name: "The " + login, PasswordHash: passwordHash()}); err != nil {
+			return err
+		}
+	}
+	return s.GrantRole(ctx, campaign.Grant{UserID: users[login], Role: role, Unit: unit})
+}
+
+func (e *env) addUser(login string, unit campaign.OrgUnit, role campaign.Role) {
+	require.NoError(e.t, addUser(context.Background(), e.store, e.users, login, unit, role))
 }
 
 // reload makes roles granted after the start count.
@@ -213,7 +239,7 @@ func (e *env) as(login string) *http.Client {
 	}
 	jar, err := cookiejar.New(nil)
 	require.NoError(e.t, err)
-	c := &http.Client{Jar: jar, Timeout: 20 * time.Second}
+	c := &http.Client{Jar: jar, Timeout: 2 * time.Minute}
 	if login != "" {
 		ctx, err := e.server.sessions.Load(context.Background(), "")
 		require.NoError(e.t, err)

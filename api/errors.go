@@ -46,7 +46,7 @@ func httpStatus(code campaign.Code) int {
 		return http.StatusUnprocessableEntity
 	case campaign.CodePreconditionRequired:
 		return http.StatusPreconditionRequired
-	case campaign.CodeUnmaskQuota, campaign.CodeRateLimited:
+	case campaign.CodeUnmaskQuota, campaign.CodeLookUpQuota, campaign.CodeRateLimited:
 		return http.StatusTooManyRequests
 	case campaign.CodeOrchestratorAway, campaign.CodeProviderAway, campaign.CodeChannelUnavailable, campaign.CodeDraining:
 		return http.StatusServiceUnavailable

@@ -64,7 +64,7 @@ func (s *Server) CreateExport(ctx context.Context, in CreateExportRequestObject)
 		return nil, err
 	}
 	if e, err = s.store.CreateExport(ctx, e, r.user.Actor()); err != nil {
-		return nil, err
+		return nil, s.refuse(ctx, r, "", err)
 	}
 	return CreateExport201JSONResponse(exportOf(e)), nil
 }
@@ -160,9 +160,11 @@ func (s *Server) DownloadExport(ctx context.Context, in DownloadExportRequestObj
 		return nil, err
 	}
 	// What the caller's roles let them take out may be less by now.
-	if e.RowCap, err = s.permitExport(ctx, r, e, 0); err != nil {
+	most, err := s.permitExport(ctx, r, e, 0)
+	if err != nil {
 		return nil, err
 	}
+	e.RowCap = min(e.RowCap, most)
 	return exportFile{ctx: ctx, s: s, e: e, query: query, by: r.user}, nil
 }
 
@@ -202,6 +204,9 @@ func (f exportFile) VisitDownloadExportResponse(w http.ResponseWriter) error {
 		}
 		return file.Row(values)
 	})
+	if err != nil && !begun {
+		return f.s.refuse(f.ctx, requestOf(f.ctx), "", err)
+	}
 	if err == nil {
 		err = begin()
 	}

@@ -101,5 +101,8 @@ func (s *Server) RecordContactHistory(ctx context.Context, in RecordContactHisto
 	if err != nil {
 		return nil, err
 	}
+	if err := s.recordLanded(ctx, "history.recorded", map[string]any{"rows": landed.Rows, "accepted": landed.Accepted, "duplicate": landed.Duplicate, "rejected": landed.Rejected}); err != nil {
+		return nil, err
+	}
 	return RecordContactHistory200JSONResponse{Accepted: landed.Accepted, Duplicate: landed.Duplicate, Rejected: landed.Rejected, Faults: faults}, nil
 }

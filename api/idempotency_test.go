@@ -92,7 +92,6 @@ func TestKeyOfTwoUsersIsTwoUpdates(t *testing.T) {
 // TestSlowAnswerIsKept: the time for keeping an answer begins when there is one. A key
 // that is neither kept nor let go keeps its owner waiting for as long as a crash would.
 func TestSlowAnswerIsKept(t *testing.T) {
-	t.Parallel()
 	e := newEnv(t)
 	slow := func(answer error) {
 		e.orch.setAnswer(func(string, any) (campaign.Status, error) {

@@ -120,12 +120,22 @@ func (s *Server) AddListMembers(ctx context.Context, in AddListMembersRequestObj
 		return nil, err
 	}
 	faults := told{}
-	added, err := s.store.AddMembers(ctx, l.ID, store.MemberKey(in.Params.By), members(in.Body, in.Params.Header), func(line int64, fault campaign.FieldError) error {
+	tell := func(line int64, fault campaign.FieldError) error {
 		faults.add("", line, fault)
 		return nil
-	}, requestOf(ctx).user.Actor())
+	}
+	r, rows := requestOf(ctx), members(in.Body, in.Params.Header)
+	var added store.MembersAdded
+	if key := store.MemberKey(in.Params.By); key == store.MemberPhone {
+		var quota int64
+		if quota, err = s.quota(r, l.Unit); err == nil {
+			added, err = s.store.AddNumbers(ctx, l.ID, quota, rows, tell, r.user.Actor())
+		}
+	} else {
+		added, err = s.store.AddMembers(ctx, l.ID, key, rows, tell, r.user.Actor())
+	}
 	if err != nil {
-		return nil, err
+		return nil, s.refuse(ctx, r, "", err)
 	}
 	return AddListMembers200JSONResponse{Lines: added.Lines, Added: added.Added, Duplicate: added.Duplicate, Rejected: added.Rejected, Faults: faults}, nil
 }

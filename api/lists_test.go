@@ -114,10 +114,8 @@ func TestLists(t *testing.T) {
 	} {
 		require.Equal(t, bad.status, e.send(bad.login, "POST", members+bad.query, "c3", "Content-Type", bad.kind).status, bad)
 	}
-	before := uploads["addListMembers"]
-	uploads["addListMembers"] = 100
+	e.server.uploads["addListMembers"] = 100
 	r = e.send("planner", "POST", members+"?by=external_id", strings.Repeat("c3\n", 100), "Content-Type", "application/octet-stream")
-	uploads["addListMembers"] = before
 	require.EqualValues(t, campaign.CodeFileTooLarge, r.problem(t).Code)
 	require.Equal(t, http.StatusRequestEntityTooLarge, r.status)
 
@@ -224,4 +222,5 @@ func TestExports(t *testing.T) {
 	require.EqualValues(t, 100_001, into[Export](t, ask("analyst", map[string]any{"filter": "age == 50"})).Rows)
 	r = e.send("planner", "GET", all.File, nil)
 	require.EqualValues(t, campaign.CodeExportNotPermitted, r.problem(t).Code, "it has grown since it was asked for")
+	require.EqualValues(t, 2, e.number(`SELECT count(*) FROM audit_event WHERE event = 'access.denied' AND data->>'code' = 'export_not_permitted'`))
 }

@@ -19,7 +19,7 @@ const (
 	exactWithin  = 2 * time.Second // what takes longer is estimated first
 	countWithin  = 2 * time.Minute // what takes longer is given up
 	previewsKept = 10 * time.Minute
-	previewsOpen = 2 // of one user, counting at once: each holds a connection
+	countsOpen   = 2 // of one user at once, previews and all else: each holds a connection
 	previewsMost = 500
 )
 
@@ -27,7 +27,35 @@ const (
 type previews struct {
 	mu     sync.Mutex
 	all    map[string]*preview
+	open   map[string]int // what each user has counted now
 	closed bool
+}
+
+// turn lets a user count something large, no more than countsOpen at once: more is
+// CodeRateLimited. leave is called when it is counted.
+func (all *previews) turn(user string) (leave func(), err error) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	return all.take(user)
+}
+
+// take is turn for those who hold the lock.
+func (all *previews) take(user string) (leave func(), err error) {
+	if n := all.open[user]; n >= countsOpen {
+		return nil, campaign.Errorf(campaign.CodeRateLimited,
+			"%d previews, dry runs, simulations or routes of yours are being counted; wait for one, or cancel a preview", n)
+	}
+	if all.open == nil {
+		all.open = map[string]int{}
+	}
+	all.open[user]++
+	return func() {
+		all.mu.Lock()
+		defer all.mu.Unlock()
+		if all.open[user]--; all.open[user] == 0 {
+			delete(all.open, user)
+		}
+	}, nil
 }
 
 // preview is one that is counted in the background.
@@ -66,38 +94,39 @@ func (p *preview) finished() bool {
 }
 
 // start counts a preview in the background, as long as countWithin, whatever becomes of the
-// request that asked for it. More than previewsOpen of one user are CodeRateLimited.
+// request that asked for it. It takes one of the owner's turns.
 func (all *previews) start(ctx context.Context, st *store.Store, owner string, asked *audience.Preview) (*preview, error) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	open := 0
 	for id, p := range all.all {
-		switch {
-		case !p.finished() && p.owner == owner:
-			open++
-		case p.finished() && (time.Since(p.began) > previewsKept || len(all.all) >= previewsMost):
+		if p.finished() && (time.Since(p.began) > previewsKept || len(all.all) >= previewsMost) {
 			delete(all.all, id)
 		}
 	}
 	switch {
 	case all.closed:
 		return nil, campaign.Errorf(campaign.CodeDraining, "this process is about to end; ask again")
-	case open >= previewsOpen || len(all.all) >= previewsMost:
-		return nil, campaign.Errorf(campaign.CodeRateLimited, "%d of your previews are being counted; cancel one or wait for it", open)
+	case len(all.all) >= previewsMost:
+		return nil, campaign.Errorf(campaign.CodeRateLimited, "%d previews are being counted; ask again", previewsMost)
 	}
 	id, err := uuid.NewV7()
 	if err != nil {
 		return nil, err
 	}
+	leave, err := all.take(owner)
+	if err != nil {
+		return nil, err
+	}
 	p := &preview{
 		id: id.String(), owner: owner, asked: asked, began: time.Now(), counted: make(chan struct{}), done: make(chan struct{}),
-		out: AudiencePreview{ID: id.String(), State: previewCounting, AsOf: time.Now(), PolicyVersion: asked.Policy.Version, Uses: usesOf(asked.Uses())},
+		out: AudiencePreview{ID: id.String(), State: previewCounting, AsOf: time.Now(), PolicyVersion: asked.Policy.Version, Uses: asked.Uses()},
 	}
 	counting, cancel := context.WithTimeout(context.WithoutCancel(ctx), countWithin)
 	p.cancel = cancel
 	all.all[p.id] = p
 	go func() {
 		defer cancel()
+		defer leave()
 		p.count(counting, st)
 	}()
 	return p, nil
@@ -284,9 +313,17 @@ func figuresOf(all []targeting.NamedFigure) []NamedFigure {
 	return out
 }
 
+func quietOf(all []targeting.QuietFigure) []QuietFigure {
+	out := []QuietFigure{}
+	for _, q := range all {
+		out = append(out, QuietFigure{Rule: q.Rule, Deferred: q.Deferred, TooLate: q.TooLate})
+	}
+	return out
+}
+
 func countsOf(c targeting.PreviewCounts) *AudienceCounts {
 	return &AudienceCounts{
-		InUnit: figureOf(c.InUnit), Conditions: figuresOf(c.Conditions), Suppressed: figuresOf(c.Suppressed), NoTier: figureOf(c.NoTier), Tiers: figuresOf(c.Tiers),
+		InUnit: figureOf(c.InUnit), Conditions: figuresOf(c.Conditions), Suppressed: figuresOf(c.Suppressed), Quiet: quietOf(c.Quiet), NoTier: figureOf(c.NoTier), Tiers: figuresOf(c.Tiers),
 		Units: figuresOf(c.Units), Eligible: figureOf(c.Eligible), Targets: c.Targets, Control: c.Control, Sampled: c.Sampled,
 	}
 }
@@ -305,12 +342,4 @@ func costOf(lines []campaign.LineEstimate) *AudienceCost {
 		}
 	}
 	return cost
-}
-
-func usesOf(all []targeting.Use) []FilterUse {
-	out := []FilterUse{}
-	for _, u := range all {
-		out = append(out, FilterUse{Kind: u.Kind, ID: u.ID, Name: u.Name, Version: u.Version})
-	}
-	return out
 }

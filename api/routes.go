@@ -138,7 +138,7 @@ var routes = []route{
 	{"sizeExperiment", campaign.ActTargetRead, somewhere, false},
 	{"getTargets", campaign.ActTargetRead, ofCampaign, false},
 	{"listTargets", campaign.ActTargetRead, ofCampaign, false},
-	{"listSuppressions", campaign.ActCampaignRead, ofCampaign, false},
+	{"listSuppressions", campaign.ActTargetRead, ofCampaign, false},
 	{"listContacts", campaign.ActContactRead, ofCampaign, false},
 	{"summariseContacts", campaign.ActContactRead, ofCampaign, false},
 

@@ -13,11 +13,15 @@ import (
 // would freeze.
 func (s *Server) PreviewRoute(ctx context.Context, in PreviewRouteRequestObject) (PreviewRouteResponseObject, error) {
 	r := requestOf(ctx)
+	leave, err := s.previews.turn(r.user.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	c := r.campaign
 	of := campaign.RouteRequest{PlanRef: campaign.PlanRef{CampaignID: in.ID, Revision: c.DraftRevision}, Requester: r.user.ID}
 	router := routing.Router{Store: s.store, Policies: s.policies}
 	var path routing.Path
-	var err error
 	switch approval := c.Status.Approval; {
 	case in.Body != nil:
 		if err := s.checkSuccessor(ctx, c, in.Body.Plan); err != nil {

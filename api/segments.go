@@ -95,7 +95,11 @@ func (s *Server) compiled(ctx context.Context, x *store.Segment) error {
 	if _, err := catalogue.Compile(x.Filter); err != nil {
 		return audience.Fault("filter", err)
 	}
-	_, err = catalogue.Compile(audience.Call(x.Name))
+	call, err := audience.Call(x.Name)
+	if err != nil {
+		return faults([]campaign.FieldError{{Field: "name", Code: campaign.CodeInvalidText, Message: "cannot be named in a filter"}})
+	}
+	_, err = catalogue.Compile(call)
 	return audience.Fault("filter", err)
 }
 
@@ -174,8 +178,12 @@ func (s *Server) ListSegmentTemplates(ctx context.Context, in ListSegmentTemplat
 	out := ListSegmentTemplates200JSONResponse{Items: []SegmentTemplate{}}
 	for _, t := range audience.Templates() {
 		lacks, fault := t.Lacks(words, catalogue)
+		text, err := t.Filter()
+		if err != nil {
+			return nil, err
+		}
 		out.Items = append(out.Items, SegmentTemplate{
-			Key: t.Key, Name: t.Name, NameZh: t.NameZh, Meaning: t.Meaning, MeaningZh: t.MeaningZh, Filter: t.Filter(), Tree: t.Tree,
+			Key: t.Key, Name: t.Name, NameZh: t.NameZh, Meaning: t.Meaning, MeaningZh: t.MeaningZh, Filter: text, Tree: t.Tree,
 			Lacks: append([]string{}, lacks...), Fault: fault,
 		})
 	}

@@ -13,15 +13,16 @@ import (
 
 // DryRunSelection implements the operation.
 func (s *Server) DryRunSelection(ctx context.Context, in DryRunSelectionRequestObject) (DryRunSelectionResponseObject, error) {
+	leave, err := s.previews.turn(requestOf(ctx).user.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	plan, err := s.store.LoadPlan(ctx, campaign.PlanRef{CampaignID: in.ID, Revision: requestOf(ctx).campaign.DraftRevision})
 	if err != nil {
 		return nil, err
 	}
-	words, err := audience.Load(ctx, s.store, plan.Plan.Unit.Tenant())
-	if err != nil {
-		return nil, err
-	}
-	sel, err := audience.Selection(words, in.ID, plan)
+	sel, err := audience.Signed(ctx, s.store, in.ID, plan)
 	if err != nil {
 		return nil, err
 	}
@@ -34,6 +35,7 @@ func (s *Server) DryRunSelection(ctx context.Context, in DryRunSelectionRequestO
 	if err != nil {
 		return nil, err
 	}
+	dry.Uses = sel.Uses
 	dry.Revision, dry.Audience, dry.Currency, dry.PolicyVersion = plan.Revision, plan.Plan.Digests().Audience, plan.Plan.Currency, policy.Version
 	if dry.Cost, err = firstContacts(plan.Plan, dry.Cells, now); err != nil {
 		return nil, err

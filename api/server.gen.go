@@ -126,14 +126,16 @@ type Attribute struct {
 
 // AttributeDeclaration defines model for AttributeDeclaration.
 type AttributeDeclaration struct {
-	Allowed     []string      `json:"allowed,omitempty,omitzero"`
-	Meaning     string        `json:"meaning"`
-	MeaningZh   string        `json:"meaning_zh,omitempty,omitzero"`
-	Pii         bool          `json:"pii,omitempty,omitzero"`
-	PostContact bool          `json:"post_contact,omitempty,omitzero"`
-	Source      string        `json:"source,omitempty,omitzero"`
-	Type        AttributeType `json:"type"`
-	Unit        string        `json:"unit,omitempty,omitzero"`
+	Allowed     []string `json:"allowed,omitempty,omitzero"`
+	Meaning     string   `json:"meaning"`
+	MeaningZh   string   `json:"meaning_zh,omitempty,omitzero"`
+	Pii         bool     `json:"pii,omitempty,omitzero"`
+	PostContact bool     `json:"post_contact,omitempty,omitzero"`
+
+	// Source Any but import
+	Source string        `json:"source,omitempty,omitzero"`
+	Type   AttributeType `json:"type"`
+	Unit   string        `json:"unit,omitempty,omitzero"`
 }
 
 // AttributeList defines model for AttributeList.
@@ -178,6 +180,9 @@ type AudienceCounts struct {
 	Eligible Figure `json:"eligible"`
 	InUnit   Figure `json:"in_unit"`
 	NoTier   Figure `json:"no_tier"`
+
+	// Quiet Of the eligible, whom quiet hours keep from being contacted when their wave begins as planned. They stay targets
+	Quiet []QuietFigure `json:"quiet"`
 
 	// Sampled Customers that an estimate looked at
 	Sampled int64 `json:"sampled,omitempty,omitzero"`
@@ -841,7 +846,7 @@ type Export struct {
 	ListID    string `json:"list_id,omitempty,omitzero"`
 	QueryHash string `json:"query_hash"`
 
-	// RowCap With more rows than this it cannot be fetched
+	// RowCap Rows that its maker may take out in a day over all files
 	RowCap int64 `json:"row_cap"`
 
 	// Rows When it was asked for
@@ -884,13 +889,8 @@ type FilterFunction struct {
 // FilterOperator Compares a field with values; with an empty field it is false, but for != and not_in
 type FilterOperator = campaign.Operator
 
-// FilterUse What a filter names, as it is now
-type FilterUse struct {
-	ID      string `json:"id"`
-	Kind    string `json:"kind"`
-	Name    string `json:"name"`
-	Version int    `json:"version,omitempty,omitzero"`
-}
+// FilterUse What a filter names, as it was when it was compiled
+type FilterUse = campaign.FilterUse
 
 // FilterValue A text, a plain number, true, false, {"time": "2026-01-31T00:00:00Z"}, {"days": 30} or {"days_ago": 30}
 type FilterValue = campaign.Value
@@ -1938,6 +1938,16 @@ type Quarantine struct {
 	Why   string    `json:"why"`
 }
 
+// QuietFigure defines model for QuietFigure.
+type QuietFigure struct {
+	// Deferred Contacted when the hours are over
+	Deferred int64  `json:"deferred"`
+	Rule     string `json:"rule"`
+
+	// TooLate Not contacted: the hours end after the campaign does
+	TooLate int64 `json:"too_late"`
+}
+
 // Reason defines model for Reason.
 type Reason struct {
 	Reason string `json:"reason"`
@@ -2977,11 +2987,12 @@ type ImportCustomersParams struct {
 	Key string `form:"key,omitempty" json:"key,omitempty,omitzero"`
 
 	// Map What a column is, as column=meaning: an attribute, external_id, msisdn, org_unit, time_zone, `-` for a column to
-	// leave out, `+name` or `+name:type` for an attribute to declare. Other columns are what their headers say; one that
+	// leave out, `+name:type[:plain]` for an attribute to declare, whose type may be left out to be guessed. A new
+	// attribute identifies people (PII) unless `:plain` says otherwise. Other columns are what their headers say; one that
 	// says nothing known refuses the file.
 	Map []string `form:"map,omitempty" json:"map,omitempty,omitzero"`
 
-	// BadShare The share of rows that may be bad before the whole file is refused; 0.05 if left out
+	// BadShare The share of rows that may be bad before the whole file is refused; 0.05 if left out. Rows of customers who were erased do not count, and more than a million rejected rows are always too many
 	BadShare *float64 `form:"bad_share,omitempty" json:"bad_share,omitempty,omitzero"`
 
 	// Simulated The customers are made up

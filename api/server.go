@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -82,6 +83,8 @@ type Server struct {
 	hub         *hub
 	took        *prometheus.HistogramVec
 	previews    previews
+	uploads     map[string]int64 // see uploads
+	uploading   uploading
 	exactWithin time.Duration // what takes longer to count is estimated first
 }
 
@@ -95,7 +98,7 @@ func New(d Deps) (*Server, error) {
 	s := &Server{
 		store: d.Store, ledger: ledger.New(d.Store.Pool()), policies: d.Policies, orchestrator: d.Orchestrator, keys: d.Keys, log: d.Logger, simulated: d.Simulated, spoolDir: d.Spool,
 		attempts: &attempts{counts: map[string]*window{}}, hashing: make(chan struct{}, hashesAtOnce), nobodysHash: nobody,
-		previews: previews{all: map[string]*preview{}}, exactWithin: exactWithin,
+		previews: previews{all: map[string]*preview{}}, exactWithin: exactWithin, uploads: maps.Clone(uploads),
 		hub: newHub(d.Store, d.Logger), identities: newIdentityProvider(d.OIDC),
 		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "muster_http_request_seconds", Help: "Time to answer, by operation and status.",

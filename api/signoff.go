@@ -24,9 +24,13 @@ func (s *Server) recordSignOff(ctx context.Context, c store.Campaign, o store.Si
 	if plan.Digest != o.Digest {
 		return campaign.Errorf(campaign.CodeVersionChanged, "revision %d is not the plan with that digest; read it again", o.Revision)
 	}
-	digests := plan.Plan.Digests()
+	approval := c.Status.Approval
+	digests, err := plan.Plan.Digests().Selecting(approval.Audience, approval.Uses)
+	if err != nil {
+		return err
+	}
 	o.ContentDigest, o.AudienceDigest, o.BudgetDigest, o.Currency = digests.Content, digests.Audience, digests.Budget, plan.Plan.Currency
-	if o.RouteDigest, err = campaign.DigestOf(c.Status.Approval.Route); err != nil {
+	if o.RouteDigest, err = campaign.DigestOf(approval.Route); err != nil {
 		return err
 	}
 	o.AuthTime, o.IssuedAt = authTime.UTC().Truncate(time.Second), time.Now().UTC().Truncate(time.Second)

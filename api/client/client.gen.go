@@ -126,14 +126,16 @@ type Attribute struct {
 
 // AttributeDeclaration defines model for AttributeDeclaration.
 type AttributeDeclaration struct {
-	Allowed     []string      `json:"allowed,omitempty,omitzero"`
-	Meaning     string        `json:"meaning"`
-	MeaningZh   string        `json:"meaning_zh,omitempty,omitzero"`
-	Pii         bool          `json:"pii,omitempty,omitzero"`
-	PostContact bool          `json:"post_contact,omitempty,omitzero"`
-	Source      string        `json:"source,omitempty,omitzero"`
-	Type        AttributeType `json:"type"`
-	Unit        string        `json:"unit,omitempty,omitzero"`
+	Allowed     []string `json:"allowed,omitempty,omitzero"`
+	Meaning     string   `json:"meaning"`
+	MeaningZh   string   `json:"meaning_zh,omitempty,omitzero"`
+	Pii         bool     `json:"pii,omitempty,omitzero"`
+	PostContact bool     `json:"post_contact,omitempty,omitzero"`
+
+	// Source Any but import
+	Source string        `json:"source,omitempty,omitzero"`
+	Type   AttributeType `json:"type"`
+	Unit   string        `json:"unit,omitempty,omitzero"`
 }
 
 // AttributeList defines model for AttributeList.
@@ -178,6 +180,9 @@ type AudienceCounts struct {
 	Eligible Figure `json:"eligible"`
 	InUnit   Figure `json:"in_unit"`
 	NoTier   Figure `json:"no_tier"`
+
+	// Quiet Of the eligible, whom quiet hours keep from being contacted when their wave begins as planned. They stay targets
+	Quiet []QuietFigure `json:"quiet"`
 
 	// Sampled Customers that an estimate looked at
 	Sampled int64 `json:"sampled,omitempty,omitzero"`
@@ -841,7 +846,7 @@ type Export struct {
 	ListID    string `json:"list_id,omitempty,omitzero"`
 	QueryHash string `json:"query_hash"`
 
-	// RowCap With more rows than this it cannot be fetched
+	// RowCap Rows that its maker may take out in a day over all files
 	RowCap int64 `json:"row_cap"`
 
 	// Rows When it was asked for
@@ -884,13 +889,8 @@ type FilterFunction struct {
 // FilterOperator Compares a field with values; with an empty field it is false, but for != and not_in
 type FilterOperator = campaign.Operator
 
-// FilterUse What a filter names, as it is now
-type FilterUse struct {
-	ID      string `json:"id"`
-	Kind    string `json:"kind"`
-	Name    string `json:"name"`
-	Version int    `json:"version,omitempty,omitzero"`
-}
+// FilterUse What a filter names, as it was when it was compiled
+type FilterUse = campaign.FilterUse
 
 // FilterValue A text, a plain number, true, false, {"time": "2026-01-31T00:00:00Z"}, {"days": 30} or {"days_ago": 30}
 type FilterValue = campaign.Value
@@ -1938,6 +1938,16 @@ type Quarantine struct {
 	Why   string    `json:"why"`
 }
 
+// QuietFigure defines model for QuietFigure.
+type QuietFigure struct {
+	// Deferred Contacted when the hours are over
+	Deferred int64  `json:"deferred"`
+	Rule     string `json:"rule"`
+
+	// TooLate Not contacted: the hours end after the campaign does
+	TooLate int64 `json:"too_late"`
+}
+
 // Reason defines model for Reason.
 type Reason struct {
 	Reason string `json:"reason"`
@@ -2977,11 +2987,12 @@ type ImportCustomersParams struct {
 	Key string `form:"key,omitempty" json:"key,omitempty,omitzero"`
 
 	// Map What a column is, as column=meaning: an attribute, external_id, msisdn, org_unit, time_zone, `-` for a column to
-	// leave out, `+name` or `+name:type` for an attribute to declare. Other columns are what their headers say; one that
+	// leave out, `+name:type[:plain]` for an attribute to declare, whose type may be left out to be guessed. A new
+	// attribute identifies people (PII) unless `:plain` says otherwise. Other columns are what their headers say; one that
 	// says nothing known refuses the file.
 	Map []string `form:"map,omitempty" json:"map,omitempty,omitzero"`
 
-	// BadShare The share of rows that may be bad before the whole file is refused; 0.05 if left out
+	// BadShare The share of rows that may be bad before the whole file is refused; 0.05 if left out. Rows of customers who were erased do not count, and more than a million rejected rows are always too many
 	BadShare *float64 `form:"bad_share,omitempty" json:"bad_share,omitempty,omitzero"`
 
 	// Simulated The customers are made up
@@ -3608,7 +3619,7 @@ type ClientInterface interface {
 	//
 	// A new name becomes a column of the customer table; a known one takes the new description. Its type never changes: 409
 	// state_conflict. While customers are imported a column cannot be added: 409 state_conflict too. The catalogue is one for all
-	// tenants, so only an administrator of a whole tenant declares.
+	// tenants, so only an administrator of a whole tenant declares, and only one of all tenants changes what is declared.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -3619,7 +3630,7 @@ type ClientInterface interface {
 	//
 	// A new name becomes a column of the customer table; a known one takes the new description. Its type never changes: 409
 	// state_conflict. While customers are imported a column cannot be added: 409 state_conflict too. The catalogue is one for all
-	// tenants, so only an administrator of a whole tenant declares.
+	// tenants, so only an administrator of a whole tenant declares, and only one of all tenants changes what is declared.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -4140,7 +4151,7 @@ type ClientInterface interface {
 	// FindCustomersWithBody Find customers by their number
 	//
 	// In a body, so that the number is in no address and no log. It needs no Idempotency-Key. 422 invalid_msisdn when it is no
-	// mobile number.
+	// mobile number. That somebody asked is recorded; 429 look_up_quota_exceeded when they may not ask again today.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -4150,7 +4161,7 @@ type ClientInterface interface {
 	// FindCustomers Find customers by their number
 	//
 	// In a body, so that the number is in no address and no log. It needs no Idempotency-Key. 422 invalid_msisdn when it is no
-	// mobile number.
+	// mobile number. That somebody asked is recorded; 429 look_up_quota_exceeded when they may not ask again today.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -4193,9 +4204,9 @@ type ClientInterface interface {
 
 	// EraseCustomerWithBody Forget who a customer is
 	//
-	// The number and its key, the external id, attributes, holdings and consents go for good. What was done stays under an id
-	// that leads to nobody, and a keyed hash keeps the number from being contacted. 409 state_conflict while customers are
-	// imported.
+	// The number and its key, the external id, attributes, holdings, consents and notes go for good. What was done stays under
+	// an id that leads to nobody; keyed hashes keep the number from being contacted and the external id from being imported.
+	// 409 state_conflict while customers are imported.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -4204,9 +4215,9 @@ type ClientInterface interface {
 
 	// EraseCustomer Forget who a customer is
 	//
-	// The number and its key, the external id, attributes, holdings and consents go for good. What was done stays under an id
-	// that leads to nobody, and a keyed hash keeps the number from being contacted. 409 state_conflict while customers are
-	// imported.
+	// The number and its key, the external id, attributes, holdings, consents and notes go for good. What was done stays under
+	// an id that leads to nobody; keyed hashes keep the number from being contacted and the external id from being imported.
+	// 409 state_conflict while customers are imported.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -4363,8 +4374,8 @@ type ClientInterface interface {
 	// CreateExportWithBody Ask for customers' data as a file
 	//
 	// Of the members of a list, or of those a filter holds for, in the unit and below. Without `columns` it has all that
-	// identify nobody beyond the operator's own id; others are refused. More rows than the caller's roles allow are 403
-	// export_not_permitted. It can be fetched for 24 hours; each time is written down.
+	// identify nobody beyond the operator's own id; others are refused. More rows than are left of what the caller's roles allow
+	// in a day are 403 export_not_permitted. It can be fetched for 24 hours; each time is written down, and uses up its rows.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -4374,8 +4385,8 @@ type ClientInterface interface {
 	// CreateExport Ask for customers' data as a file
 	//
 	// Of the members of a list, or of those a filter holds for, in the unit and below. Without `columns` it has all that
-	// identify nobody beyond the operator's own id; others are refused. More rows than the caller's roles allow are 403
-	// export_not_permitted. It can be fetched for 24 hours; each time is written down.
+	// identify nobody beyond the operator's own id; others are refused. More rows than are left of what the caller's roles allow
+	// in a day are 403 export_not_permitted. It can be fetched for 24 hours; each time is written down, and uses up its rows.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -4390,6 +4401,7 @@ type ClientInterface interface {
 	// DownloadExport Fetch an export
 	//
 	// For who asked for it, until it expires. The rows are those of this moment; the last column of each says who took it out.
+	// Each time its rows count in what the caller may take out in a day; more are 403 export_not_permitted.
 	// Text that a spreadsheet would take for a formula begins with an apostrophe.
 	//
 	// Corresponds with GET /v1/exports/{export_id}/file (the `DownloadExport` operationId).
@@ -4529,7 +4541,8 @@ type ClientInterface interface {
 	//
 	// The body is a text file in UTF-8 with one customer a line, by external id or by number; a second column, after a comma,
 	// is the arm of an experiment. `faults` names the first thousand lines that are unknown, malformed or on the list already
-	// (already_exists); the counts add up to the lines, of which empty ones are none.
+	// (already_exists); the counts add up to the lines, of which empty ones are none. 429 look_up_quota_exceeded, and nobody
+	// is added, when there are more numbers than the caller may look up today.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -4762,7 +4775,8 @@ type ClientInterface interface {
 
 	// ListReplyReviews Replies that may be a refusal, the oldest first
 	//
-	// Who wrote one is not contacted until somebody has decided, for 30 days at most.
+	// Of those that answer the unit and those below. Who wrote one is not contacted until somebody has decided, for 30 days
+	// at most.
 	//
 	// Corresponds with GET /v1/reply-reviews (the `ListReplyReviews` operationId).
 	ListReplyReviews(ctx context.Context, params *ListReplyReviewsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -5248,7 +5262,7 @@ func (c *Client) ListAttributes(ctx context.Context, reqEditors ...RequestEditor
 //
 // A new name becomes a column of the customer table; a known one takes the new description. Its type never changes: 409
 // state_conflict. While customers are imported a column cannot be added: 409 state_conflict too. The catalogue is one for all
-// tenants, so only an administrator of a whole tenant declares.
+// tenants, so only an administrator of a whole tenant declares, and only one of all tenants changes what is declared.
 //
 // Takes any type of body and a specified content type.
 //
@@ -5269,7 +5283,7 @@ func (c *Client) DeclareAttributeWithBody(ctx context.Context, name string, para
 //
 // A new name becomes a column of the customer table; a known one takes the new description. Its type never changes: 409
 // state_conflict. While customers are imported a column cannot be added: 409 state_conflict too. The catalogue is one for all
-// tenants, so only an administrator of a whole tenant declares.
+// tenants, so only an administrator of a whole tenant declares, and only one of all tenants changes what is declared.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -6490,7 +6504,7 @@ func (c *Client) GetCustomerByExternalID(ctx context.Context, params *GetCustome
 // FindCustomersWithBody Find customers by their number
 //
 // In a body, so that the number is in no address and no log. It needs no Idempotency-Key. 422 invalid_msisdn when it is no
-// mobile number.
+// mobile number. That somebody asked is recorded; 429 look_up_quota_exceeded when they may not ask again today.
 //
 // Takes any type of body and a specified content type.
 //
@@ -6510,7 +6524,7 @@ func (c *Client) FindCustomersWithBody(ctx context.Context, contentType string, 
 // FindCustomers Find customers by their number
 //
 // In a body, so that the number is in no address and no log. It needs no Idempotency-Key. 422 invalid_msisdn when it is no
-// mobile number.
+// mobile number. That somebody asked is recorded; 429 look_up_quota_exceeded when they may not ask again today.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -6603,9 +6617,9 @@ func (c *Client) ListCustomerContacts(ctx context.Context, customerID CustomerID
 
 // EraseCustomerWithBody Forget who a customer is
 //
-// The number and its key, the external id, attributes, holdings and consents go for good. What was done stays under an id
-// that leads to nobody, and a keyed hash keeps the number from being contacted. 409 state_conflict while customers are
-// imported.
+// The number and its key, the external id, attributes, holdings, consents and notes go for good. What was done stays under
+// an id that leads to nobody; keyed hashes keep the number from being contacted and the external id from being imported.
+// 409 state_conflict while customers are imported.
 //
 // Takes any type of body and a specified content type.
 //
@@ -6624,9 +6638,9 @@ func (c *Client) EraseCustomerWithBody(ctx context.Context, customerID CustomerI
 
 // EraseCustomer Forget who a customer is
 //
-// The number and its key, the external id, attributes, holdings and consents go for good. What was done stays under an id
-// that leads to nobody, and a keyed hash keeps the number from being contacted. 409 state_conflict while customers are
-// imported.
+// The number and its key, the external id, attributes, holdings, consents and notes go for good. What was done stays under
+// an id that leads to nobody; keyed hashes keep the number from being contacted and the external id from being imported.
+// 409 state_conflict while customers are imported.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -6963,8 +6977,8 @@ func (c *Client) SizeExperiment(ctx context.Context, body SizeExperimentJSONRequ
 // CreateExportWithBody Ask for customers' data as a file
 //
 // Of the members of a list, or of those a filter holds for, in the unit and below. Without `columns` it has all that
-// identify nobody beyond the operator's own id; others are refused. More rows than the caller's roles allow are 403
-// export_not_permitted. It can be fetched for 24 hours; each time is written down.
+// identify nobody beyond the operator's own id; others are refused. More rows than are left of what the caller's roles allow
+// in a day are 403 export_not_permitted. It can be fetched for 24 hours; each time is written down, and uses up its rows.
 //
 // Takes any type of body and a specified content type.
 //
@@ -6984,8 +6998,8 @@ func (c *Client) CreateExportWithBody(ctx context.Context, params *CreateExportP
 // CreateExport Ask for customers' data as a file
 //
 // Of the members of a list, or of those a filter holds for, in the unit and below. Without `columns` it has all that
-// identify nobody beyond the operator's own id; others are refused. More rows than the caller's roles allow are 403
-// export_not_permitted. It can be fetched for 24 hours; each time is written down.
+// identify nobody beyond the operator's own id; others are refused. More rows than are left of what the caller's roles allow
+// in a day are 403 export_not_permitted. It can be fetched for 24 hours; each time is written down, and uses up its rows.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -7020,6 +7034,7 @@ func (c *Client) GetExport(ctx context.Context, exportID ExportID, reqEditors ..
 // DownloadExport Fetch an export
 //
 // For who asked for it, until it expires. The rows are those of this moment; the last column of each says who took it out.
+// Each time its rows count in what the caller may take out in a day; more are 403 export_not_permitted.
 // Text that a spreadsheet would take for a formula begins with an apostrophe.
 //
 // Corresponds with GET /v1/exports/{export_id}/file (the `DownloadExport` operationId).
@@ -7319,7 +7334,8 @@ func (c *Client) GetList(ctx context.Context, listID ListID, reqEditors ...Reque
 //
 // The body is a text file in UTF-8 with one customer a line, by external id or by number; a second column, after a comma,
 // is the arm of an experiment. `faults` names the first thousand lines that are unknown, malformed or on the list already
-// (already_exists); the counts add up to the lines, of which empty ones are none.
+// (already_exists); the counts add up to the lines, of which empty ones are none. 429 look_up_quota_exceeded, and nobody
+// is added, when there are more numbers than the caller may look up today.
 //
 // Takes any type of body and a specified content type.
 //
@@ -7812,7 +7828,8 @@ func (c *Client) DecideProgramme(ctx context.Context, programmeID ProgrammeID, p
 
 // ListReplyReviews Replies that may be a refusal, the oldest first
 //
-// Who wrote one is not contacted until somebody has decided, for 30 days at most.
+// Of those that answer the unit and those below. Who wrote one is not contacted until somebody has decided, for 30 days
+// at most.
 //
 // Corresponds with GET /v1/reply-reviews (the `ListReplyReviews` operationId).
 func (c *Client) ListReplyReviews(ctx context.Context, params *ListReplyReviewsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -15800,7 +15817,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// A new name becomes a column of the customer table; a known one takes the new description. Its type never changes: 409
 	// state_conflict. While customers are imported a column cannot be added: 409 state_conflict too. The catalogue is one for all
-	// tenants, so only an administrator of a whole tenant declares.
+	// tenants, so only an administrator of a whole tenant declares, and only one of all tenants changes what is declared.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -15811,7 +15828,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// A new name becomes a column of the customer table; a known one takes the new description. Its type never changes: 409
 	// state_conflict. While customers are imported a column cannot be added: 409 state_conflict too. The catalogue is one for all
-	// tenants, so only an administrator of a whole tenant declares.
+	// tenants, so only an administrator of a whole tenant declares, and only one of all tenants changes what is declared.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -16390,7 +16407,7 @@ type ClientWithResponsesInterface interface {
 	// FindCustomersWithBodyWithResponse Find customers by their number
 	//
 	// In a body, so that the number is in no address and no log. It needs no Idempotency-Key. 422 invalid_msisdn when it is no
-	// mobile number.
+	// mobile number. That somebody asked is recorded; 429 look_up_quota_exceeded when they may not ask again today.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -16400,7 +16417,7 @@ type ClientWithResponsesInterface interface {
 	// FindCustomersWithResponse Find customers by their number
 	//
 	// In a body, so that the number is in no address and no log. It needs no Idempotency-Key. 422 invalid_msisdn when it is no
-	// mobile number.
+	// mobile number. That somebody asked is recorded; 429 look_up_quota_exceeded when they may not ask again today.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -16447,9 +16464,9 @@ type ClientWithResponsesInterface interface {
 
 	// EraseCustomerWithBodyWithResponse Forget who a customer is
 	//
-	// The number and its key, the external id, attributes, holdings and consents go for good. What was done stays under an id
-	// that leads to nobody, and a keyed hash keeps the number from being contacted. 409 state_conflict while customers are
-	// imported.
+	// The number and its key, the external id, attributes, holdings, consents and notes go for good. What was done stays under
+	// an id that leads to nobody; keyed hashes keep the number from being contacted and the external id from being imported.
+	// 409 state_conflict while customers are imported.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -16458,9 +16475,9 @@ type ClientWithResponsesInterface interface {
 
 	// EraseCustomerWithResponse Forget who a customer is
 	//
-	// The number and its key, the external id, attributes, holdings and consents go for good. What was done stays under an id
-	// that leads to nobody, and a keyed hash keeps the number from being contacted. 409 state_conflict while customers are
-	// imported.
+	// The number and its key, the external id, attributes, holdings, consents and notes go for good. What was done stays under
+	// an id that leads to nobody; keyed hashes keep the number from being contacted and the external id from being imported.
+	// 409 state_conflict while customers are imported.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -16623,8 +16640,8 @@ type ClientWithResponsesInterface interface {
 	// CreateExportWithBodyWithResponse Ask for customers' data as a file
 	//
 	// Of the members of a list, or of those a filter holds for, in the unit and below. Without `columns` it has all that
-	// identify nobody beyond the operator's own id; others are refused. More rows than the caller's roles allow are 403
-	// export_not_permitted. It can be fetched for 24 hours; each time is written down.
+	// identify nobody beyond the operator's own id; others are refused. More rows than are left of what the caller's roles allow
+	// in a day are 403 export_not_permitted. It can be fetched for 24 hours; each time is written down, and uses up its rows.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -16634,8 +16651,8 @@ type ClientWithResponsesInterface interface {
 	// CreateExportWithResponse Ask for customers' data as a file
 	//
 	// Of the members of a list, or of those a filter holds for, in the unit and below. Without `columns` it has all that
-	// identify nobody beyond the operator's own id; others are refused. More rows than the caller's roles allow are 403
-	// export_not_permitted. It can be fetched for 24 hours; each time is written down.
+	// identify nobody beyond the operator's own id; others are refused. More rows than are left of what the caller's roles allow
+	// in a day are 403 export_not_permitted. It can be fetched for 24 hours; each time is written down, and uses up its rows.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -16652,6 +16669,7 @@ type ClientWithResponsesInterface interface {
 	// DownloadExportWithResponse Fetch an export
 	//
 	// For who asked for it, until it expires. The rows are those of this moment; the last column of each says who took it out.
+	// Each time its rows count in what the caller may take out in a day; more are 403 export_not_permitted.
 	// Text that a spreadsheet would take for a formula begins with an apostrophe.
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -16809,7 +16827,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// The body is a text file in UTF-8 with one customer a line, by external id or by number; a second column, after a comma,
 	// is the arm of an experiment. `faults` names the first thousand lines that are unknown, malformed or on the list already
-	// (already_exists); the counts add up to the lines, of which empty ones are none.
+	// (already_exists); the counts add up to the lines, of which empty ones are none. 429 look_up_quota_exceeded, and nobody
+	// is added, when there are more numbers than the caller may look up today.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -17056,7 +17075,8 @@ type ClientWithResponsesInterface interface {
 
 	// ListReplyReviewsWithResponse Replies that may be a refusal, the oldest first
 	//
-	// Who wrote one is not contacted until somebody has decided, for 30 days at most.
+	// Of those that answer the unit and those below. Who wrote one is not contacted until somebody has decided, for 30 days
+	// at most.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -24120,7 +24140,7 @@ func (c *ClientWithResponses) ListAttributesWithResponse(ctx context.Context, re
 //
 // A new name becomes a column of the customer table; a known one takes the new description. Its type never changes: 409
 // state_conflict. While customers are imported a column cannot be added: 409 state_conflict too. The catalogue is one for all
-// tenants, so only an administrator of a whole tenant declares.
+// tenants, so only an administrator of a whole tenant declares, and only one of all tenants changes what is declared.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -24137,7 +24157,7 @@ func (c *ClientWithResponses) DeclareAttributeWithBodyWithResponse(ctx context.C
 //
 // A new name becomes a column of the customer table; a known one takes the new description. Its type never changes: 409
 // state_conflict. While customers are imported a column cannot be added: 409 state_conflict too. The catalogue is one for all
-// tenants, so only an administrator of a whole tenant declares.
+// tenants, so only an administrator of a whole tenant declares, and only one of all tenants changes what is declared.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -25136,7 +25156,7 @@ func (c *ClientWithResponses) GetCustomerByExternalIDWithResponse(ctx context.Co
 // FindCustomersWithBodyWithResponse Find customers by their number
 //
 // In a body, so that the number is in no address and no log. It needs no Idempotency-Key. 422 invalid_msisdn when it is no
-// mobile number.
+// mobile number. That somebody asked is recorded; 429 look_up_quota_exceeded when they may not ask again today.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -25152,7 +25172,7 @@ func (c *ClientWithResponses) FindCustomersWithBodyWithResponse(ctx context.Cont
 // FindCustomersWithResponse Find customers by their number
 //
 // In a body, so that the number is in no address and no log. It needs no Idempotency-Key. 422 invalid_msisdn when it is no
-// mobile number.
+// mobile number. That somebody asked is recorded; 429 look_up_quota_exceeded when they may not ask again today.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -25229,9 +25249,9 @@ func (c *ClientWithResponses) ListCustomerContactsWithResponse(ctx context.Conte
 
 // EraseCustomerWithBodyWithResponse Forget who a customer is
 //
-// The number and its key, the external id, attributes, holdings and consents go for good. What was done stays under an id
-// that leads to nobody, and a keyed hash keeps the number from being contacted. 409 state_conflict while customers are
-// imported.
+// The number and its key, the external id, attributes, holdings, consents and notes go for good. What was done stays under
+// an id that leads to nobody; keyed hashes keep the number from being contacted and the external id from being imported.
+// 409 state_conflict while customers are imported.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -25246,9 +25266,9 @@ func (c *ClientWithResponses) EraseCustomerWithBodyWithResponse(ctx context.Cont
 
 // EraseCustomerWithResponse Forget who a customer is
 //
-// The number and its key, the external id, attributes, holdings and consents go for good. What was done stays under an id
-// that leads to nobody, and a keyed hash keeps the number from being contacted. 409 state_conflict while customers are
-// imported.
+// The number and its key, the external id, attributes, holdings, consents and notes go for good. What was done stays under
+// an id that leads to nobody; keyed hashes keep the number from being contacted and the external id from being imported.
+// 409 state_conflict while customers are imported.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -25519,8 +25539,8 @@ func (c *ClientWithResponses) SizeExperimentWithResponse(ctx context.Context, bo
 // CreateExportWithBodyWithResponse Ask for customers' data as a file
 //
 // Of the members of a list, or of those a filter holds for, in the unit and below. Without `columns` it has all that
-// identify nobody beyond the operator's own id; others are refused. More rows than the caller's roles allow are 403
-// export_not_permitted. It can be fetched for 24 hours; each time is written down.
+// identify nobody beyond the operator's own id; others are refused. More rows than are left of what the caller's roles allow
+// in a day are 403 export_not_permitted. It can be fetched for 24 hours; each time is written down, and uses up its rows.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -25536,8 +25556,8 @@ func (c *ClientWithResponses) CreateExportWithBodyWithResponse(ctx context.Conte
 // CreateExportWithResponse Ask for customers' data as a file
 //
 // Of the members of a list, or of those a filter holds for, in the unit and below. Without `columns` it has all that
-// identify nobody beyond the operator's own id; others are refused. More rows than the caller's roles allow are 403
-// export_not_permitted. It can be fetched for 24 hours; each time is written down.
+// identify nobody beyond the operator's own id; others are refused. More rows than are left of what the caller's roles allow
+// in a day are 403 export_not_permitted. It can be fetched for 24 hours; each time is written down, and uses up its rows.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -25566,6 +25586,7 @@ func (c *ClientWithResponses) GetExportWithResponse(ctx context.Context, exportI
 // DownloadExportWithResponse Fetch an export
 //
 // For who asked for it, until it expires. The rows are those of this moment; the last column of each says who took it out.
+// Each time its rows count in what the caller may take out in a day; more are 403 export_not_permitted.
 // Text that a spreadsheet would take for a formula begins with an apostrophe.
 //
 // Returns a wrapper object for the known response body format(s).
@@ -25819,7 +25840,8 @@ func (c *ClientWithResponses) GetListWithResponse(ctx context.Context, listID Li
 //
 // The body is a text file in UTF-8 with one customer a line, by external id or by number; a second column, after a comma,
 // is the arm of an experiment. `faults` names the first thousand lines that are unknown, malformed or on the list already
-// (already_exists); the counts add up to the lines, of which empty ones are none.
+// (already_exists); the counts add up to the lines, of which empty ones are none. 429 look_up_quota_exceeded, and nobody
+// is added, when there are more numbers than the caller may look up today.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -26222,7 +26244,8 @@ func (c *ClientWithResponses) DecideProgrammeWithResponse(ctx context.Context, p
 
 // ListReplyReviewsWithResponse Replies that may be a refusal, the oldest first
 //
-// Who wrote one is not contacted until somebody has decided, for 30 days at most.
+// Of those that answer the unit and those below. Who wrote one is not contacted until somebody has decided, for 30 days
+// at most.
 //
 // Returns a wrapper object for the known response body format(s).
 //
