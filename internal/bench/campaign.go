@@ -83,7 +83,7 @@ func newCampaign(ctx context.Context, st *store.Store, p people, plan campaign.P
 	if err != nil {
 		return "", err
 	}
-	facts.Audience, facts.Alone = customers, true // a bench makes one campaign after the other
+	facts.Audience, facts.Alone = customers, plan.Simulated // a bench makes one campaign after the other
 	routed, err := p.policies.Route(facts)
 	if err != nil {
 		return "", err
