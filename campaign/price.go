@@ -20,11 +20,6 @@ const (
 	UnitActivation CountUnit = "activation"
 )
 
-// CountUnits lists the units of count.
-func CountUnits() []CountUnit {
-	return []CountUnit{UnitMessage, UnitPart, UnitAttempt, UnitMinute, UnitOrder, UnitActivation}
-}
-
 // PriceKind says how a price grows with the count.
 type PriceKind string
 

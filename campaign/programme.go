@@ -18,11 +18,6 @@ const (
 	ProgrammeClosed   ProgrammeState = "closed"
 )
 
-// ProgrammeStates lists the states.
-func ProgrammeStates() []ProgrammeState {
-	return []ProgrammeState{ProgrammeProposed, ProgrammeApproved, ProgrammeRejected, ProgrammeClosed}
-}
-
 // ProgrammeTerms are what a programme is proposed and signed for: an umbrella budget, the
 // campaigns that may be paid from it, and the person whose signature each of them needs.
 // They never change.

@@ -287,8 +287,8 @@ func (b *CustomerBatch) number(i int) []byte {
 }
 
 // Prepare finds out who of the batch is known, gives the others ids and seals the numbers.
-// Customers who were erased or are of a unit that the import is not for become Rejects. Several batches may be
-// prepared at the same time, if no two of them hold the same customer.
+// Customers who were erased or are of a unit that the import is not for become Rejects. Several
+// batches may be prepared at the same time, if no two of them hold the same customer.
 func (b *CustomerBatch) Prepare(ctx context.Context) error {
 	known, err := b.lookUp(ctx)
 	if err != nil {

@@ -14,14 +14,9 @@ type joins struct {
 	made []string
 }
 
-// joined emits predicates over sets that are joined to the customers, in place of asking for
-// each customer: where conditions are counted and not only filtered by, the planner has no
+// predicate emits a predicate over sets that are joined to the customers, in place of asking
+// for each customer: where conditions are counted and not only filtered by, the planner has no
 // semi-join.
-func (s *statement) joined(p Predicate) (*joins, string) {
-	j := &joins{statement: s}
-	return j, j.predicate(p)
-}
-
 func (j *joins) predicate(p Predicate) string {
 	// A set that is there already leaves its values unused, so each is bound where it is met.
 	bound := map[string]string{}

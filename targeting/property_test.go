@@ -317,7 +317,8 @@ func TestFilterMeansTheSameInSQL(t *testing.T) {
 			got, err := collect(db, `SELECT c.position FROM `+recordset+` WHERE `+p.SQL(2)+` ORDER BY c.position`, append([]any{data}, p.Args...)...)
 			require.NoError(t, err, "%s\n%s", f.text, p.SQL(2))
 			require.Equal(t, want, got, "%s\n%s\n%s", f.text, p.SQL(2), data)
-			joins, condition := (&statement{args: []any{data}}).joined(p)
+			joins := &joins{statement: &statement{args: []any{data}}}
+			condition := joins.predicate(p)
 			got, err = collect(db, `SELECT c.position FROM `+recordset+joins.sql+` WHERE `+condition+` ORDER BY c.position`, joins.args...)
 			require.NoError(t, err, "%s\n%s", f.text, condition)
 			require.Equal(t, want, got, "%s\n%s\n%s", f.text, condition, data)
